@@ -1,0 +1,80 @@
+# The words to know are listed by `make help`, which prints the comments that begin with ##. All that is made goes into
+# build/, one folder for each nginx that the module is compiled against; what takes more than a few lines is in tools/.
+
+.DEFAULT_GOAL := help
+
+# Each step uses all processors itself, and cargo and apt wait for each other's locks: no two at once.
+.NOTPARALLEL:
+
+.PHONY: help build build-debian build-with demo test unit check prove prove-1.28 prove-debian \
+	tree-1.28 junk audit bench hazard clean
+
+# The files that `make prove` runs: make prove TESTS=t/status.t
+TESTS ?= t/*.t
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+build: tree-1.28 ## the module for nginx 1.28, and that nginx, into build/nginx-1.28
+	@tools/module.sh nginx-1.28
+
+build-debian: ## the module for Debian's nginx, into build/debian
+	@tools/prerequisites.sh build debian
+	@tools/debian-tree.sh
+	@tools/module.sh debian
+
+build-with: ## the module for your nginx: NGINX_SOURCE_DIR=/path make build-with
+	@tools/prerequisites.sh build
+	@name=$$(tools/with-tree.sh "$(NGINX_SOURCE_DIR)") && tools/module.sh "$$name"
+
+demo: build ## a running nginx to try the module on; Ctrl-C ends it
+	@tools/demo.sh
+
+# In an order that finds the cheap mistakes first. Each part is a word that can be called alone.
+test: ## everything: check, unit and the tests in t/, on both nginxes
+	@tools/prerequisites.sh build check debian test
+	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 build-debian prove-debian
+
+unit: tree-1.28 ## the tests in the crate, without nginx and against nginx's objects
+	@tools/in-tree.sh nginx-1.28 cargo test --locked
+	@# nginx's code has one thread, cargo's test runner has many
+	@tools/in-tree.sh nginx-1.28 cargo test --locked --features nginx-objs -- --test-threads=1
+
+check: tree-1.28 ## formatting and lints
+	@tools/prerequisites.sh check
+	@cargo fmt --check
+	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets -- -D warnings
+	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets --features nginx-objs -- -D warnings
+
+prove: prove-1.28 prove-debian ## the tests in t/, on both nginxes; TESTS=t/x.t for one of them
+
+prove-1.28: build
+	@tools/prerequisites.sh test
+	@tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28/nginx" $(TESTS)
+
+prove-debian: build-debian
+	@tools/prerequisites.sh test
+	@tools/prove.sh debian /usr/sbin/nginx $(TESTS)
+
+# The nginx that the module is tested on, and that its tests are linked with.
+tree-1.28:
+	@tools/prerequisites.sh build
+	@tools/nginx-tree.sh nginx-1.28
+
+# The same nginx, which fills freed memory with junk: what is used after it was freed shows.
+junk:
+	@tools/prerequisites.sh build
+	@tools/nginx-tree.sh nginx-1.28-junk -DNGX_DEBUG_MALLOC
+
+audit: ## dependencies: known vulnerabilities, licences, duplicates
+	@tools/prerequisites.sh audit
+	@tools/audit.sh
+
+bench: ## what the module costs, in comparison with nginx alone
+	@echo "bench: empty for now"
+
+hazard: ## the long tests under load
+	@echo "hazard: empty for now"
+
+clean: ## removes build/
+	rm -rf build

@@ -1,0 +1,63 @@
+//! Turns what `nginx-sys` reports of the nginx tree into capabilities, and compiles `csrc/`.
+
+use std::env;
+use std::path::PathBuf;
+
+/// A capability of the nginx built against, and the first version that has it.
+const CAPABILITIES: &[(&str, u64)] = &[
+    // rr_peers_t.config, rr_peer_t.refs and .zombie: membership may change while requests run
+    ("nginx_peer_refs", 1_027_003),
+    // rr_peer_t.sid, ngx_peer_connection_t.hint
+    ("nginx_peer_sid", 1_029_006),
+];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=csrc");
+    for name in ["DEP_NGINX_VERSION_NUMBER", "DEP_NGINX_INCLUDE", "DEP_NGINX_METADATA"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+
+    let version: u64 = env::var("DEP_NGINX_VERSION_NUMBER")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .expect("nginx-sys reports the version of nginx");
+    for (name, since) in CAPABILITIES {
+        println!("cargo::rustc-check-cfg=cfg({name})");
+        if version >= *since {
+            println!("cargo::rustc-cfg={name}");
+        }
+    }
+
+    let mut shim = cc::Build::new();
+    shim.file("csrc/peers.c").file("csrc/layout.c").include("csrc");
+    let include = env::var_os("DEP_NGINX_INCLUDE").expect("nginx-sys reports the include paths");
+    shim.includes(env::split_paths(&include));
+    // nginx-sys publishes the -D flags of nginx's makefile under this key as "cflags=-DA -DB=1"
+    if let Ok(metadata) = env::var("DEP_NGINX_METADATA") {
+        for flag in metadata.trim_start_matches("cflags=").split_whitespace() {
+            shim.flag(flag);
+        }
+    }
+    shim.flag("-fvisibility=hidden").warnings(true).extra_warnings(false);
+    shim.compile("upstream_control_shim");
+
+    if env::var_os("CARGO_FEATURE_NGINX_OBJS").is_some() {
+        link_nginx_objects();
+    }
+}
+
+/// Links nginx's own objects, archived by `tools/`, so that tests run against the real slab and round robin code.
+fn link_nginx_objects() {
+    println!("cargo::rerun-if-env-changed=NGX_TEST_OBJS");
+    println!("cargo::rerun-if-env-changed=NGX_TEST_LIBS");
+    let dir = PathBuf::from(env::var_os("NGX_TEST_OBJS").expect("NGX_TEST_OBJS names the folder of libngxtest.a"));
+    println!("cargo::rerun-if-changed={}", dir.join("libngxtest.a").display());
+    println!("cargo::rustc-link-search=native={}", dir.display());
+    println!("cargo::rustc-link-arg=-Wl,--start-group");
+    println!("cargo::rustc-link-arg={}", dir.join("libngxtest.a").display());
+    println!("cargo::rustc-link-arg=-Wl,--end-group");
+    for word in env::var("NGX_TEST_LIBS").unwrap_or_default().split_whitespace() {
+        println!("cargo::rustc-link-arg={word}");
+    }
+}

@@ -1,0 +1,24 @@
+/* The locks of nginx's upstream peers. They are macros, so that Rust cannot see them. */
+
+#include "shim.h"
+
+
+void
+nuc_peers_rlock(ngx_http_upstream_rr_peers_t *peers)
+{
+    ngx_http_upstream_rr_peers_rlock(peers);
+}
+
+
+void
+nuc_peers_wlock(ngx_http_upstream_rr_peers_t *peers)
+{
+    ngx_http_upstream_rr_peers_wlock(peers);
+}
+
+
+void
+nuc_peers_unlock(ngx_http_upstream_rr_peers_t *peers)
+{
+    ngx_http_upstream_rr_peers_unlock(peers);
+}

@@ -1,0 +1,37 @@
+/* What nginx keeps in macros, inlines and conditionals, as functions that Rust can call. */
+
+#ifndef _NUC_SHIM_H_INCLUDED_
+#define _NUC_SHIM_H_INCLUDED_
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+void nuc_peers_rlock(ngx_http_upstream_rr_peers_t *peers);
+void nuc_peers_wlock(ngx_http_upstream_rr_peers_t *peers);
+void nuc_peers_unlock(ngx_http_upstream_rr_peers_t *peers);
+
+/* Sizes and offsets in bytes, in the order of `Layout` in src/zone/layout.rs. */
+typedef struct {
+    size_t  peer_size;
+    size_t  peer_name;
+    size_t  peer_weight;
+    size_t  peer_conns;
+    size_t  peer_down;
+    size_t  peer_lock;
+    size_t  peer_next;
+    size_t  peers_size;
+    size_t  peers_shpool;
+    size_t  peers_rwlock;
+    size_t  peers_total_weight;
+    size_t  peers_tries;
+    size_t  peers_next;
+    size_t  peers_peer;
+    size_t  upstream_conf_size;
+    size_t  peer_connection_size;
+    size_t  request_size;
+} nuc_layout_t;
+
+void nuc_layout(nuc_layout_t *layout);
+
+#endif /* _NUC_SHIM_H_INCLUDED_ */

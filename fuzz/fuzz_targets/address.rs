@@ -1,0 +1,28 @@
+//! Addresses: what is taken has a canonical form that means the same; what is refused has a safe message.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+mod model;
+
+use model::address::Address;
+
+fuzz_target!(|text: &str| {
+    match Address::parse(text) {
+        Ok(address) => {
+            let shown = address.to_string();
+            assert!(!shown.contains(|c: char| c.is_control() || c.is_whitespace()));
+            assert_eq!(Address::parse(&shown).as_ref(), Ok(&address));
+            // A canonical form names its port, so no default can change it.
+            assert_eq!(Address::parse_with_default_port(&shown, 1).as_ref(), Ok(&address));
+            assert_ne!(address.port(), Some(0));
+            let moved = address.clone().with_port(81);
+            assert_eq!(moved.port(), address.port().map(|_| 81));
+        }
+        Err(error) => {
+            model::check_message(&error);
+            assert!(!(error.is_host_name() && text.contains(['[', ']', '/', '%'])));
+        }
+    }
+});

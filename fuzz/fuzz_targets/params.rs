@@ -1,0 +1,29 @@
+//! Values of parameters: what is taken is within the bounds and means the same when it is written as a plain number.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+mod model;
+
+use model::params::{PARAMS, Param, Params};
+
+fuzz_target!(|text: &str| {
+    assert_eq!(Param::from_name(text).map(Param::name).unwrap_or(text), text);
+    for row in &PARAMS {
+        match row.param.parse(text) {
+            Ok(value) => {
+                assert!((row.min..=row.max).contains(&value));
+                assert_eq!(row.param.parse(&value.to_string()), Ok(value));
+                assert_eq!(row.param.check(value), Ok(value));
+                let mut params = Params::default();
+                params.set(row.param, value);
+                assert_eq!(params.get(row.param), value);
+            }
+            Err(error) => {
+                model::check_message(&error);
+                assert_eq!(error.param(), row.param);
+            }
+        }
+    }
+});

@@ -1,0 +1,116 @@
+//! The hook on `peer.init`: outermost, so that keepalive and sticky are inside.
+
+use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use nginx_sys::{
+    NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_srv_conf_t,
+    ngx_int_t,
+};
+
+use crate::live::{Upstream, catch_up};
+use crate::nginx::conf;
+use crate::nginx::event::Posted;
+
+use super::guarded;
+use super::request;
+
+/// Where an upstream's hook is found: the first words of this module's settings of the upstream.
+#[repr(C)]
+#[derive(Default)]
+pub struct Seat {
+    /// The hook; none in an upstream without one, and in server blocks.
+    hook: Option<NonNull<Hook>>,
+}
+
+/// What the hook of one upstream knows.
+pub struct Hook {
+    /// The function that was there before.
+    pub(super) original: unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t,
+    /// The upstream.
+    pub(super) upstream: NonNull<Upstream>,
+    /// Catches up with the store.
+    catching_up: UnsafeCell<Posted>,
+}
+
+impl Hook {
+    /// Hooks an upstream.
+    ///
+    /// # Safety
+    ///
+    /// Called in `postconfiguration`, once for an upstream, whose settings of this module begin with a [`Seat`].
+    /// `upstream` lives in the pool of the configuration.
+    pub unsafe fn install(cf: NonNull<ngx_conf_t>, upstream: &Upstream) -> Option<()> {
+        let us = upstream.conf.as_ptr();
+        let with = NonNull::from(upstream);
+        // SAFETY: see above; `peer.init` was set when the balancer was set up, before `postconfiguration`.
+        unsafe {
+            let mut seat = conf::srv_conf_in::<Seat>((*us).srv_conf)?;
+            let original = (*us).peer.init?;
+            let catching_up = UnsafeCell::new(Posted::new(catch_up_later, with.as_ptr().cast()));
+            let hook = conf::pool_value((*cf.as_ptr()).pool, Self { original, upstream: with, catching_up })?;
+            seat.as_mut().hook = Some(hook);
+            let init: ngx_http_upstream_init_peer_pt = Some(ngx_http_upstream_control_init_peer);
+            (*us).peer.init = init;
+        }
+        Some(())
+    }
+
+    /// The hook of an upstream.
+    ///
+    /// # Safety
+    ///
+    /// `us` is an upstream of the running configuration.
+    unsafe fn of<'a>(us: *mut ngx_http_upstream_srv_conf_t) -> Option<&'a Self> {
+        // SAFETY: the settings of this module begin with a seat, and hooks live in the configuration's pool.
+        unsafe { conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref().hook.map(|hook| hook.as_ref()) }
+    }
+
+    /// The upstream.
+    pub(super) fn upstream(&self) -> &Upstream {
+        // SAFETY: it lives in the pool of the configuration, as the hook does.
+        unsafe { self.upstream.as_ref() }
+    }
+}
+
+/// nginx's entry: a request is about to be given to the upstream.
+unsafe extern "C" fn ngx_http_upstream_control_init_peer(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    // SAFETY: nginx calls this in a worker, with a request that has an upstream, and the upstream that was hooked.
+    guarded(NGX_ERROR as ngx_int_t, || unsafe { init(r, us) })
+}
+
+/// Lets the balancer prepare, and rides along.
+///
+/// # Safety
+///
+/// See [`ngx_http_upstream_control_init_peer`].
+unsafe fn init(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
+    // SAFETY: see above.
+    let Some(hook) = (unsafe { Hook::of(us) }) else { return NGX_ERROR as ngx_int_t };
+    let control = hook.upstream().control();
+    // Asked before the balancer asks, so that a change in between is seen as one.
+    let membership = control.map_or(0, |control| control.zone.membership());
+    // SAFETY: the function was nginx's own for this upstream.
+    let rc = unsafe { (hook.original)(r, us) };
+    let Some(control) = control.filter(|_| rc == NGX_OK as ngx_int_t) else { return rc };
+    if control.pulse().differs() {
+        // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it,
+        // the cycle's does not.
+        unsafe { (*hook.catching_up.get()).post((*nginx_sys::ngx_cycle).log) };
+    }
+    // SAFETY: see above; the balancer has prepared the request's connection to a peer.
+    unsafe { request::ride(r, us, NonNull::from(hook), membership) };
+    rc
+}
+
+/// Catches up with the store, after the present event.
+unsafe fn catch_up_later(upstream: *mut c_void) {
+    // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
+    if let Some(control) = unsafe { upstream.cast::<Upstream>().as_ref() }.and_then(Upstream::control) {
+        catch_up(&control);
+    }
+}

@@ -1,0 +1,289 @@
+//! Which of nginx's balancers an upstream has.
+//!
+//! The functions that set balancers up are private to nginx's modules, but the handlers of their directives are not:
+//! each is run on a scratch upstream, and leaves the function there. `keepalive` (before 1.29.7) and `sticky` put their
+//! own function in the place of the balancer's and keep that one in their settings; where, is found in the same way.
+
+use std::ffi::{CStr, c_void};
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    ngx_array_t, ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_max_module, ngx_http_module_t,
+    ngx_http_upstream_init_pt, ngx_http_upstream_init_round_robin, ngx_http_upstream_module,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_pcalloc, ngx_str_t,
+};
+
+use crate::model::snapshot::Method;
+use crate::nginx::conf;
+
+/// A directive that sets a balancer up, and which.
+const DIRECTIVES: &[(&CStr, &[&str], Method)] = &[
+    (c"ngx_http_upstream_least_conn_module", &["least_conn"], Method::LeastConn),
+    (c"ngx_http_upstream_ip_hash_module", &["ip_hash"], Method::IpHash),
+    (c"ngx_http_upstream_hash_module", &["hash", "key"], Method::Hash),
+    (c"ngx_http_upstream_hash_module", &["hash", "key", "consistent"], Method::HashConsistent),
+    (c"ngx_http_upstream_random_module", &["random"], Method::Random),
+    (c"ngx_http_upstream_least_time_module", &["least_time", "header"], Method::LeastTime),
+];
+
+/// A directive that wraps a balancer.
+const WRAPPERS: &[(&CStr, &[&str])] = &[
+    (c"ngx_http_upstream_keepalive_module", &["keepalive", "1"]),
+    (c"ngx_http_upstream_sticky_module", &["sticky", "cookie", "upstream_control"]),
+];
+
+/// Words at the start of a wrapper's settings among which that of the wrapped function is sought: the settings of both
+/// are longer.
+const WRAPPER_WORDS: usize = 9;
+
+/// Wrappers around one balancer, at most: each of them once.
+const WRAPPERS_MAX: usize = WRAPPERS.len();
+
+/// A function that sets a balancer up.
+type InitUpstream = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t;
+
+/// A wrapper of the running nginx.
+struct Wrapper {
+    /// Its function.
+    init: InitUpstream,
+    /// Place of its settings among those of all http modules.
+    ctx_index: usize,
+    /// The word of them that holds the wrapped function.
+    word: usize,
+}
+
+/// The balancers of the running nginx.
+pub struct Balancers {
+    /// Each with the function that sets it up.
+    methods: Vec<(InitUpstream, Method)>,
+    /// The wrappers.
+    wrappers: Vec<Wrapper>,
+    /// Whether the core knows draining peers, which come with sticky sessions.
+    pub drains: bool,
+}
+
+/// Stands for a balancer that a wrapper wraps.
+unsafe extern "C" fn sentinel(_cf: *mut ngx_conf_t, _us: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
+    0
+}
+
+impl Balancers {
+    /// Asks the running nginx.
+    ///
+    /// # Safety
+    ///
+    /// Called in `postconfiguration`.
+    pub unsafe fn ask(cf: NonNull<ngx_conf_t>) -> Self {
+        let mut balancers = Self {
+            methods: vec![(ngx_http_upstream_init_round_robin as InitUpstream, Method::RoundRobin)],
+            wrappers: Vec::new(),
+            drains: false,
+        };
+        for (module, words, method) in DIRECTIVES {
+            // SAFETY: see above.
+            let scratch = unsafe { Scratch::run(cf, module, words, None) };
+            if let Some(init) = scratch.and_then(|scratch| scratch.init()) {
+                balancers.methods.push((init, *method));
+            }
+        }
+        for (module, words) in WRAPPERS {
+            // SAFETY: see above.
+            let Some(scratch) = (unsafe { Scratch::run(cf, module, words, Some(sentinel)) }) else { continue };
+            balancers.drains |= words.first() == Some(&"sticky");
+            balancers.wrappers.extend(scratch.wrapper());
+        }
+        balancers
+    }
+
+    /// The method of an upstream; none if it is not nginx's own.
+    ///
+    /// # Safety
+    ///
+    /// `us` is an upstream of the configuration being read; called in `postconfiguration`.
+    pub unsafe fn method(&self, us: NonNull<ngx_http_upstream_srv_conf_t>) -> Option<Method> {
+        // SAFETY: see above; the settings of an upstream block have a place for each http module.
+        unsafe {
+            let us = us.as_ptr();
+            let mut init = (*us).peer.init_upstream;
+            for _ in 0..=WRAPPERS_MAX {
+                let Some(present) = init else { return Some(Method::RoundRobin) };
+                let same = |other: InitUpstream| ptr::fn_addr_eq(present, other);
+                if let Some((_, method)) = self.methods.iter().find(|(init, _)| same(*init)) {
+                    return Some(*method);
+                }
+                let wrapper = self.wrappers.iter().find(|wrapper| same(wrapper.init))?;
+                if (*us).srv_conf.is_null() {
+                    return None;
+                }
+                let settings: *mut ngx_http_upstream_init_pt = (*(*us).srv_conf.add(wrapper.ctx_index)).cast();
+                init = settings.add(wrapper.word).read();
+            }
+            None
+        }
+    }
+}
+
+/// A scratch upstream on which a directive's handler ran.
+struct Scratch {
+    /// The upstream.
+    us: *mut ngx_http_upstream_srv_conf_t,
+    /// The module of the directive.
+    module: *mut ngx_module_t,
+}
+
+impl Scratch {
+    /// Runs the handler of the directive `words` of the module with this name, on an upstream whose balancer is set up
+    /// by `init`. None if nginx has no such module or the handler fails.
+    ///
+    /// # Safety
+    ///
+    /// Called in `postconfiguration`.
+    unsafe fn run(
+        cf: NonNull<ngx_conf_t>,
+        module: &CStr,
+        words: &[&str],
+        init: ngx_http_upstream_init_pt,
+    ) -> Option<Self> {
+        // SAFETY: the configuration's pool and the list of modules live while it is read; what the handlers are given
+        // is shaped as nginx shapes it for a directive in an upstream block, in memory of that pool, which nothing else
+        // refers to.
+        unsafe {
+            let conf = cf.as_ptr();
+            let module = find_module(conf, module)?;
+            let command = find_command(module, words.first()?)?;
+            let context: *mut ngx_http_conf_ctx_t = conf::context(cf)?.as_ptr();
+
+            let us: *mut ngx_http_upstream_srv_conf_t = zeroed(conf)?;
+            let places = (&raw const ngx_http_max_module).read();
+            let settings: *mut *mut c_void =
+                ngx_pcalloc((*conf).pool, places * size_of::<*mut c_void>()).cast();
+            if settings.is_null() {
+                return None;
+            }
+            (*us).srv_conf = settings;
+            (*us).peer.init_upstream = init;
+            let own = (*(*module).ctx.cast::<ngx_http_module_t>()).create_srv_conf;
+            if let Some(create) = own {
+                *settings.add((*module).ctx_index) = create(conf);
+            }
+            *settings.add((&raw const ngx_http_upstream_module.ctx_index).read()) = us.cast();
+
+            let mut scratch_context = ngx_http_conf_ctx_t { srv_conf: settings, ..*context };
+            let mut args = words_array(conf, words)?;
+            let saved = (*conf).clone_for_directive();
+            (*conf).ctx = (&raw mut scratch_context).cast();
+            (*conf).args = &raw mut args;
+            let confs = *(&raw mut scratch_context).byte_add((*command).conf).cast::<*mut *mut c_void>();
+            let own = if confs.is_null() { ptr::null_mut() } else { *confs.add((*module).ctx_index) };
+            let result = (*command).set.map(|set| set(conf, command, own));
+            (*conf).ctx = saved.ctx;
+            (*conf).args = saved.args;
+            result?.is_null().then_some(Self { us, module })
+        }
+    }
+
+    /// The function that the handler left.
+    fn init(&self) -> Option<InitUpstream> {
+        // SAFETY: the scratch upstream lives in the configuration's pool.
+        unsafe { (*self.us).peer.init_upstream }
+    }
+
+    /// What the handler wrapped the sentinel with; none if it left it in place.
+    fn wrapper(&self) -> Option<Wrapper> {
+        let init = self.init()?;
+        if ptr::fn_addr_eq(init, sentinel as InitUpstream) {
+            return None;
+        }
+        // SAFETY: the settings of the wrapper's module were made by itself and are longer than the words read here.
+        unsafe {
+            let ctx_index = (*self.module).ctx_index;
+            let settings: *const usize = (*(*self.us).srv_conf.add(ctx_index)).cast();
+            if settings.is_null() {
+                return None;
+            }
+            let sentinel = sentinel as InitUpstream as usize;
+            let word = (0..WRAPPER_WORDS).find(|word| settings.add(*word).read() == sentinel)?;
+            Some(Wrapper { init, ctx_index, word })
+        }
+    }
+}
+
+/// What a directive's handler is told, to be put back after it.
+struct Saved {
+    /// The http settings.
+    ctx: *mut c_void,
+    /// The words.
+    args: *mut ngx_array_t,
+}
+
+/// Saving what a directive's handler is told.
+trait ForDirective {
+    /// A copy.
+    fn clone_for_directive(&self) -> Saved;
+}
+
+impl ForDirective for ngx_conf_t {
+    fn clone_for_directive(&self) -> Saved {
+        Saved { ctx: self.ctx, args: self.args }
+    }
+}
+
+/// The module with this name.
+unsafe fn find_module(conf: *mut ngx_conf_t, name: &CStr) -> Option<*mut ngx_module_t> {
+    // SAFETY: nginx ends the array of a configuration's modules with a null pointer.
+    unsafe {
+        let mut modules = (*(*conf).cycle).modules;
+        while !(*modules).is_null() {
+            let module = *modules;
+            if !(*module).name.is_null() && CStr::from_ptr((*module).name) == name {
+                return Some(module);
+            }
+            modules = modules.add(1);
+        }
+    }
+    None
+}
+
+/// The directive with this name.
+unsafe fn find_command(module: *mut ngx_module_t, name: &str) -> Option<*mut ngx_command_t> {
+    // SAFETY: nginx ends a module's directives with one without a name.
+    unsafe {
+        let mut command = (*module).commands;
+        while !command.is_null() && (*command).name.len != 0 {
+            if conf::bytes(&(*command).name) == name.as_bytes() {
+                return Some(command);
+            }
+            command = command.add(1);
+        }
+    }
+    None
+}
+
+/// Zeroes for a structure, in the configuration's pool.
+unsafe fn zeroed<T>(conf: *mut ngx_conf_t) -> Option<*mut T> {
+    // SAFETY: the pool lives while the configuration is read.
+    let chunk = unsafe { ngx_pcalloc((*conf).pool, size_of::<T>()) }.cast::<T>();
+    (!chunk.is_null()).then_some(chunk)
+}
+
+/// The words of a directive as nginx's parser leaves them: each followed by a zero byte, in memory that handlers may
+/// write to.
+unsafe fn words_array(conf: *mut ngx_conf_t, words: &[&str]) -> Option<ngx_array_t> {
+    // SAFETY: the pool lives while the configuration is read; the array has room for the words.
+    unsafe {
+        let elts = ngx_pcalloc((*conf).pool, size_of_val(words).max(1)).cast::<ngx_str_t>();
+        if elts.is_null() {
+            return None;
+        }
+        for (at, word) in words.iter().enumerate() {
+            elts.add(at).write(conf::pool_str((*conf).pool, word)?);
+        }
+        Some(ngx_array_t {
+            elts: elts.cast(),
+            nelts: words.len(),
+            size: size_of::<ngx_str_t>(),
+            nalloc: words.len(),
+            pool: (*conf).pool,
+        })
+    }
+}

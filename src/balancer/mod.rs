@@ -1,0 +1,18 @@
+//! What rides on a proxied request: which balancer an upstream has, a hook around it, and another try when the lists of
+//! peers changed under a request.
+
+mod hook;
+mod identify;
+mod request;
+mod retry;
+
+pub use hook::{Hook, Seat};
+pub use identify::Balancers;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs what nginx called; a panic ends here, with `failed`. It is not logged where it happened but by Rust's own hook,
+/// on the worker's standard error, which nginx keeps open.
+fn guarded<T>(failed: T, work: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(failed)
+}

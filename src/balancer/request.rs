@@ -1,0 +1,197 @@
+//! What rides on a request from the moment that its balancer is ready: every call to the balancer passes here.
+
+use std::ffi::c_void;
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_event_free_peer_pt, ngx_event_get_peer_pt,
+    ngx_event_notify_peer_pt, ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt, ngx_http_request_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
+};
+
+use crate::zone::Chosen;
+
+use super::guarded;
+use super::hook::Hook;
+use super::retry::{self, Cookies, Failed};
+
+/// What the balancer put where this module's own words are now.
+#[derive(Clone, Copy)]
+pub(super) struct Inner {
+    /// Its data.
+    pub data: *mut c_void,
+    /// Chooses a peer.
+    pub get: ngx_event_get_peer_pt,
+    /// Gives the peer back.
+    pub free: ngx_event_free_peer_pt,
+    /// Is told how far the request got.
+    pub notify: ngx_event_notify_peer_pt,
+    /// Offers a TLS session.
+    pub set_session: ngx_event_set_peer_session_pt,
+    /// Keeps a TLS session.
+    pub save_session: ngx_event_save_peer_session_pt,
+}
+
+impl Inner {
+    /// What `pc` holds now.
+    pub fn of(pc: &ngx_peer_connection_t) -> Self {
+        Self {
+            data: pc.data,
+            get: pc.get,
+            free: pc.free,
+            notify: pc.notify,
+            set_session: pc.set_session,
+            save_session: pc.save_session,
+        }
+    }
+}
+
+/// What rides on one request, in the request's pool.
+pub(super) struct Ride {
+    /// The request.
+    pub r: *mut ngx_http_request_t,
+    /// The upstream.
+    pub us: *mut ngx_http_upstream_srv_conf_t,
+    /// The hook.
+    pub hook: NonNull<Hook>,
+    /// The balancer.
+    pub inner: Inner,
+    /// nginx's count of changes to the lists when the balancer prepared.
+    pub membership: u64,
+    /// The peer that the request holds.
+    pub peer: Option<Chosen>,
+    /// Peers that this request failed on.
+    pub failed: *mut Failed,
+    /// Where the cookies of sticky begin.
+    pub cookies: Cookies,
+}
+
+/// Puts this module between nginx and a balancer that is ready. Without memory the request goes on without.
+///
+/// # Safety
+///
+/// The request has an upstream, whose balancer has just prepared.
+pub(super) unsafe fn ride(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+    hook: NonNull<Hook>,
+    membership: u64,
+) {
+    // SAFETY: the request and its upstream live until the request's pool is destroyed, which is where the ride lies.
+    unsafe {
+        let pc = &mut (*(*r).upstream).peer;
+        let ride = ngx_palloc((*r).pool, size_of::<Ride>()).cast::<Ride>();
+        if ride.is_null() {
+            return;
+        }
+        ride.write(Ride {
+            r,
+            us,
+            hook,
+            inner: Inner::of(pc),
+            membership,
+            peer: None,
+            failed: ptr::null_mut(),
+            cookies: Cookies::from_here(r),
+        });
+        pc.data = ride.cast();
+        pc.get = Some(get_peer);
+        pc.free = Some(free_peer);
+        // nginx asks whether these are there at all.
+        pc.notify = pc.notify.and(Some(notify_peer));
+        pc.set_session = pc.set_session.and(Some(set_session));
+        pc.save_session = pc.save_session.and(Some(save_session));
+    }
+}
+
+impl Ride {
+    /// Lets the balancer choose a peer, and notes it.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to; nginx holds no peer for it.
+    unsafe fn get(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
+        // SAFETY: see above; the function is the balancer's own, with its own data.
+        unsafe {
+            let Some(get) = self.inner.get else { return NGX_ERROR as ngx_int_t };
+            let mut rc = get(pc, self.inner.data);
+            if retry::is_due(self, rc) {
+                rc = retry::run(self, pc, rc);
+            }
+            if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
+                self.peer = Chosen::of(&*pc);
+                ngx::ngx_log_debug!(
+                    mask: ngx::log::DebugMask::Http,
+                    (*pc).log,
+                    "upstream control: peer {:?}, tries {}",
+                    self.peer,
+                    (*pc).tries
+                );
+            }
+            rc
+        }
+    }
+
+    /// Gives the peer back to the balancer.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn free(&mut self, pc: *mut ngx_peer_connection_t, state: ngx_uint_t) {
+        // SAFETY: see above.
+        unsafe {
+            // An old connection that broke says nothing about the server.
+            let failed = state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0 && (*pc).cached() == 0;
+            if failed {
+                Failed::remember(self, pc);
+            }
+            self.peer = None;
+            if let Some(free) = self.inner.free {
+                free(pc, self.inner.data, state);
+            }
+        }
+    }
+}
+
+/// nginx's entry: choose a peer.
+unsafe extern "C" fn get_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void) -> ngx_int_t {
+    // SAFETY: nginx passes the words that `ride` put there; one thread runs a worker.
+    guarded(NGX_ERROR as ngx_int_t, || unsafe { (*ride.cast::<Ride>()).get(pc) })
+}
+
+/// nginx's entry: give the peer back.
+unsafe extern "C" fn free_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void, state: ngx_uint_t) {
+    // SAFETY: likewise; nginx calls this only while it holds a peer.
+    guarded((), || unsafe { (*ride.cast::<Ride>()).free(pc, state) });
+}
+
+/// nginx's entry: the request got so far.
+unsafe extern "C" fn notify_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void, kind: ngx_uint_t) {
+    // SAFETY: likewise; the function is the balancer's own, with its own data.
+    unsafe {
+        let inner = &(*ride.cast::<Ride>()).inner;
+        if let Some(notify) = inner.notify {
+            notify(pc, inner.data, kind);
+        }
+    }
+}
+
+/// nginx's entry: offer a TLS session.
+unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, ride: *mut c_void) -> ngx_int_t {
+    // SAFETY: likewise.
+    unsafe {
+        let inner = &(*ride.cast::<Ride>()).inner;
+        inner.set_session.map_or(NGX_OK as ngx_int_t, |set| set(pc, inner.data))
+    }
+}
+
+/// nginx's entry: keep a TLS session.
+unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, ride: *mut c_void) {
+    // SAFETY: likewise.
+    unsafe {
+        let inner = &(*ride.cast::<Ride>()).inner;
+        if let Some(save) = inner.save_session {
+            save(pc, inner.data);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Another try when the lists of peers changed under a request.
+//!
+//! Since 1.27.3 a balancer that prepared before a change refuses to choose after it, and nginx answers 502 although
+//! servers are there. So the balancer prepares once more. It forgets in doing so which peers this request failed on, and
+//! sticky forgets its cookie: both are made up for here.
+
+use std::ptr;
+
+use nginx_sys::{
+    NGX_BUSY, NGX_OK, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_palloc, ngx_peer_connection_t, ngx_sockaddr_t,
+    ngx_table_elt_t, sockaddr, socklen_t,
+};
+
+use crate::nginx::conf;
+
+use super::request::{Inner, Ride};
+
+/// Preparations for one choice, at most: each follows a change that fell between two steps of one worker.
+const PREPARATIONS: usize = 5;
+
+/// Peers given back for one choice, at most.
+const GIVEN_BACK: usize = 64;
+
+/// Whether the balancer refused only because the lists changed.
+///
+/// # Safety
+///
+/// The ride is that of a living request.
+#[inline]
+pub(super) unsafe fn is_due(ride: &Ride, rc: ngx_int_t) -> bool {
+    // SAFETY: see above.
+    rc == NGX_BUSY as ngx_int_t && unsafe { membership(ride) } != ride.membership
+}
+
+/// nginx's count of changes to the lists, now.
+unsafe fn membership(ride: &Ride) -> u64 {
+    // SAFETY: the hook lives as long as the configuration.
+    let control = unsafe { ride.hook.as_ref() }.upstream().control();
+    control.map_or(0, |control| control.zone.membership())
+}
+
+/// Lets the balancer prepare again, and choose.
+///
+/// # Safety
+///
+/// `pc` is the connection that the ride belongs to; nginx holds no peer for it, and the balancer's answer was `rc`.
+pub(super) unsafe fn run(ride: &mut Ride, pc: *mut ngx_peer_connection_t, mut rc: ngx_int_t) -> ngx_int_t {
+    // SAFETY: see above.
+    unsafe {
+        for _ in 0..PREPARATIONS {
+            let now = membership(ride);
+            if rc != NGX_BUSY as ngx_int_t || now == ride.membership {
+                break;
+            }
+            ride.membership = now;
+            if prepare(ride, pc).is_none() {
+                break;
+            }
+            rc = choose(ride, pc);
+        }
+    }
+    rc
+}
+
+/// Lets the balancer prepare again. None if it could not; then it is as it was.
+unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()> {
+    // SAFETY: the request lives, and its upstream is the one that `pc` lies in, or nothing is done.
+    unsafe {
+        let upstream = (*ride.r).upstream;
+        if upstream.is_null() || !ptr::eq(&raw const (*upstream).peer, pc) {
+            return None;
+        }
+        ride.cookies.withdraw();
+        let saved = pc.read();
+        // nginx's balancers take data that is there for their own.
+        (*pc).data = ptr::null_mut();
+        let rc = (ride.hook.as_ref().original)(ride.r, ride.us);
+        let inner = Inner::of(&*pc);
+        pc.write(saved);
+        if rc != NGX_OK as ngx_int_t {
+            return None;
+        }
+        ride.inner = inner;
+        ngx::ngx_log_debug!(
+            mask: ngx::log::DebugMask::Http,
+            (*pc).log,
+            "upstream control: peers changed, balancer prepared again"
+        );
+        Some(())
+    }
+}
+
+/// Lets the balancer choose among the peers that this request did not fail on.
+unsafe fn choose(ride: &Ride, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
+    let Some((get, free)) = ride.inner.get.zip(ride.inner.free) else { return NGX_BUSY as ngx_int_t };
+    // SAFETY: the functions are the balancer's own, with its own data. What get gave is given back once before get is
+    // called again, as nginx itself does. A peer with an open connection (NGX_DONE) is taken.
+    unsafe {
+        let mut rc = get(pc, ride.inner.data);
+        for _ in 0..GIVEN_BACK {
+            if rc != NGX_OK as ngx_int_t || !Failed::has(ride.failed, pc) {
+                break;
+            }
+            let tries = (*pc).tries;
+            free(pc, ride.inner.data, 0);
+            (*pc).tries = tries;
+            (*pc).sockaddr = ptr::null_mut();
+            rc = get(pc, ride.inner.data);
+        }
+        rc
+    }
+}
+
+/// An address that a request failed on: a list in the request's pool.
+pub(super) struct Failed {
+    /// The one before.
+    next: *mut Failed,
+    /// The address.
+    address: ngx_sockaddr_t,
+    /// Its length.
+    len: socklen_t,
+}
+
+impl Failed {
+    /// Notes the peer that the request holds. Without memory it is not noted.
+    ///
+    /// # Safety
+    ///
+    /// `pc` holds a peer.
+    pub unsafe fn remember(ride: &mut Ride, pc: *const ngx_peer_connection_t) {
+        // SAFETY: see above; an address of nginx's fits its own union.
+        unsafe {
+            let len = (*pc).socklen;
+            if (*pc).sockaddr.is_null() || len as usize > size_of::<ngx_sockaddr_t>() {
+                return;
+            }
+            let failed = ngx_palloc((*ride.r).pool, size_of::<Self>()).cast::<Self>();
+            if failed.is_null() {
+                return;
+            }
+            (&raw mut (*failed).next).write(ride.failed);
+            (&raw mut (*failed).len).write(len);
+            (&raw mut (*failed).address).cast::<u8>().copy_from_nonoverlapping((*pc).sockaddr.cast(), len as usize);
+            ride.failed = failed;
+        }
+    }
+
+    /// Whether the peer that `pc` holds was noted.
+    unsafe fn has(mut failed: *const Self, pc: *const ngx_peer_connection_t) -> bool {
+        // SAFETY: the list lies in the request's pool, and `pc` holds a peer.
+        unsafe {
+            while let Some(entry) = failed.as_ref() {
+                let address: *const sockaddr = (&raw const entry.address).cast();
+                if entry.len == (*pc).socklen
+                    && libc::memcmp(address.cast(), (*pc).sockaddr.cast(), entry.len as usize) == 0
+                {
+                    return true;
+                }
+                failed = entry.next;
+            }
+        }
+        false
+    }
+}
+
+/// The place in a request's headers from which on sticky may have set cookies while it chose peers.
+#[derive(Clone, Copy)]
+pub(super) struct Cookies {
+    /// The last part of the list then.
+    part: *mut ngx_list_part_t,
+    /// How many headers it had.
+    count: usize,
+}
+
+impl Cookies {
+    /// The end of the headers as they are now.
+    ///
+    /// # Safety
+    ///
+    /// The request lives.
+    pub unsafe fn from_here(r: *mut ngx_http_request_t) -> Self {
+        // SAFETY: see above; nginx makes the list with the request.
+        unsafe {
+            let part = (*r).headers_out.headers.last;
+            Self { part, count: part.as_ref().map_or(0, |part| part.nelts) }
+        }
+    }
+
+    /// Withdraws the cookies that were set since: nginx does not send headers whose hash is 0. Until a peer has answered
+    /// nothing but sticky sets any.
+    unsafe fn withdraw(&self) {
+        // SAFETY: see `from_here`; parts of a list stay where they are.
+        unsafe {
+            let (mut part, mut from) = (self.part, self.count);
+            while let Some(present) = part.as_ref() {
+                let headers = present.elts.cast::<ngx_table_elt_t>();
+                for at in from..present.nelts {
+                    let header = headers.add(at);
+                    if conf::bytes(&(*header).key).eq_ignore_ascii_case(b"set-cookie") {
+                        (*header).hash = 0;
+                    }
+                }
+                (part, from) = (present.next, 0);
+            }
+        }
+    }
+}

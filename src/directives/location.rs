@@ -1,0 +1,78 @@
+//! Directives that give a location to one of the handlers.
+
+use std::ffi::{c_char, c_void};
+use std::ptr::NonNull;
+
+use nginx_sys::{
+    ngx_command_t, ngx_conf_t, ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_handler_pt,
+};
+
+use crate::handlers::{
+    Methods, Settings, ngx_http_upstream_control_handler, ngx_http_upstream_status_handler,
+};
+use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
+
+/// nginx's entry: `upstream_status;`.
+pub(super) unsafe extern "C" fn cmd_location_status(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    _conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx calls this for a directive in a location.
+    conf::guarded(|| Some(unsafe { take(NonNull::new(cf)?, Some(ngx_http_upstream_status_handler)) }))
+}
+
+/// nginx's entry: `upstream_control [methods=POST];`.
+pub(super) unsafe extern "C" fn cmd_location_control(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    conf::guarded(|| {
+        let cf = NonNull::new(cf)?;
+        // SAFETY: nginx calls this with the settings of the location, in which these lie at the command's offset.
+        Some(unsafe { control(cf, conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?) })
+    })
+}
+
+/// Reads the parameters of `upstream_control`, and takes the location.
+///
+/// # Safety
+///
+/// Called by the directive's handler.
+unsafe fn control(cf: NonNull<ngx_conf_t>, settings: &mut Settings) -> *mut c_char {
+    // SAFETY: see above.
+    unsafe {
+        for word in conf::args(cf).iter().skip(1) {
+            match *word {
+                b"methods=POST" => settings.methods = Methods::PostOnly,
+                word => {
+                    let word = String::from_utf8_lossy(word);
+                    return conf::emerg(cf, &format!("invalid parameter \"{word}\""));
+                }
+            }
+        }
+        take(cf, Some(ngx_http_upstream_control_handler))
+    }
+}
+
+/// Gives the location to a handler.
+///
+/// # Safety
+///
+/// Called by the handler of a directive in a location.
+unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_char {
+    // SAFETY: inside a location nginx's core has settings of it at its place.
+    unsafe {
+        let Some(context) = conf::context(cf) else { return CONF_ERROR };
+        let index = (&raw const ngx_http_core_module.ctx_index).read();
+        let core: *mut ngx_http_core_loc_conf_t = (*(*context.as_ptr()).loc_conf.add(index)).cast();
+        let present = (*core).handler.map(|present| present as usize);
+        let ours = [ngx_http_upstream_status_handler as usize, ngx_http_upstream_control_handler as usize];
+        if present.is_some_and(|present| ours.contains(&present)) {
+            return c"is duplicate, or a second handler of this location".as_ptr().cast_mut();
+        }
+        (*core).handler = handler;
+    }
+    CONF_OK
+}

@@ -1,0 +1,64 @@
+//! A request as the handlers see it.
+
+use crate::model::time::UnixTime;
+use crate::nginx::http::{Method, Request};
+
+/// What the handlers look at in a request: no more than this, so that a test can write it down.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// The method.
+    pub method: Method,
+    /// Whether nginx itself made the request for a part of another one.
+    pub is_subrequest: bool,
+    /// What follows the `?`, as it came.
+    pub args: &'a [u8],
+    /// The host that was asked for, as the client wrote it.
+    pub host: &'a [u8],
+    /// `Accept`.
+    pub accept: Option<&'a [u8]>,
+    /// `Content-Type` of the body.
+    pub content_type: Option<&'a [u8]>,
+    /// `Origin`: the site whose page made a browser send this.
+    pub origin: Option<&'a [u8]>,
+    /// `Sec-Fetch-Site`: what a browser says of that site.
+    pub fetch_site: Option<&'a [u8]>,
+    /// Address of the client.
+    pub client: String,
+    /// When the request is handled.
+    pub now: UnixTime,
+}
+
+impl<'a> Call<'a> {
+    /// The call that a request is.
+    pub fn of(request: &'a Request<'_>) -> Self {
+        Self {
+            method: request.method(),
+            is_subrequest: request.is_subrequest(),
+            args: request.args(),
+            host: request.host(),
+            accept: request.header("accept"),
+            content_type: request.header("content-type"),
+            origin: request.header("origin"),
+            fetch_site: request.header("sec-fetch-site"),
+            client: request.client(),
+            now: request.now(),
+        }
+    }
+
+    /// A `GET` by curl, for tests.
+    #[cfg(test)]
+    pub fn get(args: &'a str) -> Self {
+        Self {
+            method: Method::Get,
+            is_subrequest: false,
+            args: args.as_bytes(),
+            host: b"localhost",
+            accept: Some(b"*/*"),
+            content_type: None,
+            origin: None,
+            fetch_site: None,
+            client: "127.0.0.1".to_owned(),
+            now: super::fake::NOW,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The reply of all forms of `upstream_control` in JSON.
+
+use serde::Serialize;
+
+use crate::model::snapshot::{Peer, Snapshot};
+use crate::model::time::UnixTime;
+
+use super::super::peer::PeerView;
+
+/// An upstream, and servers of it: one if it was addressed singly, else a list.
+#[derive(Serialize)]
+pub struct ServersView<'a> {
+    /// Name of the upstream.
+    upstream: &'a str,
+    /// Its number of changes.
+    revision: u64,
+    /// The server that was addressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<PeerView<'a>>,
+    /// The servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    servers: Option<Vec<PeerView<'a>>>,
+}
+
+impl<'a> ServersView<'a> {
+    /// The one server that was addressed; a list where the words choose several.
+    pub fn singly(snapshot: &'a Snapshot, peers: &[&'a Peer], now: UnixTime) -> Self {
+        match peers {
+            [peer] => Self { server: Some(PeerView::new(peer, now)), ..Self::empty(snapshot) },
+            peers => Self::list(snapshot, peers.iter().copied(), now),
+        }
+    }
+
+    /// A list of servers.
+    pub fn list(snapshot: &'a Snapshot, peers: impl IntoIterator<Item = &'a Peer>, now: UnixTime) -> Self {
+        let servers = peers.into_iter().map(|peer| PeerView::new(peer, now)).collect();
+        Self { servers: Some(servers), ..Self::empty(snapshot) }
+    }
+
+    /// The upstream without servers.
+    fn empty(snapshot: &'a Snapshot) -> Self {
+        Self { upstream: &snapshot.name, revision: snapshot.revision.0, server: None, servers: None }
+    }
+}

@@ -1,0 +1,153 @@
+//! Why a request is refused, and the HTTP status of it.
+
+use crate::model::params::ParamError;
+use crate::model::query::QueryError;
+use crate::ops::OpError;
+
+/// Kind of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An argument is missing, unknown, malformed, or contradicts another.
+    BadArgument,
+    /// The server that the arguments choose does not exist.
+    ServerNotFound,
+    /// The values are well-formed, but not allowed for this upstream.
+    BadValue,
+    /// A page of another site made a browser send the request.
+    CrossSite,
+    /// There is no such upstream.
+    UpstreamNotFound,
+    /// The method is not allowed here; the header says which are.
+    MethodNotAllowed {
+        /// Value of `Allow`.
+        allow: &'static str,
+    },
+    /// The body is too large.
+    BodyTooLarge,
+    /// The query string is too long.
+    QueryTooLong,
+    /// The body is no form.
+    UnsupportedBody,
+    /// The upstream cannot be changed at run time.
+    UpstreamStatic,
+    /// The module cannot do that, or not with this nginx.
+    NotSupported,
+    /// There is no memory for it.
+    NoMemory,
+    /// Others are changing the upstream.
+    Busy,
+    /// The module is not set up, or failed.
+    Internal,
+}
+
+impl Kind {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadArgument | Self::ServerNotFound | Self::BadValue => 400,
+            Self::CrossSite => 403,
+            Self::UpstreamNotFound => 404,
+            Self::MethodNotAllowed { .. } => 405,
+            Self::BodyTooLarge => 413,
+            Self::QueryTooLong => 414,
+            Self::UnsupportedBody => 415,
+            Self::NoMemory | Self::Internal => 500,
+            Self::UpstreamStatic | Self::NotSupported => 501,
+            Self::Busy => 503,
+        }
+    }
+
+    /// The word for programs, in JSON.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BadArgument => "BadArgument",
+            Self::ServerNotFound => "ServerNotFound",
+            Self::BadValue => "BadValue",
+            Self::CrossSite => "CrossSite",
+            Self::UpstreamNotFound => "UpstreamNotFound",
+            Self::MethodNotAllowed { .. } => "MethodNotAllowed",
+            Self::BodyTooLarge => "BodyTooLarge",
+            Self::QueryTooLong => "QueryTooLong",
+            Self::UnsupportedBody => "UnsupportedBody",
+            Self::NoMemory => "NoMemory",
+            Self::Internal => "Internal",
+            Self::UpstreamStatic => "UpstreamStatic",
+            Self::NotSupported => "NotSupported",
+            Self::Busy => "Busy",
+        }
+    }
+
+    /// The header that the status needs beside the body.
+    pub fn header(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::MethodNotAllowed { allow } => Some(("Allow", allow)),
+            // A change takes less than a millisecond; a second is the least that the header can say.
+            Self::Busy => Some(("Retry-After", "1")),
+            _ => None,
+        }
+    }
+
+    /// Whether the operator of this nginx has something to look at.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::NoMemory | Self::Internal)
+    }
+}
+
+/// A refused request: nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its kind.
+    pub kind: Kind,
+    /// The words for people.
+    pub text: String,
+}
+
+impl Refusal {
+    /// A refusal of this kind with these words.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    /// A missing or wrong argument.
+    pub fn argument(text: impl Into<String>) -> Self {
+        Self::new(Kind::BadArgument, text)
+    }
+
+    /// The module has no shared memory.
+    pub fn no_memory_zone() -> Self {
+        Self::new(Kind::Internal, "no shared memory")
+    }
+}
+
+impl From<&OpError> for Kind {
+    fn from(error: &OpError) -> Self {
+        match error {
+            OpError::UpstreamNotFound(_) => Self::UpstreamNotFound,
+            OpError::Static(_) => Self::UpstreamStatic,
+            OpError::ServerNotFound(_) | OpError::BadPosition(_) => Self::ServerNotFound,
+            OpError::WeightNotYet(_) => Self::NotSupported,
+            OpError::WeightTooLarge { .. } | OpError::NoteTooLong { .. } => Self::BadValue,
+            OpError::StoreFull { .. } => Self::NoMemory,
+            OpError::Busy => Self::Busy,
+        }
+    }
+}
+
+impl From<OpError> for Refusal {
+    fn from(error: OpError) -> Self {
+        Self::new(Kind::from(&error), error.to_string())
+    }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
+        let kind = if error.is_too_large() { Kind::QueryTooLong } else { Kind::BadArgument };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ParamError> for Refusal {
+    fn from(error: ParamError) -> Self {
+        Self::argument(error.to_string())
+    }
+}

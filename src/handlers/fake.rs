@@ -1,0 +1,174 @@
+//! Upstreams in memory, for the tests of the handlers.
+
+use std::cell::RefCell;
+
+use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
+use crate::model::params::Params;
+use crate::model::snapshot::{Memory, Method, Peer, Snapshot, StaticReason, Totals};
+use crate::model::state::{Admin, Failures, Reason};
+use crate::model::time::UnixTime;
+use crate::ops::{CommitError, Lookup, OpError, Plan, Selector, Upstreams};
+
+/// The time of all calls in tests.
+pub const NOW: UnixTime = UnixTime(1_000_000_000);
+
+/// Upstreams that are changed as the plans say.
+pub struct Fake {
+    /// The upstreams.
+    upstreams: RefCell<Vec<Snapshot>>,
+    /// What each commit is refused with, if with anything.
+    pub refuse: Option<OpError>,
+}
+
+/// A primary peer, up, with the default parameters.
+pub fn peer(index: usize, server: &str) -> Peer {
+    let params = Params::default();
+    Peer {
+        id: Some(ServerId(index as u64)),
+        slot: Slot { group: Group::Primary, index },
+        server: server.to_owned(),
+        name: server.to_owned(),
+        params,
+        effective_weight: 1,
+        current_weight: 0,
+        active: 0,
+        down: 0,
+        admin: Admin::Up,
+        reason: None,
+        failures: Failures {
+            fails: 0,
+            max_fails: params.max_fails,
+            fail_timeout: params.fail_timeout,
+            checked: 0,
+            single: false,
+        },
+        last_failure: None,
+    }
+}
+
+/// A backup peer; `index` is its place among the backups, `id` its identity.
+pub fn backup(id: u64, index: usize, server: &str) -> Peer {
+    Peer { id: Some(ServerId(id)), slot: Slot { group: Group::Backup, index }, ..peer(index, server) }
+}
+
+/// An upstream of these peers.
+pub fn upstream(name: &str, peers: Vec<Peer>) -> Snapshot {
+    let memory = Memory { size: 65_536, page: 4_096, pages_total: 15, pages_free: 9 };
+    Snapshot {
+        name: name.to_owned(),
+        zone: Some(format!("{name}_zone")),
+        method: Some(Method::RoundRobin),
+        fixed: None,
+        revision: Revision(3),
+        memory: Some(memory),
+        primary: Totals { number: 3, total_weight: 3, tries: 3, counted: 3, ..Totals::default() },
+        backup: None,
+        peers,
+    }
+}
+
+/// `backend` with three primaries and a backup, and `fixed`, which is static.
+pub fn fake() -> Fake {
+    let mut fixed = upstream("fixed", vec![Peer { id: None, ..peer(0, "10.0.0.1:80") }]);
+    fixed.zone = None;
+    fixed.memory = None;
+    fixed.revision = Revision(0);
+    fixed.fixed = Some(StaticReason::NoZone);
+    let mut named = peer(2, "app.example.com");
+    named.name = "127.0.0.1:8083".to_owned();
+    let peers = vec![
+        peer(0, "127.0.0.1:8081"),
+        peer(1, "127.0.0.1:8082"),
+        named,
+        backup(3, 0, "127.0.0.1:8084"),
+    ];
+    Fake::new(vec![upstream("backend", peers), fixed])
+}
+
+impl Fake {
+    /// These upstreams.
+    pub fn new(upstreams: Vec<Snapshot>) -> Self {
+        Self { upstreams: RefCell::new(upstreams), refuse: None }
+    }
+
+    /// A peer of `backend` by its place in the listing.
+    pub fn backend_peer(&self, place: usize) -> Peer {
+        self.upstreams.borrow()[0].peers[place].clone()
+    }
+}
+
+impl Upstreams for Fake {
+    fn count(&self) -> usize {
+        self.upstreams.borrow().len()
+    }
+
+    fn find(&self, name: &str) -> Option<UpstreamIndex> {
+        let upstreams = self.upstreams.borrow();
+        let by_name = upstreams.iter().position(|upstream| upstream.name == name);
+        let by_zone = || upstreams.iter().position(|upstream| upstream.zone.as_deref() == Some(name));
+        by_name.or_else(by_zone).map(UpstreamIndex)
+    }
+
+    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
+        self.upstreams.borrow().get(upstream.0).cloned()
+    }
+
+    fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
+        let snapshot = self.snapshot(upstream).unwrap();
+        match snapshot.fixed {
+            Some(reason) => Err(OpError::Static(reason)),
+            None => Ok(Box::new(FakeLookup(snapshot))),
+        }
+    }
+
+    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Revision, CommitError> {
+        if let Some(error) = &self.refuse {
+            return Err(CommitError::Refused(error.clone()));
+        }
+        let mut upstreams = self.upstreams.borrow_mut();
+        let snapshot = &mut upstreams[upstream.0];
+        for entry in &plan.entries {
+            let peer = snapshot.peers.iter_mut().find(|peer| peer.slot == entry.slot).unwrap();
+            peer.admin = entry.to.admin;
+            peer.down = u64::from(entry.to.admin != Admin::Up);
+            peer.params = entry.to.params;
+            if entry.restate {
+                peer.reason =
+                    Some(Reason::Operator { at: NOW, client: plan.client.clone(), note: plan.note.clone() });
+            }
+        }
+        if plan.changes_anything() {
+            snapshot.revision.0 += 1;
+        }
+        Ok(snapshot.revision)
+    }
+}
+
+/// Look-ups in one upstream.
+struct FakeLookup(Snapshot);
+
+impl Lookup for FakeLookup {
+    fn revision(&self) -> Revision {
+        self.0.revision
+    }
+
+    fn membership(&self) -> u64 {
+        0
+    }
+
+    fn method(&self) -> Method {
+        Method::RoundRobin
+    }
+
+    fn can_set_weight(&self) -> bool {
+        true
+    }
+
+    fn total_weight(&self) -> u64 {
+        self.0.peers.iter().map(|peer| peer.params.weight).sum()
+    }
+
+    fn select(&self, selector: &Selector) -> Vec<Peer> {
+        self.0.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
+    }
+}

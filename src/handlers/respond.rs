@@ -1,0 +1,145 @@
+//! From what was found out to a reply.
+
+use std::fmt::Display;
+
+use serde::Serialize;
+
+use crate::nginx::http::{Request, Response};
+use crate::nginx::log::Level;
+
+use super::accept::Format;
+use super::error::{Kind, Refusal};
+
+/// `Content-Type` of JSON.
+const JSON: &str = "application/json";
+
+/// `Content-Type` of text.
+const TEXT: &str = "text/plain";
+
+/// `Content-Type` of text that holds what people wrote, hence more than ASCII.
+const PROSE: &str = "text/plain; charset=utf-8";
+
+/// `Content-Type` of pages. With the charset, so that no browser guesses another one in which the text is a script.
+const HTML: &str = "text/html; charset=utf-8";
+
+/// A reply, and what the error log is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The reply.
+    pub response: Response,
+    /// Lines for the log.
+    pub log: Vec<(Level, String)>,
+}
+
+impl Answer {
+    /// A reply with status 200.
+    fn ok(content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { response: response(200, content_type, body), log: Vec::new() }
+    }
+
+    /// 200 with text.
+    pub fn text(body: String) -> Self {
+        Self::ok(TEXT, body.into_bytes())
+    }
+
+    /// 200 with text for people.
+    pub fn prose(body: String) -> Self {
+        Self::ok(PROSE, body.into_bytes())
+    }
+
+    /// 200 with JSON.
+    pub fn json(body: &impl Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(body) => Self::ok(JSON, body),
+            Err(error) => Self::refused(&Refusal::new(Kind::Internal, error.to_string()), Format::Text),
+        }
+    }
+
+    /// A refusal. As text it is its words and nothing else, not even a line's end.
+    pub fn refused(refusal: &Refusal, format: Format) -> Self {
+        match format {
+            Format::Json => Self::refused_in_json(refusal),
+            Format::Text => Self::refused_in_words(refusal, refusal.text.clone()),
+        }
+    }
+
+    /// A refusal in the text of another contract.
+    pub fn refused_in_words(refusal: &Refusal, body: String) -> Self {
+        Self::refused_with(refusal, TEXT, body.into_bytes())
+    }
+
+    /// A refusal as JSON.
+    fn refused_in_json(refusal: &Refusal) -> Self {
+        let error = ErrorBody { status: refusal.kind.status(), text: &refusal.text, code: refusal.kind.code() };
+        // Three plain fields: this cannot fail, and the status alone says enough.
+        let body = serde_json::to_vec(&ErrorReply { error }).unwrap_or_default();
+        Self::refused_with(refusal, JSON, body)
+    }
+
+    /// A refusal with any body.
+    fn refused_with(refusal: &Refusal, content_type: &'static str, body: Vec<u8>) -> Self {
+        let mut response = response(refusal.kind.status(), content_type, body);
+        if let Some((name, value)) = refusal.kind.header() {
+            response.headers.push((name, value.to_owned()));
+        }
+        let level = if refusal.kind.is_failure() { Level::Error } else { Level::Info };
+        let line = format!("upstream control: refused with {}: {}", refusal.kind.status(), refusal.text);
+        Self { response, log: vec![(level, line)] }
+    }
+
+    /// The same as a page, whose markup the caller has made; it may refresh itself and do nothing else.
+    pub fn into_page(mut self, body: String) -> Self {
+        self.response.content_type = HTML;
+        self.response.body = body.into_bytes();
+        self.response.headers.push(("Content-Security-Policy", "default-src 'none'".to_owned()));
+        self
+    }
+
+    /// Adds a line for the log.
+    pub fn logged(mut self, level: Level, line: impl Display) -> Self {
+        self.log.push((level, line.to_string()));
+        self
+    }
+
+    /// Writes to the log and gives the reply.
+    pub fn deliver(self, request: &Request<'_>) -> Response {
+        if let Some(log) = request.log() {
+            for (level, line) in &self.log {
+                log.write(*level, line);
+            }
+        }
+        self.response
+    }
+}
+
+/// The body of an error, in JSON.
+#[derive(Serialize)]
+struct ErrorReply<'a> {
+    /// The error.
+    error: ErrorBody<'a>,
+}
+
+/// An error in JSON, in the fields of the NGINX Plus API.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    /// The HTTP status.
+    status: u16,
+    /// The words for people.
+    text: &'a str,
+    /// The word for programs.
+    code: &'static str,
+}
+
+/// The reply after a panic, of which the log knows more.
+pub fn failed() -> Response {
+    Answer::refused(&Refusal::new(Kind::Internal, "internal error"), Format::Text).response
+}
+
+/// A reply with the headers that all have: it tells of a moment, and is what its type says.
+fn response(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
+    let headers = vec![
+        ("Cache-Control", "no-store".to_owned()),
+        ("X-Content-Type-Options", "nosniff".to_owned()),
+    ];
+    Response { status, content_type, headers, body }
+}

@@ -1,0 +1,22 @@
+//! What a directive says about the handlers of its location.
+
+/// Methods by which `upstream_control` can be called.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Methods {
+    /// `GET` and `POST`.
+    #[default]
+    Any,
+    /// `POST` only, so that following a link changes nothing: `upstream_control methods=POST`.
+    PostOnly,
+}
+
+/// Settings of a location. The module's location configuration must begin with it, and be `repr(C)`: handlers cast the
+/// pointer to that configuration to a pointer to this. All zeros are the default. nginx does not pass a location's
+/// handler on to the locations inside it, so that there is nothing to inherit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Methods by which `upstream_control` can be called.
+    pub methods: Methods,
+}

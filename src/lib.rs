@@ -1,0 +1,185 @@
+//! Upstream servers of nginx, controlled at run time.
+//!
+//! The crate's root is the module's table and hooks: it owns the settings that nginx keeps for the module, and calls
+//! down. docs/architecture.md shows the rooms.
+
+mod balancer;
+mod directives;
+mod handlers;
+mod live;
+mod model;
+mod nginx;
+mod ops;
+mod store;
+mod zone;
+
+use std::ffi::c_void;
+use std::mem::offset_of;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    NGX_ERROR, NGX_HTTP_MODULE, NGX_OK, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_int_t,
+    ngx_module_t, ngx_shm_zone_t, ngx_uint_t,
+};
+
+use crate::balancer::{Balancers, Hook, Seat};
+use crate::directives::{HttpSettings, Offsets, UpstreamSettings};
+use crate::live::Live;
+use crate::model::snapshot::StaticReason;
+use crate::nginx::log::Log;
+use crate::nginx::{conf, shm, upstream};
+use crate::store::records::MAGIC;
+
+/// Settings of the http block.
+#[repr(C)]
+#[derive(Default)]
+struct MainConf {
+    /// What the handlers need; they look for it here.
+    context: handlers::Context,
+    /// What the directives say.
+    settings: HttpSettings,
+    /// The upstreams, which the context owns.
+    live: Option<NonNull<Live>>,
+    /// The module's zone; none if no upstream can be changed.
+    zone: Option<NonNull<ngx_shm_zone_t>>,
+    /// Whether the core knows draining peers.
+    drains: bool,
+}
+
+/// Settings of an upstream block.
+#[repr(C)]
+#[derive(Default)]
+struct UpstreamConf {
+    /// Where the balancer looks for the hook.
+    seat: Seat,
+    /// What the directives say.
+    settings: UpstreamSettings,
+}
+
+/// Settings of a location.
+#[repr(C)]
+#[derive(Default)]
+struct LocationConf {
+    /// What the directives say; the handlers look for it here.
+    settings: handlers::Settings,
+}
+
+/// The command table.
+static mut COMMANDS: [ngx_command_t; directives::COMMANDS] = directives::commands(&Offsets {
+    http: offset_of!(MainConf, settings),
+    upstream: offset_of!(UpstreamConf, settings),
+    location: offset_of!(LocationConf, settings),
+});
+
+/// Hooks of an http module.
+static CONTEXT: ngx_http_module_t = ngx_http_module_t {
+    preconfiguration: Some(ngx_http_upstream_control_preconfiguration),
+    postconfiguration: Some(ngx_http_upstream_control_postconfiguration),
+    create_main_conf: Some(create_conf::<MainConf>),
+    init_main_conf: None,
+    create_srv_conf: Some(create_conf::<UpstreamConf>),
+    merge_srv_conf: None,
+    create_loc_conf: Some(create_conf::<LocationConf>),
+    merge_loc_conf: None,
+};
+
+/// The module.
+#[allow(non_upper_case_globals)]
+#[cfg_attr(not(feature = "export-modules"), unsafe(no_mangle))]
+pub static mut ngx_http_upstream_control_module: ngx_module_t = ngx_module_t {
+    ctx: (&raw const CONTEXT).cast_mut().cast(),
+    commands: (&raw mut COMMANDS).cast(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_module: Some(ngx_http_upstream_control_init_module),
+    ..ngx_module_t::default()
+};
+
+#[cfg(feature = "export-modules")]
+ngx::ngx_modules!(ngx_http_upstream_control_module);
+
+/// Settings of a kind, at their defaults.
+unsafe extern "C" fn create_conf<T: Default>(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: nginx calls this while it reads a configuration, whose pool outlives the settings.
+    let conf = catch_unwind(|| unsafe { conf::pool_value((*cf).pool, T::default()) });
+    conf.ok().flatten().map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
+}
+
+/// nginx's entry: an http block begins.
+unsafe extern "C" fn ngx_http_upstream_control_preconfiguration(_cf: *mut ngx_conf_t) -> ngx_int_t {
+    conf::set_module(&raw mut ngx_http_upstream_control_module);
+    NGX_OK as ngx_int_t
+}
+
+/// nginx's entry: the http block was read.
+unsafe extern "C" fn ngx_http_upstream_control_postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    // SAFETY: nginx calls this once for an http block.
+    let done = catch_unwind(|| unsafe { postconfiguration(NonNull::new(cf)?) });
+    if done.ok().flatten().is_some() { NGX_OK as ngx_int_t } else { NGX_ERROR as ngx_int_t }
+}
+
+/// Finds out what each upstream is, and hooks those that can be changed. None if there is no memory.
+///
+/// # Safety
+///
+/// See [`ngx_http_upstream_control_postconfiguration`].
+unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
+    // SAFETY: see above; the settings are those that `create_conf` made.
+    unsafe {
+        let main = conf::main_conf::<MainConf>(cf)?.as_mut();
+        let http = conf::srv_conf::<UpstreamConf>(cf).map(|http| &http.as_ref().settings);
+        let balancers = Balancers::ask(cf);
+        main.drains = balancers.drains;
+
+        let mut live = Box::<Live>::default();
+        for us in upstream::all(cf) {
+            let method = balancers.method(us.as_non_null());
+            let own = conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf);
+            let fixed = match own {
+                None => Some(StaticReason::Implicit),
+                _ if us.zone().is_none() => Some(StaticReason::NoZone),
+                Some(own) if !own.as_ref().settings.is_dynamic(http) => Some(StaticReason::Excluded),
+                Some(_) => method.is_none().then_some(StaticReason::UnknownBalancer),
+            };
+            let changeable = fixed.is_none();
+            let upstream = live.add(us, method, fixed);
+            if changeable {
+                Hook::install(cf, upstream)?;
+            }
+        }
+        if live.any_changeable() {
+            // The name says which structures are in the zone, so that a module with others gets a zone of its own.
+            let name = format!("upstream_control:{MAGIC:x}");
+            main.zone = Some(shm::add(cf, &name, main.settings.zone_size())?);
+        }
+        main.live = NonNull::new(&raw mut *live);
+        main.context.upstreams = Some(live);
+        Some(())
+    }
+}
+
+/// nginx's entry: the configuration is whole, and will be run.
+unsafe extern "C" fn ngx_http_upstream_control_init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    // SAFETY: nginx calls this in the master, when all zones of the new configuration are mapped.
+    let done = catch_unwind(AssertUnwindSafe(|| unsafe { init_module(cycle) }));
+    if done.is_ok() { NGX_OK as ngx_int_t } else { NGX_ERROR as ngx_int_t }
+}
+
+/// Takes control of the upstreams.
+///
+/// # Safety
+///
+/// See [`ngx_http_upstream_control_init_module`].
+unsafe fn init_module(cycle: *mut ngx_cycle_t) {
+    // SAFETY: see above; the settings are those that `create_conf` made, or there is no http block.
+    unsafe {
+        if conf::module().is_null() {
+            return;
+        }
+        let Some(main) = conf::main_conf_of_cycle::<MainConf>(cycle) else { return };
+        let main = main.as_ref();
+        if let (Some(live), Some(zone)) = (main.live, main.zone) {
+            live.as_ref().start(zone, main.drains, Log::from_cycle(cycle));
+        }
+    }
+}

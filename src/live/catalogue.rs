@@ -1,0 +1,86 @@
+//! All upstreams of the running configuration, as the rules see them.
+
+use crate::model::id::{Revision, UpstreamIndex};
+use crate::model::snapshot::{Method, Snapshot, StaticReason};
+use crate::nginx::upstream as nginx;
+use crate::ops::{CommitError, Lookup, OpError, Plan, Upstreams};
+
+use super::change;
+use super::upstream::Upstream;
+use super::view::View;
+
+/// All upstreams of a configuration. It is made while the configuration is read, and lives in its pool.
+#[derive(Default)]
+pub struct Live {
+    /// In configuration order. Each stays at its address, which the hooks of the balancer know.
+    upstreams: Vec<Box<Upstream>>,
+}
+
+impl Live {
+    /// Adds an upstream: with the method of its balancer, if that is known, and the reason why it cannot be changed, if
+    /// there is one already.
+    pub fn add(
+        &mut self,
+        conf: nginx::Upstream,
+        method: Option<Method>,
+        fixed: Option<StaticReason>,
+    ) -> &Upstream {
+        self.upstreams.push(Box::new(Upstream {
+            name: conf.name(),
+            zone: conf.zone(),
+            conf,
+            method,
+            fixed: fixed.into(),
+            control: None.into(),
+        }));
+        // Just pushed, so that the fallback is never built.
+        match self.upstreams.last() {
+            Some(upstream) => upstream,
+            None => unreachable!("a vector that was pushed to has a last element"),
+        }
+    }
+
+    /// All upstreams, in configuration order.
+    pub fn iter(&self) -> impl Iterator<Item = &Upstream> {
+        self.upstreams.iter().map(Box::as_ref)
+    }
+
+    /// Whether any upstream may be changed at run time.
+    pub fn any_changeable(&self) -> bool {
+        self.iter().any(|upstream| upstream.fixed().is_none())
+    }
+
+    /// One upstream.
+    fn get(&self, upstream: UpstreamIndex) -> Option<&Upstream> {
+        self.upstreams.get(upstream.0).map(Box::as_ref)
+    }
+}
+
+impl Upstreams for Live {
+    fn count(&self) -> usize {
+        self.upstreams.len()
+    }
+
+    fn find(&self, name: &str) -> Option<UpstreamIndex> {
+        let by_name = self.iter().position(|upstream| upstream.name == name);
+        by_name
+            .or_else(|| self.iter().position(|upstream| upstream.zone.as_deref() == Some(name)))
+            .map(UpstreamIndex)
+    }
+
+    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
+        self.get(upstream).map(View::snapshot)
+    }
+
+    fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
+        let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
+        let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
+        let control = upstream.control().ok_or_else(|| OpError::Static(reason()))?;
+        Ok(Box::new(View::take(upstream, &control)))
+    }
+
+    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Revision, CommitError> {
+        let control = self.get(upstream).and_then(Upstream::control).ok_or(CommitError::Moved)?;
+        change::commit(&control, plan)
+    }
+}

@@ -1,0 +1,121 @@
+//! One upstream of the running configuration.
+
+use std::cell::{Cell, RefCell};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::model::snapshot::{Method, StaticReason};
+use crate::nginx::upstream as nginx;
+use crate::store::{self, Locked, Store};
+use crate::zone::Zone;
+use crate::zone::apply::Abilities;
+
+/// An upstream, from the reading of the configuration to the end of its last process.
+pub struct Upstream {
+    /// nginx's side.
+    pub conf: nginx::Upstream,
+    /// Its name.
+    pub name: String,
+    /// Name of its zone.
+    pub zone: Option<String>,
+    /// How it chooses; none if its balancer is none of nginx's own, so that its peers cannot be read.
+    pub method: Option<Method>,
+    /// Why it cannot be changed, if it cannot.
+    pub fixed: RefCell<Option<StaticReason>>,
+    /// What it is controlled through, once the master has started it.
+    pub control: Cell<Option<Control>>,
+}
+
+/// What a changeable upstream is controlled through.
+#[derive(Clone, Copy)]
+pub struct Control {
+    /// The module's zone.
+    pub store: Store,
+    /// The configuration that this process runs, as the store counts them.
+    pub generation: u64,
+    /// Its record there.
+    pub record: NonNull<store::Upstream>,
+    /// Its peers.
+    pub zone: Zone,
+    /// What its balancer understands.
+    pub abilities: Abilities,
+    /// Revision that the peers show; in the zone of the upstream, since it ends with that.
+    applied: NonNull<AtomicU64>,
+}
+
+/// Two words that differ when a process has to catch up.
+#[derive(Clone, Copy)]
+pub struct Pulse {
+    /// Revision in the store.
+    wanted: NonNull<AtomicU64>,
+    /// Revision in the zone.
+    applied: NonNull<AtomicU64>,
+}
+
+impl Pulse {
+    /// Whether the store is at another revision than the zone.
+    #[inline]
+    pub fn differs(&self) -> bool {
+        // SAFETY: both words lie in shared zones that this process has mapped, in records that are not freed before
+        // the zones themselves.
+        unsafe {
+            self.wanted.as_ref().load(Ordering::Relaxed) != self.applied.as_ref().load(Ordering::Relaxed)
+        }
+    }
+}
+
+impl Control {
+    /// # Safety
+    ///
+    /// `record` is a record of `store`, `applied` a word in the zone of `zone`, both for as long as the configuration
+    /// lives.
+    pub(super) unsafe fn new(
+        store: Store,
+        generation: u64,
+        record: NonNull<store::Upstream>,
+        zone: Zone,
+        abilities: Abilities,
+        applied: NonNull<AtomicU64>,
+    ) -> Self {
+        Self { store, generation, record, zone, abilities, applied }
+    }
+
+    /// The words to compare on the way of a request.
+    pub fn pulse(&self) -> Pulse {
+        // SAFETY: the record is never freed; only the address of the word is taken.
+        let wanted = unsafe { NonNull::new_unchecked(&raw mut (*self.record.as_ptr()).revision) };
+        Pulse { wanted, applied: self.applied }
+    }
+
+    /// Revision that the peers show.
+    pub(super) fn applied(&self, _lock: &Locked) -> u64 {
+        // SAFETY: see `Pulse::differs`.
+        unsafe { self.applied.as_ref() }.load(Ordering::Acquire)
+    }
+
+    /// Notes the revision that the peers show now.
+    pub(super) fn set_applied(&self, _lock: &Locked, revision: u64) {
+        // SAFETY: see `Pulse::differs`.
+        unsafe { self.applied.as_ref() }.store(revision, Ordering::Release);
+    }
+}
+
+impl Upstream {
+    /// Why the upstream cannot be changed; none if it can.
+    pub fn fixed(&self) -> Option<StaticReason> {
+        self.fixed.borrow().clone()
+    }
+
+    /// What the upstream is controlled through, if it can be changed.
+    pub fn control(&self) -> Option<Control> {
+        self.control.get()
+    }
+
+    /// The peers, for reading: of any upstream whose balancer is nginx's own.
+    pub fn peers(&self) -> Option<Zone> {
+        self.method?;
+        // SAFETY: the configuration runs, one of nginx's balancers set the upstream up (there is a method), and zones
+        // are initialized before any process of the configuration starts.
+        unsafe { Zone::of(self.conf.as_non_null()) }
+    }
+}

@@ -1,0 +1,289 @@
+//! An upstream at one moment: its peers, and what the store knows of them.
+
+use crate::model::id::{Revision, ServerId};
+use crate::model::params::Params;
+use crate::model::snapshot::{Method, Peer, Snapshot, Totals};
+use crate::model::state::{Admin, Failures, Reason};
+use crate::model::time::UnixTime;
+use crate::nginx::upstream::Configured;
+use crate::ops::{Lookup, Selector};
+use crate::store::adopt::{Claim, Claimed, Wishes};
+use crate::store::records;
+use crate::zone::apply::{Abilities, admin_of};
+use crate::zone::backend::Backend;
+use crate::zone::{self, Row};
+
+use super::change;
+use super::upstream::{Control, Upstream};
+
+/// Reasons that a view makes room for before it takes the lock.
+const REASONS: usize = 16;
+
+/// A changeable upstream at one moment.
+pub struct View {
+    /// The moment.
+    snapshot: Snapshot,
+    /// How it chooses.
+    method: Method,
+    /// nginx's count of changes to the lists.
+    membership: u64,
+}
+
+/// What the store knows of one peer.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// Identity.
+    id: Option<u64>,
+    /// What was asked of it, and whether the configuration did.
+    told: Option<(Admin, bool)>,
+}
+
+/// What the store knows of all peers of a copy, in their order.
+struct Knowledge {
+    /// One for each row.
+    known: Vec<Known>,
+    /// Reasons, each with the row that it belongs to, in the order of the rows.
+    reasons: Vec<(usize, records::Reason)>,
+    /// Revision of the upstream.
+    revision: u64,
+}
+
+impl View {
+    /// A moment of a changeable upstream.
+    pub fn take(upstream: &Upstream, control: &Control) -> Self {
+        let mut room = REASONS;
+        loop {
+            change::catch_up(control);
+            let copy = control.zone.copy();
+            if adopt_new_peers(control, &copy) {
+                continue;
+            }
+            match know(control, &copy, room) {
+                Ok(knowledge) => return Self::new(upstream, control, &copy, &knowledge),
+                Err(needed) => room = needed.saturating_add(REASONS),
+            }
+        }
+    }
+
+    /// Joins what was copied from the zone with what the store knows.
+    fn new(upstream: &Upstream, control: &Control, copy: &zone::Copy, knowledge: &Knowledge) -> Self {
+        let mut reasons = knowledge.reasons.iter().peekable();
+        let peers = copy.rows.iter().zip(&knowledge.known).enumerate().map(|(at, (row, known))| {
+            let reason = reasons.next_if(|(of, _)| *of == at).map(|(_, reason)| reason);
+            peer(copy, row, known, reason, control.abilities)
+        });
+        let snapshot = Snapshot {
+            revision: Revision(knowledge.revision),
+            memory: control.zone.memory(),
+            peers: peers.collect(),
+            primary: copy.primary,
+            backup: copy.backup,
+            ..empty(upstream)
+        };
+        Self { snapshot, method: control.abilities.method, membership: copy.membership }
+    }
+
+    /// Any upstream at one moment.
+    pub fn snapshot(upstream: &Upstream) -> Snapshot {
+        if let Some(control) = upstream.control() {
+            return Self::take(upstream, &control).snapshot;
+        }
+        let mut snapshot = empty(upstream);
+        if let Some(peers) = upstream.peers() {
+            let copy = peers.copy();
+            let told_by_file = |row: &Row| peer(&copy, row, &Known::default(), None, told_nothing(upstream));
+            snapshot.peers = copy.rows.iter().map(told_by_file).collect();
+            snapshot.memory = peers.memory();
+            snapshot.primary = copy.primary;
+            snapshot.backup = copy.backup;
+        } else {
+            snapshot.peers = configured(upstream);
+        }
+        snapshot
+    }
+}
+
+impl Lookup for View {
+    fn revision(&self) -> Revision {
+        self.snapshot.revision
+    }
+
+    fn membership(&self) -> u64 {
+        self.membership
+    }
+
+    fn method(&self) -> Method {
+        self.method
+    }
+
+    fn can_set_weight(&self) -> bool {
+        zone::Current::can_set_weight(self.method)
+    }
+
+    fn total_weight(&self) -> u64 {
+        self.snapshot.peers.iter().fold(0, |sum, peer| sum.saturating_add(peer.params.weight))
+    }
+
+    fn select(&self, selector: &Selector) -> Vec<Peer> {
+        self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
+    }
+}
+
+/// The abilities of an upstream that is only read: none matter.
+fn told_nothing(upstream: &Upstream) -> Abilities {
+    Abilities { method: upstream.method.unwrap_or(Method::RoundRobin), drains: true }
+}
+
+/// A snapshot without peers.
+fn empty(upstream: &Upstream) -> Snapshot {
+    Snapshot {
+        name: upstream.name.clone(),
+        zone: upstream.zone.clone(),
+        method: upstream.method,
+        fixed: upstream.fixed(),
+        revision: Revision(0),
+        memory: None,
+        peers: Vec::new(),
+        primary: Totals::default(),
+        backup: None,
+    }
+}
+
+/// One peer, from its row and from what the store knows of it.
+fn peer(
+    copy: &zone::Copy,
+    row: &Row,
+    known: &Known,
+    reason: Option<&records::Reason>,
+    abilities: Abilities,
+) -> Peer {
+    let (admin, reason) = match known.told {
+        Some((told, by_file)) if abilities.admin(told, row.down) == told => {
+            (told, reason.map(operator).or((by_file && told != Admin::Up).then_some(Reason::Configuration)))
+        }
+        // Another module wrote nginx's word, or the configuration of a static upstream did.
+        Some(_) => (admin_of(row.down), None),
+        None => (admin_of(row.down), (row.down != 0).then_some(Reason::Configuration)),
+    };
+    Peer {
+        id: known.id.map(ServerId),
+        slot: row.slot,
+        server: copy.string(&row.server),
+        name: copy.string(&row.name),
+        params: row.params,
+        effective_weight: row.effective_weight,
+        current_weight: row.current_weight,
+        active: row.conns,
+        down: row.down,
+        admin,
+        reason,
+        failures: Failures {
+            fails: row.fails,
+            max_fails: row.params.max_fails,
+            fail_timeout: row.params.fail_timeout,
+            checked: row.checked,
+            single: copy.single,
+        },
+        last_failure: (row.accessed != 0).then_some(UnixTime(row.accessed)),
+    }
+}
+
+/// A reason as it is shown.
+fn operator(reason: &records::Reason) -> Reason {
+    Reason::Operator { at: UnixTime(reason.at), client: reason.client(), note: reason.note() }
+}
+
+/// Asks the store about each row. The error is the number of reasons that room is needed for.
+fn know(control: &Control, copy: &zone::Copy, room: usize) -> Result<Knowledge, usize> {
+    let mut known = vec![Known::default(); copy.rows.len()];
+    let mut reasons = Vec::with_capacity(room);
+    let mut needed = 0;
+
+    let locked = control.store.lock();
+    let revision = locked.revision(control.record);
+    let mut finder = locked.finder(control.record);
+    for (at, (row, known)) in copy.rows.iter().zip(&mut known).enumerate() {
+        let Some(server) = finder.find(row.slot.group, copy.bytes(&row.server), copy.bytes(&row.name)) else {
+            continue;
+        };
+        let wish = server.wish(revision);
+        *known = Known { id: Some(server.id()), told: Some((wish.admin(), wish.revision == 0)) };
+        if let Some(reason) = server.reason(revision) {
+            needed += 1;
+            if reasons.len() < reasons.capacity() {
+                reasons.push((at, reason));
+            }
+        }
+    }
+    drop(locked);
+    if needed > reasons.len() { Err(needed) } else { Ok(Knowledge { known, reasons, revision }) }
+}
+
+/// Gives records to peers that nginx made since the records were last compared, when it resolved a name. True if it did.
+///
+/// Only processes of the newest configuration do so: others have other peers. Peers for which the store has no room are
+/// shown without an id.
+fn adopt_new_peers(control: &Control, copy: &zone::Copy) -> bool {
+    let moved = |locked: &mut crate::store::Locked| {
+        locked.generation() == control.generation && locked.membership(control.record) < copy.membership
+    };
+    if !moved(&mut control.store.lock()) {
+        return false;
+    }
+    let claims: Vec<Claim<'_>> = copy.rows.iter().map(|row| claim(copy, row)).collect();
+    let mut claimed = Claimed::with_room(claims.len());
+    let mut locked = control.store.lock();
+    if !moved(&mut locked) {
+        return true;
+    }
+    locked
+        .claim(control.record, control.generation, copy.membership, &claims, &mut claimed, Wishes::Kept)
+        .is_ok()
+}
+
+/// A live peer as the store is asked for its record.
+pub(super) fn claim<'a>(copy: &'a zone::Copy, row: &Row) -> Claim<'a> {
+    Claim {
+        group: row.slot.group,
+        server: copy.bytes(&row.server),
+        name: copy.bytes(&row.name),
+        admin: admin_of(row.down),
+        params: row.params,
+    }
+}
+
+/// The servers as the configuration has them, of an upstream whose peers cannot be read.
+fn configured(upstream: &Upstream) -> Vec<Peer> {
+    use crate::model::id::{Group, Slot};
+
+    let mut next = [0_usize; 2];
+    let mut slot = |backup: bool| {
+        let [primary, backups] = &mut next;
+        let (group, next) = if backup { (Group::Backup, backups) } else { (Group::Primary, primary) };
+        let slot = Slot { group, index: *next };
+        *next += 1;
+        slot
+    };
+    let mut peers = Vec::new();
+    for server in upstream.conf.configured() {
+        let Configured { weight, max_conns, max_fails, fail_timeout, down, backup, .. } = server;
+        for name in server.names {
+            peers.push(Peer {
+                id: None,
+                slot: slot(backup),
+                server: server.server.clone(),
+                name,
+                params: Params { weight, max_conns, max_fails, fail_timeout },
+                effective_weight: i64::try_from(weight).unwrap_or(i64::MAX),
+                current_weight: 0,
+                active: 0,
+                down: u64::from(down),
+                admin: if down { Admin::Down } else { Admin::Up },
+                reason: down.then_some(Reason::Configuration),
+                failures: Failures::default(),
+                last_failure: None,
+            });
+        }
+    }
+    peers
+}

@@ -1,0 +1,10 @@
+#![forbid(unsafe_code)]
+//! The vocabulary of the module: addresses, parameters, ids, snapshots, time. No HTTP and no nginx.
+
+pub mod address;
+pub mod id;
+pub mod params;
+pub mod query;
+pub mod snapshot;
+pub mod state;
+pub mod time;

@@ -1,0 +1,201 @@
+//! An upstream as it was at one moment: copied out under the locks, used after them.
+
+use std::fmt;
+
+use super::id::{Group, Revision, ServerId, Slot};
+use super::params::Params;
+use super::state::{Admin, Failures, Reason, State, state};
+use super::time::UnixTime;
+
+/// How an upstream chooses among its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// nginx's default.
+    RoundRobin,
+    /// `least_conn`.
+    LeastConn,
+    /// `ip_hash`.
+    IpHash,
+    /// `hash key`.
+    Hash,
+    /// `hash key consistent`.
+    HashConsistent,
+    /// `random`, with or without `two`.
+    Random,
+    /// `least_time`.
+    LeastTime,
+}
+
+impl Method {
+    /// nginx's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConn => "least_conn",
+            Self::IpHash => "ip_hash",
+            Self::Hash => "hash",
+            Self::HashConsistent => "hash consistent",
+            Self::Random => "random",
+            Self::LeastTime => "least_time",
+        }
+    }
+}
+
+/// Why an upstream cannot be changed at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StaticReason {
+    /// It has no `zone`, so that each worker has peers of its own.
+    NoZone,
+    /// It is not an `upstream` block, but an address in a directive such as `proxy_pass`.
+    Implicit,
+    /// `upstream_dynamic off`.
+    Excluded,
+    /// Its balancer is none of nginx's own.
+    UnknownBalancer,
+    /// nginx's structures are not as this module was compiled for; the words say where.
+    Layout(&'static str),
+    /// The module's own zone has no room for its servers.
+    StoreFull,
+    /// Its `zone` has no room for the word that the module needs there.
+    ZoneFull,
+}
+
+impl fmt::Display for StaticReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoZone => f.write_str("upstream has no \"zone\""),
+            Self::Implicit => f.write_str("not an \"upstream\" block"),
+            Self::Excluded => f.write_str("\"upstream_dynamic off\" is set"),
+            Self::UnknownBalancer => f.write_str("unknown load balancing method"),
+            Self::Layout(what) => write!(f, "this nginx has other structures than the module was built for: {what}"),
+            Self::StoreFull => {
+                f.write_str("no memory left in the module's zone, raise \"upstream_control_zone\"")
+            }
+            Self::ZoneFull => f.write_str("no memory left in the zone of the upstream, raise its \"zone\" size"),
+        }
+    }
+}
+
+/// One peer, at one moment.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Identity; none in a static upstream.
+    pub id: Option<ServerId>,
+    /// Where it stands.
+    pub slot: Slot,
+    /// Text of the `server` directive.
+    pub server: String,
+    /// Address, as nginx writes it.
+    pub name: String,
+    /// weight, max_conns, max_fails, fail_timeout.
+    pub params: Params,
+    /// Weight lowered after failures.
+    pub effective_weight: i64,
+    /// Round robin's running sum.
+    pub current_weight: i64,
+    /// Requests it serves now.
+    pub active: u64,
+    /// nginx's `down` word: 0 when the balancers may choose it.
+    pub down: u64,
+    /// What is wanted of it.
+    pub admin: Admin,
+    /// Who wanted it, unless it is up since the start.
+    pub reason: Option<Reason>,
+    /// Counters of failures.
+    pub failures: Failures,
+    /// When a request to it last failed.
+    pub last_failure: Option<UnixTime>,
+}
+
+impl Peer {
+    /// State at `now`.
+    pub fn state(&self, now: UnixTime) -> State {
+        state(self.admin, &self.failures, now)
+    }
+
+    /// Why it is in the state that it has at `now`.
+    pub fn why(&self, now: UnixTime) -> Option<Reason> {
+        match self.state(now) {
+            State::Unavail => Some(Reason::Failures),
+            _ => self.reason.clone(),
+        }
+    }
+
+    /// Whether it is a `backup` server.
+    pub fn is_backup(&self) -> bool {
+        self.slot.group.is_backup()
+    }
+}
+
+/// Memory of a shared zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Size of the zone, in bytes.
+    pub size: u64,
+    /// Size of a page, in bytes.
+    pub page: u64,
+    /// Pages that can be allocated at all.
+    pub pages_total: u64,
+    /// Pages that are free.
+    pub pages_free: u64,
+}
+
+/// What a list of peers says of itself, beside what was counted: where they differ, something leaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// nginx's `number`.
+    pub number: u64,
+    /// nginx's `total_weight`.
+    pub total_weight: u64,
+    /// nginx's `tries`.
+    pub tries: u64,
+    /// Peers in the list.
+    pub counted: u64,
+    /// Sum of their weights.
+    pub counted_weight: u64,
+    /// Those with `down` 0.
+    pub counted_usable: u64,
+    /// Sum of their active requests.
+    pub conns: u64,
+    /// Sum of the references to them; always 0 where nginx has none.
+    pub refs: u64,
+}
+
+impl Totals {
+    /// Whether nginx's numbers are those counted.
+    pub fn exact(&self) -> bool {
+        self.number == self.counted
+            && self.total_weight == self.counted_weight
+            && self.tries == self.counted_usable
+    }
+}
+
+/// One upstream, at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Name of the `upstream` block.
+    pub name: String,
+    /// Name of its zone.
+    pub zone: Option<String>,
+    /// How it chooses; none if unknown.
+    pub method: Option<Method>,
+    /// Why it cannot be changed, if it cannot.
+    pub fixed: Option<StaticReason>,
+    /// Number of changes so far.
+    pub revision: Revision,
+    /// Memory of its zone.
+    pub memory: Option<Memory>,
+    /// Primaries, then backups, each in nginx's order.
+    pub peers: Vec<Peer>,
+    /// What the list of primaries says of itself.
+    pub primary: Totals,
+    /// The same of the backups, where there is such a list.
+    pub backup: Option<Totals>,
+}
+
+impl Snapshot {
+    /// The peers of one list, in nginx's order.
+    pub fn group(&self, group: Group) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(move |peer| peer.slot.group == group)
+    }
+}

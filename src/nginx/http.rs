@@ -1,0 +1,397 @@
+//! Requests and replies: a view of `ngx_http_request_t` for the handlers, which know nothing of nginx's structures.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::ptr::NonNull;
+use std::slice;
+
+use nginx_sys::{
+    NGX_ERROR, NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_POST, NGX_OK, ngx_buf_t, ngx_chain_t, ngx_http_discard_request_body,
+    ngx_http_output_filter, ngx_http_send_header, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_pnalloc,
+    ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t, ngx_table_elt_t, ngx_time, ngx_uint_t, off_t, u_char,
+};
+
+pub use nginx_sys::{ngx_http_request_t, ngx_int_t};
+
+use super::body;
+use super::conf;
+use super::log::Log;
+use crate::model::time::UnixTime;
+
+pub use super::body::BodyError;
+
+/// What a handler makes of requests. Panics are caught around all three.
+pub trait Handler {
+    /// Largest body that is taken, in bytes.
+    const BODY_LIMIT: usize;
+
+    /// Looks at a request whose body was not read yet.
+    fn start(request: &Request<'_>) -> Step;
+
+    /// Answers a request for which [`Handler::start`] asked to read the body.
+    fn finish(request: &Request<'_>, body: Result<&[u8], BodyError>) -> Response;
+
+    /// The reply if one of the other two panicked.
+    fn failed() -> Response;
+}
+
+/// What is to be done with a request.
+pub enum Step {
+    /// Reply; a body that came is thrown away.
+    Reply(Response),
+    /// Read the body first.
+    ReadBody,
+}
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// Names and values of other headers; values must not hold line breaks.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, may be empty. It is not sent to `HEAD`.
+    pub body: Vec<u8>,
+}
+
+/// Method of a request, as far as handlers tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`.
+    Get,
+    /// `HEAD`.
+    Head,
+    /// `POST`.
+    Post,
+    /// Any other.
+    Other,
+}
+
+/// A request, while a handler is called for it.
+pub struct Request<'a> {
+    /// nginx's structure.
+    raw: NonNull<ngx_http_request_t>,
+    /// The call of the handler.
+    call: PhantomData<&'a ngx_http_request_t>,
+}
+
+// === impl Request ===
+
+impl Request<'_> {
+    /// The view of a request.
+    ///
+    /// # Safety
+    ///
+    /// `r` must be a request that nginx is calling a handler for, and the view must not be kept after that call.
+    pub(super) unsafe fn new(r: *mut ngx_http_request_t) -> Self {
+        // SAFETY: nginx calls handlers with a request, never with null.
+        Self { raw: unsafe { NonNull::new_unchecked(r) }, call: PhantomData }
+    }
+
+    /// nginx's structure.
+    fn raw(&self) -> &ngx_http_request_t {
+        // SAFETY: by the duty of `new` the request is alive, and this thread is the only one to touch it.
+        unsafe { self.raw.as_ref() }
+    }
+
+    /// The method.
+    pub fn method(&self) -> Method {
+        match u32::try_from(self.raw().method) {
+            Ok(NGX_HTTP_GET) => Method::Get,
+            Ok(NGX_HTTP_HEAD) => Method::Head,
+            Ok(NGX_HTTP_POST) => Method::Post,
+            _ => Method::Other,
+        }
+    }
+
+    /// Whether nginx itself made the request, for a part of the reply to another one.
+    pub fn is_subrequest(&self) -> bool {
+        !ptr::eq(self.raw.as_ptr(), self.raw().main)
+    }
+
+    /// What follows the `?`, as it came.
+    pub fn args(&self) -> &[u8] {
+        // SAFETY: nginx's strings in a request live as long as it.
+        unsafe { bytes(&self.raw().args) }
+    }
+
+    /// The path, decoded by nginx.
+    pub fn uri(&self) -> &[u8] {
+        // SAFETY: nginx's strings in a request live as long as it.
+        unsafe { bytes(&self.raw().uri) }
+    }
+
+    /// Value of the first header of this name, in any case of letters.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let mut part: *const ngx_list_part_t = &raw const self.raw().headers_in.headers.part;
+        // SAFETY: the parts of the list are in the request's pool, the last one has no next.
+        while let Some(current) = unsafe { part.as_ref() } {
+            let headers = if current.nelts == 0 {
+                &[]
+            } else {
+                // SAFETY: the elements of this list are headers, as many as `nelts` says.
+                unsafe { slice::from_raw_parts(current.elts.cast::<ngx_table_elt_t>(), current.nelts) }
+            };
+            for header in headers {
+                // SAFETY: the strings of a header live as long as the request. A hash of 0 marks a deleted one.
+                let (key, value) = unsafe { (bytes(&header.key), bytes(&header.value)) };
+                if header.hash != 0 && key.eq_ignore_ascii_case(name.as_bytes()) {
+                    return Some(value);
+                }
+            }
+            part = current.next;
+        }
+        None
+    }
+
+    /// The host that was asked for, with its port if the client wrote one.
+    pub fn host(&self) -> &[u8] {
+        let headers = &self.raw().headers_in;
+        // SAFETY: the header, if there is one, is an element of the request's list of headers.
+        match unsafe { headers.host.as_ref() } {
+            // SAFETY: the strings of a header live as long as the request.
+            Some(host) => unsafe { bytes(&host.value) },
+            // SAFETY: as above. HTTP/3 has no such header in older nginx.
+            None => unsafe { bytes(&headers.server) },
+        }
+    }
+
+    /// Address of the client, as nginx logs it.
+    pub fn client(&self) -> String {
+        // SAFETY: a request has a connection for as long as a handler is called for it.
+        let text = unsafe { self.raw().connection.as_ref().map_or(&[][..], |connection| bytes(&connection.addr_text)) };
+        String::from_utf8_lossy(text).into_owned()
+    }
+
+    /// nginx's idea of the time, from the beginning of this round of events.
+    pub fn now(&self) -> UnixTime {
+        UnixTime(ngx_time())
+    }
+
+    /// The connection's log. nginx adds client and request line to its messages.
+    pub fn log(&self) -> Option<Log<'_>> {
+        // SAFETY: the connection and its log live at least as long as this view.
+        unsafe { self.raw().connection.as_ref().and_then(|connection| Log::from_raw(connection.log)) }
+    }
+
+    /// This module's configuration of the http block.
+    ///
+    /// # Safety
+    ///
+    /// That configuration must begin with a `T`.
+    pub unsafe fn main_conf<T>(&self) -> Option<&T> {
+        // SAFETY: `main_conf` is the array of all http modules' configurations; the rest is the duty of the caller.
+        unsafe { conf_of(self.raw().main_conf) }
+    }
+
+    /// This module's configuration of the location.
+    ///
+    /// # Safety
+    ///
+    /// That configuration must begin with a `T`.
+    pub unsafe fn loc_conf<T>(&self) -> Option<&T> {
+        // SAFETY: `loc_conf` is the array of all http modules' configurations; the rest is the duty of the caller.
+        unsafe { conf_of(self.raw().loc_conf) }
+    }
+}
+
+/// This module's element of an array of configurations.
+///
+/// # Safety
+///
+/// `confs` must be such an array, or null, and this module's element must be null or begin with a `T` that lives for
+/// `'a`: a cycle outlives its requests.
+unsafe fn conf_of<'a, T>(confs: *mut *mut std::ffi::c_void) -> Option<&'a T> {
+    if confs.is_null() {
+        return None;
+    }
+    // SAFETY: nginx set the index before it read the configuration, and arrays have room for all indices.
+    unsafe { (*confs.add((*conf::module()).ctx_index)).cast::<T>().as_ref() }
+}
+
+/// The bytes of a string of nginx's.
+///
+/// # Safety
+///
+/// The string must be valid for `'a`.
+unsafe fn bytes<'a>(text: &ngx_str_t) -> &'a [u8] {
+    if text.len == 0 || text.data.is_null() {
+        return &[];
+    }
+    // SAFETY: by the duty of the caller there are `len` bytes.
+    unsafe { slice::from_raw_parts(text.data, text.len) }
+}
+
+// === serving ===
+
+/// Serves a request by `H`; what a content handler is made of.
+///
+/// # Safety
+///
+/// `r` must be the request that nginx is calling a content handler for.
+pub unsafe fn serve<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: the duty of the caller, for all three calls.
+    unsafe {
+        guarded::<H>(r, || match H::start(&Request::new(r)) {
+            Step::Reply(response) => send(r, response),
+            Step::ReadBody => body::read::<H>(r),
+        })
+    }
+}
+
+/// Calls `work`; if it panics, logs that and sends [`Handler::failed`] instead.
+///
+/// # Safety
+///
+/// `r` must be a request that nginx is calling a handler for.
+pub(super) unsafe fn guarded<H: Handler>(r: *mut ngx_http_request_t, work: impl FnOnce() -> ngx_int_t) -> ngx_int_t {
+    let panic = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(code) => return code,
+        Err(panic) => panic,
+    };
+    let error = NGX_ERROR as ngx_int_t;
+    // SAFETY: the request is valid by the duty of the caller.
+    let request = unsafe { Request::new(r) };
+    if let Some(log) = request.log() {
+        log.alert(format_args!("upstream control: panic: {}", words(panic.as_ref())));
+    }
+    if request.raw().header_sent() != 0 {
+        return error;
+    }
+    // SAFETY: as above, and nothing was sent yet.
+    catch_unwind(AssertUnwindSafe(|| unsafe { send(r, H::failed()) })).unwrap_or(error)
+}
+
+/// The message of a panic.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+// === sending ===
+
+/// Sends a reply and returns what a content handler is to return. A body that was not read is thrown away.
+///
+/// # Safety
+///
+/// `r` must be a request that nginx is calling a handler for, to which nothing was sent yet.
+pub(super) unsafe fn send(r: *mut ngx_http_request_t, response: Response) -> ngx_int_t {
+    let (ok, error) = (NGX_OK as ngx_int_t, NGX_ERROR as ngx_int_t);
+    // SAFETY: the request is valid by the duty of the caller, here and below. It is lent to nginx only while no Rust
+    // reference to it exists.
+    let code = unsafe { ngx_http_discard_request_body(r) };
+    if code != ok {
+        return code;
+    }
+    let content_type = static_str(response.content_type);
+    // SAFETY: as above; the content type is static, which nginx only reads.
+    unsafe {
+        let out = &mut (*r).headers_out;
+        out.status = ngx_uint_t::from(response.status);
+        out.content_length_n = off_t::try_from(response.body.len()).unwrap_or(off_t::MAX);
+        out.content_type = content_type;
+        // nginx adds a charset only if this length is the whole length.
+        out.content_type_len = content_type.len;
+        out.content_type_lowcase = ptr::null_mut();
+    }
+    for (name, value) in &response.headers {
+        // SAFETY: as above.
+        if unsafe { push_header(r, name, value) }.is_none() {
+            return error;
+        }
+    }
+    // SAFETY: as above; the pool lives as long as the request.
+    let Some(mut chain) = (unsafe { body_chain(r, response.body) }) else { return error };
+    // SAFETY: as above.
+    let code = unsafe { ngx_http_send_header(r) };
+    // SAFETY: as above.
+    if code == error || code > ok || unsafe { (*r).header_only() } != 0 {
+        return code;
+    }
+    // SAFETY: as above; nginx copies the links that it keeps.
+    unsafe { ngx_http_output_filter(r, &raw mut chain) }
+}
+
+/// Adds a header to the reply; `None` if there is no memory.
+///
+/// # Safety
+///
+/// `r` must be a request that nginx is calling a handler for.
+unsafe fn push_header(r: *mut ngx_http_request_t, name: &'static str, value: &str) -> Option<()> {
+    // SAFETY: the request and its pool are valid by the duty of the caller; there is room for `value.len()` bytes.
+    unsafe {
+        let data = NonNull::new(ngx_pnalloc((*r).pool, value.len().max(1)).cast::<u_char>())?;
+        ptr::copy_nonoverlapping(value.as_ptr(), data.as_ptr(), value.len());
+        let header = NonNull::new(ngx_list_push(&raw mut (*r).headers_out.headers).cast::<ngx_table_elt_t>())?;
+        // nginx does not clear the element, and which fields it has depends on the version of nginx.
+        header.as_ptr().write_bytes(0, 1);
+        let header = &mut *header.as_ptr();
+        // Any number but 0, which marks a header that is not to be sent.
+        header.hash = 1;
+        header.key = static_str(name);
+        header.value = ngx_str_t { len: value.len(), data: data.as_ptr() };
+    }
+    Some(())
+}
+
+/// The body as a chain of one buffer. The bytes are not copied: the request's pool owns them from now on. `None` if
+/// there is no memory.
+///
+/// # Safety
+///
+/// `r` must be a request that nginx is calling a handler for.
+unsafe fn body_chain(r: *mut ngx_http_request_t, body: Vec<u8>) -> Option<ngx_chain_t> {
+    // SAFETY: the request and its pool are valid by the duty of the caller.
+    unsafe {
+        let is_main = ptr::eq(r, (*r).main);
+        let buf = NonNull::new(ngx_pcalloc((*r).pool, size_of::<ngx_buf_t>()).cast::<ngx_buf_t>())?;
+        let buf = &mut *buf.as_ptr();
+        if !body.is_empty() {
+            let length = body.len();
+            let start = keep((*r).pool, body)?;
+            buf.pos = start;
+            buf.last = start.add(length);
+            buf.start = buf.pos;
+            buf.end = buf.last;
+            buf.set_memory(1);
+        }
+        buf.set_last_buf(u32::from(is_main));
+        buf.set_last_in_chain(1);
+        // A buffer with nothing in it at all would be an alert; one that ends the reply is not empty in that sense.
+        buf.set_sync(u32::from(!is_main && buf.memory() == 0));
+        Some(ngx_chain_t { buf: &raw mut *buf, next: ptr::null_mut() })
+    }
+}
+
+/// Gives bytes to a pool, which frees them when it is destroyed. Returns where they are; `None` if there is no memory.
+///
+/// # Safety
+///
+/// `pool` must be a pool that is in use.
+unsafe fn keep(pool: *mut ngx_pool_t, body: Vec<u8>) -> Option<*mut u_char> {
+    // SAFETY: the pool is valid by the duty of the caller. Its memory for `data` is aligned for any type of nginx's,
+    // hence for a `Vec`, which is made of words; it is written before the pool can call `forget`.
+    unsafe {
+        let cleanup = NonNull::new(ngx_pool_cleanup_add(pool, size_of::<Vec<u8>>()))?;
+        let cleanup = &mut *cleanup.as_ptr();
+        let place = cleanup.data.cast::<Vec<u8>>();
+        place.write(body);
+        cleanup.handler = Some(forget);
+        Some((*place).as_mut_ptr())
+    }
+}
+
+/// Called once by a pool that is destroyed, to free what [`keep`] gave to it.
+unsafe extern "C" fn forget(data: *mut std::ffi::c_void) {
+    // SAFETY: `data` holds the `Vec` that `keep` wrote there. Freeing bytes does not panic.
+    unsafe { ptr::drop_in_place(data.cast::<Vec<u8>>()) };
+}
+
+/// A static text as a string of nginx's, which must only be read.
+fn static_str(text: &'static str) -> ngx_str_t {
+    ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
+}

@@ -1,0 +1,10 @@
+//! A thin adapter over `ngx` and `nginx-sys`: configuration, requests, logs, shared memory, events, time.
+
+pub mod body;
+pub mod conf;
+pub mod event;
+pub mod http;
+pub mod log;
+pub mod shm;
+pub mod time;
+pub mod upstream;

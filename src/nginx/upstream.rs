@@ -1,0 +1,135 @@
+//! The upstreams of an http block, as the configuration has them.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{
+    ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_module,
+    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
+};
+
+use super::conf::{bytes, context};
+
+/// An upstream of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream(NonNull<ngx_http_upstream_srv_conf_t>);
+
+/// A server as the configuration has it.
+pub struct Configured {
+    /// Text of the `server` directive.
+    pub server: String,
+    /// Its addresses, as nginx writes them.
+    pub names: Vec<String>,
+    /// Weight.
+    pub weight: u64,
+    /// Limit of connections; 0 for none.
+    pub max_conns: u64,
+    /// Failures after which it is left alone.
+    pub max_fails: u64,
+    /// For how long, in seconds.
+    pub fail_timeout: u64,
+    /// Whether it is marked down.
+    pub down: bool,
+    /// Whether it is marked backup.
+    pub backup: bool,
+}
+
+/// All upstreams of the http block, in their order.
+///
+/// # Safety
+///
+/// Called in `postconfiguration`.
+pub unsafe fn all(cf: NonNull<ngx_conf_t>) -> Vec<Upstream> {
+    // SAFETY: in `postconfiguration` the context is that of the http block, whose upstream module always has settings,
+    // an array of pointers.
+    unsafe {
+        let Some(context) = context(cf) else { return Vec::new() };
+        let context: *const ngx_http_conf_ctx_t = context.as_ptr();
+        let index = (&raw const ngx_http_upstream_module.ctx_index).read();
+        let main: *mut ngx_http_upstream_main_conf_t = (*(*context).main_conf.add(index)).cast();
+        let Some(main) = main.as_ref() else { return Vec::new() };
+        main.upstreams
+            .as_slice::<*mut ngx_http_upstream_srv_conf_t>()
+            .iter()
+            .filter_map(|us| NonNull::new(*us))
+            .map(Upstream)
+            .collect()
+    }
+}
+
+impl Upstream {
+    /// nginx's structure.
+    pub fn as_ptr(self) -> *mut ngx_http_upstream_srv_conf_t {
+        self.0.as_ptr()
+    }
+
+    /// The same, never null.
+    pub fn as_non_null(self) -> NonNull<ngx_http_upstream_srv_conf_t> {
+        self.0
+    }
+
+    /// nginx's structure, to read what is fixed when the configuration was read.
+    fn conf(&self) -> &ngx_http_upstream_srv_conf_t {
+        // SAFETY: the structure lives in the pool of the configuration, like every `Upstream` that names it.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Whether it is an address in a directive such as `proxy_pass`, and no `upstream` block.
+    pub fn is_implicit(&self) -> bool {
+        self.conf().srv_conf.is_null()
+    }
+
+    /// Its name; an address has its port.
+    pub fn name(&self) -> String {
+        // SAFETY: the string lives in the configuration's pool.
+        let name = String::from_utf8_lossy(unsafe { bytes(&self.conf().host) }).into_owned();
+        if self.is_implicit() && self.conf().port != 0 { format!("{name}:{}", self.conf().port) } else { name }
+    }
+
+    /// Name of its shared zone.
+    pub fn zone(&self) -> Option<String> {
+        // SAFETY: the zone, if there is one, lives in the configuration's pool, as does its name.
+        unsafe { self.conf().shm_zone.as_ref() }
+            // SAFETY: likewise.
+            .map(|zone| String::from_utf8_lossy(unsafe { bytes(&zone.shm.name) }).into_owned())
+    }
+
+    /// Its servers, as the configuration has them.
+    pub fn configured(&self) -> Vec<Configured> {
+        // SAFETY: the array, its servers and their addresses live in the configuration's pool and are not changed after
+        // the configuration was read.
+        unsafe {
+            let Some(servers) = self.conf().servers.as_ref() else { return Vec::new() };
+            servers.as_slice::<ngx_http_upstream_server_t>().iter().map(|server| configured(server)).collect()
+        }
+    }
+}
+
+/// One server.
+///
+/// # Safety
+///
+/// The server is one of a configuration that was read.
+unsafe fn configured(server: &ngx_http_upstream_server_t) -> Configured {
+    // SAFETY: see above.
+    let names = unsafe {
+        if server.addrs.is_null() {
+            Vec::new()
+        } else {
+            std::slice::from_raw_parts(server.addrs, server.naddrs)
+                .iter()
+                .map(|address| String::from_utf8_lossy(bytes(&address.name)).into_owned())
+                .collect()
+        }
+    };
+    Configured {
+        // SAFETY: see above.
+        server: String::from_utf8_lossy(unsafe { bytes(&server.name) }).into_owned(),
+        names,
+        weight: server.weight as u64,
+        max_conns: server.max_conns as u64,
+        max_fails: server.max_fails as u64,
+        fail_timeout: u64::try_from(server.fail_timeout).unwrap_or(0),
+        down: server.down != 0,
+        backup: server.backup() != 0,
+    }
+}

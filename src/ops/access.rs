@@ -1,0 +1,64 @@
+//! The way from the rules down to shared memory.
+
+use crate::model::id::{Revision, UpstreamIndex};
+use crate::model::snapshot::{Method, Peer, Snapshot};
+
+use super::command::Selector;
+use super::error::OpError;
+use super::plan::Plan;
+
+/// All upstreams of the http block.
+pub trait Upstreams {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// The upstream with this name, else the one whose zone has it.
+    fn find(&self, name: &str) -> Option<UpstreamIndex>;
+
+    /// A copy of an upstream, from one moment. None if there is no such upstream.
+    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot>;
+
+    /// Look-ups to plan a change with.
+    ///
+    /// # Errors
+    ///
+    /// `OpError::Static` for an upstream that cannot be changed.
+    fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError>;
+
+    /// Makes a change, wholly or not at all. When it returns, every worker balances by it.
+    ///
+    /// # Errors
+    ///
+    /// `CommitError::Moved` if the upstream is no longer what the plan was made for.
+    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Revision, CommitError>;
+}
+
+/// Why a plan was not carried out; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitError {
+    /// Somebody else changed the upstream since: plan again.
+    Moved,
+    /// It cannot be done.
+    Refused(OpError),
+}
+
+/// What a plan needs to know of one upstream.
+pub trait Lookup {
+    /// The change that the look-ups are true for.
+    fn revision(&self) -> Revision;
+
+    /// nginx's own count of changes to the lists of peers, where it keeps one; else 0.
+    fn membership(&self) -> u64;
+
+    /// How the upstream chooses.
+    fn method(&self) -> Method;
+
+    /// Whether weights can be changed under this method on this nginx.
+    fn can_set_weight(&self) -> bool;
+
+    /// Sum of the weights of all peers.
+    fn total_weight(&self) -> u64;
+
+    /// The peers that the words choose, in nginx's order.
+    fn select(&self, selector: &Selector) -> Vec<Peer>;
+}

@@ -1,0 +1,74 @@
+//! A change as it was asked for.
+
+use crate::model::address::Address;
+use crate::model::id::ServerId;
+use crate::model::params::Param;
+use crate::model::snapshot::Peer;
+use crate::model::state::Admin;
+
+/// Words that choose servers of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// Present position among the primaries, from 0.
+    Position(usize),
+    /// Identity.
+    Id(ServerId),
+    /// Text of the `server` directive, or an address.
+    Server(String),
+}
+
+impl Selector {
+    /// The words, for messages.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Position(position) => position.to_string(),
+            Self::Id(id) => id.to_string(),
+            Self::Server(server) => server.clone(),
+        }
+    }
+
+    /// Whether `peer` is meant. A server text chooses by the text of the directive, by the address as nginx writes
+    /// it, and by any other way to write that address.
+    pub fn chooses(&self, peer: &Peer) -> bool {
+        match self {
+            Self::Position(position) => !peer.is_backup() && peer.slot.index == *position,
+            Self::Id(id) => peer.id == Some(*id),
+            Self::Server(text) => {
+                *text == peer.server
+                    || *text == peer.name
+                    || Address::parse(text).is_ok_and(|wanted| Address::parse(&peer.name) == Ok(wanted))
+            }
+        }
+    }
+}
+
+/// What is to become of the chosen servers; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Up, down or draining.
+    pub admin: Option<Admin>,
+    /// New values, each parameter at most once.
+    pub params: Vec<(Param, u64)>,
+}
+
+impl Change {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.admin.is_none() && self.params.is_empty()
+    }
+}
+
+/// A change, to whom, and who asks for it.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Name of the upstream, or of its zone.
+    pub upstream: String,
+    /// The servers; each must choose at least one.
+    pub servers: Vec<Selector>,
+    /// The change.
+    pub change: Change,
+    /// Address of the client, for the log and the reason.
+    pub client: String,
+    /// The client's words.
+    pub note: Option<String>,
+}

@@ -1,0 +1,307 @@
+//! Which record is whose: the servers of a new configuration, or of lists that nginx changed by itself, take the
+//! records, and so the ids, of those they are the same as.
+
+use std::ptr::{self, NonNull};
+
+use crate::model::id::Group;
+use crate::model::params::Params;
+use crate::model::state::Admin;
+
+use super::lock::{Full, Locked};
+use super::records::{Server, Text, Upstream, Wish};
+
+/// A live peer that wants a record.
+#[derive(Clone, Copy)]
+pub struct Claim<'a> {
+    /// Which list it is in.
+    pub group: Group,
+    /// Text of the `server` directive.
+    pub server: &'a [u8],
+    /// Address.
+    pub name: &'a [u8],
+    /// What it is now.
+    pub admin: Admin,
+    /// Its parameters now.
+    pub params: Params,
+}
+
+/// Room for the answers to claims, made before the lock is taken.
+pub struct Claimed(Vec<*mut Server>);
+
+impl Claimed {
+    /// Room for this many.
+    pub fn with_room(claims: usize) -> Self {
+        Self(vec![ptr::null_mut(); claims])
+    }
+}
+
+/// What becomes of wishes when records are claimed anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wishes {
+    /// A new configuration: its word counts, and a server keeps its id when its address changed.
+    Dropped,
+    /// The same configuration: nginx resolved a name again.
+    Kept,
+}
+
+impl Locked {
+    /// Counts a new configuration, whose upstreams are adopted next. Returns its number, from 1.
+    pub fn begin_generation(&mut self) -> u64 {
+        let header = self.header();
+        header.generation = header.generation.wrapping_add(1);
+        header.generation
+    }
+
+    /// The record of the upstream with this name; a new one if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The zone is full; nothing was changed.
+    pub fn upstream(&mut self, name: &[u8]) -> Result<NonNull<Upstream>, Full> {
+        if let Some(found) = self.find(name) {
+            return Ok(found);
+        }
+        let text = self.alloc_text(name)?;
+        let record = match self.alloc::<Upstream>() {
+            Ok(record) => record,
+            Err(full) => {
+                // SAFETY: the text was made above, and nothing refers to it.
+                unsafe { self.free(text.data) };
+                return Err(full);
+            }
+        };
+        // SAFETY: the record was made above: zeroes, which is a record without servers. It is linked when it is whole.
+        unsafe {
+            (*record).name = text;
+            (*record).next = self.header().upstreams;
+        }
+        self.header().upstreams = record;
+        NonNull::new(record).ok_or(Full { needed: size_of::<Upstream>() })
+    }
+
+    /// Gives each claim a record: that of the same server, else a new one. Records that nobody claims are freed.
+    /// Returns how many servers lost what was wanted of them at run time.
+    ///
+    /// # Errors
+    ///
+    /// The zone is full; nothing was changed.
+    pub fn claim(
+        &mut self,
+        upstream: NonNull<Upstream>,
+        generation: u64,
+        membership: u64,
+        claims: &[Claim<'_>],
+        claimed: &mut Claimed,
+        wishes: Wishes,
+    ) -> Result<usize, Full> {
+        let upstream = upstream.as_ptr();
+        // SAFETY: the lock is held for the whole function: the records of this upstream are reached by nobody else,
+        // and each one that is followed is linked in its list, or was made here.
+        unsafe {
+            let mut next_id = (*upstream).next_id;
+            if let Err(full) = self.answer(upstream, &mut next_id, claims, claimed, wishes) {
+                for &server in claimed.0.iter().filter(|server| !server.is_null() && (***server).taken == 0) {
+                    self.free_server(server);
+                }
+                return Err(full);
+            }
+            let dropped = match wishes {
+                Wishes::Dropped => self.reset(claims, claimed),
+                Wishes::Kept => 0,
+            };
+            self.relink(upstream, claimed);
+            (*upstream).next_id = next_id;
+            (*upstream).generation = generation;
+            (*upstream).membership = membership;
+            if dropped > 0 {
+                *(*upstream).revision.get_mut() += 1;
+            }
+            Ok(dropped)
+        }
+    }
+
+    /// Finds or makes the record of each claim. Records that were there are marked as taken, new ones are not.
+    ///
+    /// # Safety
+    ///
+    /// See [`Locked::claim`], the only caller of this and of the functions below.
+    unsafe fn answer(
+        &mut self,
+        upstream: *mut Upstream,
+        next_id: &mut u64,
+        claims: &[Claim<'_>],
+        claimed: &mut Claimed,
+        wishes: Wishes,
+    ) -> Result<(), Full> {
+        claimed.0.fill(ptr::null_mut());
+        // SAFETY: see above.
+        unsafe {
+            let first = (*upstream).servers;
+            let mut server = first;
+            while !server.is_null() {
+                (*server).taken = 0;
+                server = (*server).next;
+            }
+
+            // Records are in the order of the peers, so the one after the last match is nearly always the right one.
+            let mut after = first;
+            for (claim, held) in claims.iter().zip(&mut claimed.0) {
+                let mut server = self.find_free(after, claim, true);
+                if server.is_null() {
+                    server = self.find_free(first, claim, true);
+                }
+                if !server.is_null() {
+                    (*server).taken = 1;
+                    after = (*server).next;
+                    *held = server;
+                }
+            }
+
+            for (claim, held) in claims.iter().zip(&mut claimed.0).filter(|(_, held)| held.is_null()) {
+                let server = self.new_server(claim)?;
+                *held = server;
+                let ancestor = match wishes {
+                    Wishes::Dropped => self.find_free(first, claim, false),
+                    Wishes::Kept => ptr::null_mut(),
+                };
+                if ancestor.is_null() {
+                    (*server).id = *next_id;
+                    *next_id += 1;
+                } else {
+                    (*ancestor).taken = 2;
+                    (*server).id = (*ancestor).id;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first record from `server` on that nobody has taken, of the claim's list and text, and of its address if
+    /// that is asked for; else null.
+    unsafe fn find_free(&self, mut server: *mut Server, claim: &Claim<'_>, same_address: bool) -> *mut Server {
+        // SAFETY: see `answer`.
+        unsafe {
+            while !server.is_null() {
+                let record = &*server;
+                if record.taken == 0
+                    && record.group() == claim.group
+                    && self.text(&record.server) == claim.server
+                    && (!same_address || self.text(&record.name) == claim.name)
+                {
+                    return server;
+                }
+                server = record.next;
+            }
+        }
+        ptr::null_mut()
+    }
+
+    /// A record for a claim, linked nowhere, without an id.
+    fn new_server(&mut self, claim: &Claim<'_>) -> Result<*mut Server, Full> {
+        let record = self.alloc::<Server>()?;
+        // SAFETY: the record was made here, of zeroes; nobody else knows it.
+        unsafe {
+            match (self.alloc_text(claim.server), self.alloc_text(claim.name)) {
+                (Ok(server), Ok(name)) => {
+                    let base = Wish::new(0, claim.admin, claim.params, ptr::null_mut());
+                    (*record).server = server;
+                    (*record).name = name;
+                    (*record).backup = u64::from(claim.group.is_backup());
+                    (*record).base = base;
+                    (*record).wishes = [base; 2];
+                    Ok(record)
+                }
+                (server, name) => {
+                    let text = |text: &Result<Text, Full>| text.as_ref().map_or(ptr::null_mut(), |text| text.data);
+                    self.free(text(&server));
+                    self.free(text(&name));
+                    self.free(record);
+                    server.and(name).map(|_| ptr::null_mut())
+                }
+            }
+        }
+    }
+
+    /// Takes what the configuration says for what is wanted, and counts the servers of which something else was.
+    unsafe fn reset(&mut self, claims: &[Claim<'_>], claimed: &Claimed) -> usize {
+        let mut dropped = 0;
+        for (claim, &server) in claims.iter().zip(&claimed.0) {
+            // SAFETY: see `answer`.
+            unsafe {
+                let base = Wish::new(0, claim.admin, claim.params, ptr::null_mut());
+                let changed = |wish: &Wish| wish.revision > 0 && !wish.same(&base);
+                dropped += usize::from((*server).wishes.iter().any(changed));
+                self.free_reasons(server);
+                (*server).base = base;
+                (*server).wishes = [base; 2];
+            }
+        }
+        dropped
+    }
+
+    /// Links the claimed records, in their order, and frees the others.
+    unsafe fn relink(&mut self, upstream: *mut Upstream, claimed: &Claimed) {
+        // SAFETY: see `answer`.
+        unsafe {
+            let mut server = (*upstream).servers;
+            while !server.is_null() {
+                let next = (*server).next;
+                if (*server).taken != 1 {
+                    self.free_server(server);
+                }
+                server = next;
+            }
+            let mut link = &raw mut (*upstream).servers;
+            for &server in &claimed.0 {
+                *link = server;
+                link = &raw mut (*server).next;
+            }
+            *link = ptr::null_mut();
+        }
+    }
+
+    /// Frees what lies behind the wishes of a server; both may have the same reason.
+    unsafe fn free_reasons(&mut self, server: *mut Server) {
+        // SAFETY: see `answer`.
+        unsafe {
+            let [first, second] = (*server).wishes.map(|wish| wish.reason);
+            self.free(first);
+            if second != first {
+                self.free(second);
+            }
+        }
+    }
+
+    /// Frees a record that is linked nowhere.
+    unsafe fn free_server(&mut self, server: *mut Server) {
+        // SAFETY: see `answer`.
+        unsafe {
+            self.free_reasons(server);
+            self.free((*server).server.data);
+            self.free((*server).name.data);
+            self.free(server);
+        }
+    }
+
+    /// Frees the servers of upstreams that the configuration does not have any more. Calls `forgotten` with the name of
+    /// each that had some; it must not allocate.
+    pub fn forget_others(&mut self, generation: u64, mut forgotten: impl FnMut(&[u8])) {
+        let mut upstream = self.header().upstreams;
+        while !upstream.is_null() {
+            // SAFETY: the lock is held, and records of upstreams are never freed.
+            unsafe {
+                if (*upstream).generation != generation && !(*upstream).servers.is_null() {
+                    forgotten(self.text(&(*upstream).name));
+                    let mut server = (*upstream).servers;
+                    (*upstream).servers = ptr::null_mut();
+                    while !server.is_null() {
+                        let next = (*server).next;
+                        self.free_server(server);
+                        server = next;
+                    }
+                }
+                upstream = (*upstream).next;
+            }
+        }
+    }
+}

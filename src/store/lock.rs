@@ -1,0 +1,180 @@
+//! The module's zone, and its lock.
+
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_unlock, ngx_slab_alloc_locked, ngx_slab_calloc_locked,
+    ngx_slab_free_locked, ngx_slab_pool_t,
+};
+
+use super::records::{Header, MAGIC, Text, Upstream, Wish};
+
+/// The module's zone as one process sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Store {
+    /// The slab pool at the start of the zone.
+    pool: NonNull<ngx_slab_pool_t>,
+    /// The header, which lies in the pool.
+    header: NonNull<Header>,
+}
+
+/// No room left in the module's zone for this many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// Bytes that were needed.
+    pub needed: usize,
+}
+
+impl Store {
+    /// Sets up a zone that nginx has just mapped, or finds what an earlier configuration left in it. None if there is
+    /// no room for the header, or if the zone holds something else.
+    ///
+    /// # Safety
+    ///
+    /// Called by the master from the `init` of the zone, or later with the same zone.
+    pub unsafe fn open(zone: NonNull<ngx_shm_zone_t>) -> Option<Self> {
+        // SAFETY: nginx made a slab pool at the start of the zone before it called `init`, and the master is the only
+        // process that sets `data`, before the workers of the first configuration start.
+        unsafe {
+            let pool = NonNull::new((*zone.as_ptr()).shm.addr.cast::<ngx_slab_pool_t>())?;
+            let mut header = (*pool.as_ptr()).data.cast::<Header>();
+            if header.is_null() {
+                // Changes that find no room are answered in words; nginx need not log them as critical.
+                ngx_slab_pool_t::set_log_nomem_raw(pool.as_ptr(), 0);
+                ngx_shmtx_lock(&raw mut (*pool.as_ptr()).mutex);
+                header = ngx_slab_calloc_locked(pool.as_ptr(), size_of::<Header>()).cast();
+                ngx_shmtx_unlock(&raw mut (*pool.as_ptr()).mutex);
+                if !header.is_null() {
+                    (*header).magic = MAGIC;
+                    (*pool.as_ptr()).data = header.cast();
+                }
+            }
+            let header = NonNull::new(header)?;
+            ((*header.as_ptr()).magic == MAGIC).then_some(Self { pool, header })
+        }
+    }
+
+    /// Takes the lock, and puts right what a worker that died with it left behind.
+    pub fn lock(&self) -> Locked {
+        // SAFETY: the pool is mapped for as long as the configuration that this store belongs to. This thread does not
+        // hold the mutex: `Locked` is not kept across calls that take it.
+        unsafe { ngx_shmtx_lock(&raw mut (*self.pool.as_ptr()).mutex) };
+        let mut locked = Locked { pool: self.pool, header: self.header, not_send: PhantomData };
+        locked.recover();
+        locked
+    }
+}
+
+/// The store while its lock is held.
+#[must_use]
+pub struct Locked {
+    /// The slab pool.
+    pool: NonNull<ngx_slab_pool_t>,
+    /// The header.
+    header: NonNull<Header>,
+    /// The mutex belongs to the process that took it.
+    not_send: PhantomData<*mut ()>,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // SAFETY: `Store::lock` took the mutex in this process, and nothing else gives it back.
+        unsafe { ngx_shmtx_unlock(&raw mut (*self.pool.as_ptr()).mutex) };
+    }
+}
+
+impl Locked {
+    /// The header.
+    pub(super) fn header(&mut self) -> &mut Header {
+        // SAFETY: the lock is held, so that no other process reads or writes the header; the reference cannot outlive
+        // the borrow of the lock.
+        unsafe { self.header.as_mut() }
+    }
+
+    /// The configuration that the store was last adopted by.
+    pub fn generation(&mut self) -> u64 {
+        self.header().generation
+    }
+
+    /// Forgets what a writer that died did not publish: wishes beyond the revision of their upstream.
+    fn recover(&mut self) {
+        let upstream = self.header().writing;
+        if upstream.is_null() {
+            return;
+        }
+        // SAFETY: the pointer was written by a process of ours to a record in the zone, records of upstreams are never
+        // freed, and the lock is held. A reason that the dead writer reserved stays allocated: its address may have
+        // been written by halves.
+        unsafe {
+            let revision = *(*upstream).revision.get_mut();
+            let mut server = (*upstream).servers;
+            while !server.is_null() {
+                for wish in &mut (*server).wishes {
+                    if wish.revision > revision {
+                        *wish = Wish { revision: 0, reason: ptr::null_mut(), ..(*server).base };
+                    }
+                }
+                server = (*server).next;
+            }
+        }
+        self.header().writing = ptr::null_mut();
+    }
+
+    /// Bytes of zeroes in the zone.
+    pub(super) fn alloc<T>(&mut self) -> Result<*mut T, Full> {
+        // SAFETY: the mutex is held. Slab chunks are aligned to their size, rounded up to a power of two, so that any T
+        // up to a page is aligned.
+        let record = unsafe { ngx_slab_calloc_locked(self.pool.as_ptr(), size_of::<T>()) };
+        if record.is_null() { Err(Full { needed: size_of::<T>() }) } else { Ok(record.cast()) }
+    }
+
+    /// A copy of `bytes` in the zone.
+    pub(super) fn alloc_text(&mut self, bytes: &[u8]) -> Result<Text, Full> {
+        // SAFETY: the mutex is held; the chunk is as long as the bytes, and nobody else knows it yet.
+        unsafe {
+            let data = ngx_slab_alloc_locked(self.pool.as_ptr(), bytes.len().max(1)).cast::<u8>();
+            if data.is_null() {
+                return Err(Full { needed: bytes.len() });
+            }
+            data.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            Ok(Text { data, len: bytes.len() })
+        }
+    }
+
+    /// Gives a chunk back; null is nothing.
+    ///
+    /// # Safety
+    ///
+    /// The chunk came from this zone, and nothing refers to it any more.
+    pub(super) unsafe fn free<T>(&mut self, chunk: *mut T) {
+        if !chunk.is_null() {
+            // SAFETY: the mutex is held; see above for the chunk.
+            unsafe { ngx_slab_free_locked(self.pool.as_ptr(), chunk.cast()) };
+        }
+    }
+
+    /// The record of an upstream by name.
+    pub(super) fn find(&mut self, name: &[u8]) -> Option<NonNull<Upstream>> {
+        let mut upstream = self.header().upstreams;
+        while let Some(found) = NonNull::new(upstream) {
+            // SAFETY: the lock is held, and records of upstreams are never freed.
+            unsafe {
+                if self.text(&(*upstream).name) == name {
+                    return Some(found);
+                }
+                upstream = (*upstream).next;
+            }
+        }
+        None
+    }
+
+    /// The bytes of a string in the zone, for as long as the lock is held.
+    pub(super) fn text<'a>(&'a self, text: &Text) -> &'a [u8] {
+        if text.data.is_null() {
+            return &[];
+        }
+        // SAFETY: the string was copied into the zone whole, and is not freed without the lock, which is held.
+        unsafe { std::slice::from_raw_parts(text.data, text.len) }
+    }
+}

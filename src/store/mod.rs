@@ -1,0 +1,16 @@
+//! What operators want, in the module's own shared zone, which survives reloads.
+//!
+//! The zone holds a header and a record for each upstream, with a record for each of its servers ([`records`]). All
+//! of it is read and written under the mutex of the zone's slab pool, which nginx's master opens again when a worker
+//! dies with it ([`lock`]). A change is published by one word, the revision of its upstream; what a dead worker left
+//! half-written is never seen ([`commit`]). Records hold pointers into the zone only, which every process of every
+//! generation has mapped at the same address, and no pointer to code or to a heap.
+
+pub mod adopt;
+pub mod commit;
+pub mod find;
+pub mod lock;
+pub mod records;
+
+pub use lock::{Locked, Store};
+pub use records::Upstream;

@@ -1,0 +1,227 @@
+//! The shape of what lies in the module's zone.
+
+use std::sync::atomic::AtomicU64;
+
+use crate::model::id::Group;
+use crate::model::params::Params;
+use crate::model::state::Admin;
+
+/// Longest client address that is kept, in bytes: an IPv6 address, or `unix:`.
+pub const CLIENT_MAX: usize = 46;
+
+/// Longest note that is kept, in bytes.
+pub const NOTE_MAX: usize = 128;
+
+/// First words of the zone.
+#[repr(C)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// Counts configurations: the master adds one when it adopts a new one.
+    pub generation: u64,
+    /// The first upstream.
+    pub upstreams: *mut Upstream,
+    /// The upstream that is being written, so that a writer's death is noticed.
+    pub writing: *mut Upstream,
+}
+
+/// Says that the zone was set up by a module with these very structures: a version, mixed with their sizes.
+pub const MAGIC: u64 = 0x6e75_6300_0000_0001
+    ^ ((size_of::<Header>() as u64) << 8)
+    ^ ((size_of::<Upstream>() as u64) << 16)
+    ^ ((size_of::<Server>() as u64) << 24)
+    ^ ((size_of::<Reason>() as u64) << 32);
+
+/// A string in the zone.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Text {
+    /// Its bytes.
+    pub data: *mut u8,
+    /// How many.
+    pub len: usize,
+}
+
+/// An upstream. A record is never freed, so that its ids are not used again, and so that workers of an older
+/// configuration may still look at it.
+#[repr(C)]
+pub struct Upstream {
+    /// The next upstream.
+    pub next: *mut Upstream,
+    /// Name of the upstream.
+    pub name: Text,
+    /// Number of committed changes. Read without the lock, too, to see that something changed.
+    pub revision: AtomicU64,
+    /// Id of the next new server.
+    pub next_id: u64,
+    /// Configuration that it was last adopted by; 0 for none.
+    pub generation: u64,
+    /// nginx's count of changes to the lists that the servers were last compared with.
+    pub membership: u64,
+    /// The first server: in the order of the peers.
+    pub servers: *mut Server,
+}
+
+/// A server.
+#[repr(C)]
+pub struct Server {
+    /// The next server.
+    pub next: *mut Server,
+    /// Identity.
+    pub id: u64,
+    /// Text of the `server` directive.
+    pub server: Text,
+    /// Address.
+    pub name: Text,
+    /// Whether it is a `backup` server: 0 or 1.
+    pub backup: u64,
+    /// While records are claimed: 0 for nobody, 1 if it stays, 2 if another record inherits its id.
+    pub taken: u64,
+    /// What the configuration says of it.
+    pub base: Wish,
+    /// What was wanted last, and before: the one with the larger revision, unless that is beyond the revision of the
+    /// upstream, counts.
+    pub wishes: [Wish; 2],
+}
+
+impl Server {
+    /// Which list it belongs to.
+    pub fn group(&self) -> Group {
+        if self.backup == 0 { Group::Primary } else { Group::Backup }
+    }
+
+    /// What is wanted of it, if its upstream is at `revision`.
+    pub fn wish(&self, revision: u64) -> Wish {
+        let [first, second] = self.wishes;
+        if second.age(revision) > first.age(revision) { second } else { first }
+    }
+
+    /// What was wanted before, whose place the next wish takes.
+    pub fn spare(&mut self, revision: u64) -> &mut Wish {
+        let [first, second] = &mut self.wishes;
+        if second.age(revision) > first.age(revision) { first } else { second }
+    }
+}
+
+/// What is wanted of a server. The enumerations of other rooms are kept as numbers, since a later build of the module
+/// may read them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Wish {
+    /// The change of the upstream that brought it; 0 for the configuration.
+    pub revision: u64,
+    /// 0 up, 1 down, 2 draining.
+    admin: u64,
+    /// weight, max_conns, max_fails, fail_timeout.
+    params: [u64; 4],
+    /// Who asked for the state; null for nobody since the start.
+    pub reason: *mut Reason,
+}
+
+impl Wish {
+    /// A wish.
+    pub fn new(revision: u64, admin: Admin, params: Params, reason: *mut Reason) -> Self {
+        let admin = match admin {
+            Admin::Up => 0,
+            Admin::Down => 1,
+            Admin::Drain => 2,
+        };
+        let params = [params.weight, params.max_conns, params.max_fails, params.fail_timeout];
+        Self { revision, admin, params, reason }
+    }
+
+    /// How new it is, if its upstream is at `revision`: 0 if it was never published.
+    fn age(&self, revision: u64) -> u64 {
+        if self.revision > revision { 0 } else { self.revision.saturating_add(1) }
+    }
+
+    /// Up, down or draining.
+    pub fn admin(&self) -> Admin {
+        match self.admin {
+            0 => Admin::Up,
+            1 => Admin::Down,
+            _ => Admin::Drain,
+        }
+    }
+
+    /// weight, max_conns, max_fails, fail_timeout.
+    pub fn params(&self) -> Params {
+        let [weight, max_conns, max_fails, fail_timeout] = self.params;
+        Params { weight, max_conns, max_fails, fail_timeout }
+    }
+
+    /// Whether it asks for the same as another.
+    pub fn same(&self, other: &Self) -> bool {
+        self.admin == other.admin && self.params == other.params
+    }
+}
+
+/// Who asked for a state.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Reason {
+    /// When, in seconds since the epoch.
+    pub at: i64,
+    /// Length of the client's address.
+    pub client_len: u8,
+    /// Length of the note.
+    pub note_len: u8,
+    /// Address of the client.
+    pub client: [u8; CLIENT_MAX],
+    /// The client's words.
+    pub note: [u8; NOTE_MAX],
+}
+
+impl Reason {
+    /// A reason; what is too long is cut.
+    pub fn new(at: i64, client: &str, note: Option<&str>) -> Self {
+        let (client_len, client) = fixed(client);
+        let (note_len, note) = fixed(note.unwrap_or_default());
+        Self { at, client_len, note_len, client, note }
+    }
+
+    /// Address of the client.
+    pub fn client(&self) -> String {
+        text(&self.client, self.client_len)
+    }
+
+    /// The client's words.
+    pub fn note(&self) -> Option<String> {
+        (self.note_len > 0).then(|| text(&self.note, self.note_len))
+    }
+}
+
+/// The first bytes of a string, and how many they are.
+fn fixed<const N: usize>(string: &str) -> (u8, [u8; N]) {
+    let mut bytes = [0; N];
+    let mut len = 0_u8;
+    for (to, from) in bytes.iter_mut().zip(string.bytes()) {
+        *to = from;
+        len = len.saturating_add(1);
+    }
+    (len, bytes)
+}
+
+/// The string of the first `len` bytes; a character cut in two is replaced.
+fn text(bytes: &[u8], len: u8) -> String {
+    String::from_utf8_lossy(bytes.get(..usize::from(len)).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_gives_back_what_was_put_in() {
+        let reason = Reason::new(7, "192.0.2.1", Some("planned"));
+        assert_eq!((reason.at, reason.client(), reason.note()), (7, "192.0.2.1".into(), Some("planned".into())));
+        assert_eq!(Reason::new(7, "unix:", None).note(), None);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut() {
+        let reason = Reason::new(0, &"1".repeat(200), Some(&"n".repeat(300)));
+        assert_eq!(reason.client().len(), CLIENT_MAX);
+        assert_eq!(reason.note().map(|note| note.len()), Some(NOTE_MAX));
+    }
+}

@@ -1,0 +1,105 @@
+//! Checks that nginx's structures are what the module was compiled for.
+//!
+//! nginx compares a version and a signature when it loads a module, but forks with other structures may carry the same
+//! ones. So the start-up walks every list with our offsets before anything is written through them.
+
+use std::mem::{offset_of, size_of};
+
+use nginx_sys::{
+    ngx_http_request_t, ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t,
+    ngx_peer_connection_t,
+};
+
+use super::peers::Zone;
+
+/// Longest list that the walk believes in.
+const PEERS_MAX: usize = 1_000_000;
+
+/// Sizes and offsets in bytes; `nuc_layout_t` of csrc/shim.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Layout {
+    /// Size of a peer.
+    peer_size: usize,
+    /// Its name.
+    peer_name: usize,
+    /// Its weight.
+    peer_weight: usize,
+    /// Its active requests.
+    peer_conns: usize,
+    /// Whether it is down.
+    peer_down: usize,
+    /// Its lock.
+    peer_lock: usize,
+    /// The next peer.
+    peer_next: usize,
+    /// Size of a list.
+    peers_size: usize,
+    /// Its slab pool.
+    peers_shpool: usize,
+    /// Its lock.
+    peers_rwlock: usize,
+    /// Sum of the weights.
+    peers_total_weight: usize,
+    /// Usable peers.
+    peers_tries: usize,
+    /// The list of backups.
+    peers_next: usize,
+    /// The first peer.
+    peers_peer: usize,
+    /// Size of an upstream's settings.
+    upstream_conf_size: usize,
+    /// Size of a connection to a peer.
+    peer_connection_size: usize,
+    /// Size of a request.
+    request_size: usize,
+}
+
+unsafe extern "C" {
+    /// Fills in what the C compiler says.
+    fn nuc_layout(layout: *mut Layout);
+}
+
+/// What bindgen says.
+const RUST: Layout = Layout {
+    peer_size: size_of::<ngx_http_upstream_rr_peer_t>(),
+    peer_name: offset_of!(ngx_http_upstream_rr_peer_t, name),
+    peer_weight: offset_of!(ngx_http_upstream_rr_peer_t, weight),
+    peer_conns: offset_of!(ngx_http_upstream_rr_peer_t, conns),
+    peer_down: offset_of!(ngx_http_upstream_rr_peer_t, down),
+    peer_lock: offset_of!(ngx_http_upstream_rr_peer_t, lock),
+    peer_next: offset_of!(ngx_http_upstream_rr_peer_t, next),
+    peers_size: size_of::<ngx_http_upstream_rr_peers_t>(),
+    peers_shpool: offset_of!(ngx_http_upstream_rr_peers_t, shpool),
+    peers_rwlock: offset_of!(ngx_http_upstream_rr_peers_t, rwlock),
+    peers_total_weight: offset_of!(ngx_http_upstream_rr_peers_t, total_weight),
+    peers_tries: offset_of!(ngx_http_upstream_rr_peers_t, tries),
+    peers_next: offset_of!(ngx_http_upstream_rr_peers_t, next),
+    peers_peer: offset_of!(ngx_http_upstream_rr_peers_t, peer),
+    upstream_conf_size: size_of::<ngx_http_upstream_srv_conf_t>(),
+    peer_connection_size: size_of::<ngx_peer_connection_t>(),
+    request_size: size_of::<ngx_http_request_t>(),
+};
+
+/// Whether the C compiler and bindgen agree.
+pub fn compilers_agree() -> bool {
+    let mut c = Layout::default();
+    // SAFETY: the shim writes the fields of this structure and nothing else; both sides declare it alike.
+    unsafe { nuc_layout(&raw mut c) };
+    c == RUST
+}
+
+/// Walks the lists of a zone and compares what is counted with what nginx wrote.
+///
+/// Called by the master when the zones of a configuration are ready and no worker uses them. The error says where the
+/// walk left the expected.
+///
+/// # Errors
+///
+/// Words for [`crate::model::snapshot::StaticReason::Layout`].
+pub fn check(zone: &Zone) -> Result<(), &'static str> {
+    if !compilers_agree() {
+        return Err("the compilers disagree");
+    }
+    zone.check_lists(PEERS_MAX)
+}

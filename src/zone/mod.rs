@@ -1,0 +1,23 @@
+//! nginx's live peers: the only room that names `ngx_http_upstream_rr_*`.
+//!
+//! A [`Zone`] reads the peers of one upstream into rows and changes their parameters. What differs between nginx
+//! versions is behind [`backend::Backend`].
+
+pub mod apply;
+pub mod backend;
+pub mod layout;
+#[cfg(nginx_peer_refs)]
+mod native;
+pub mod peers;
+#[cfg(not(nginx_peer_refs))]
+mod slots;
+
+/// The backend for the nginx that the module is compiled for.
+#[cfg(nginx_peer_refs)]
+pub type Current = native::Native;
+/// The backend for the nginx that the module is compiled for.
+#[cfg(not(nginx_peer_refs))]
+pub type Current = slots::Slots;
+
+pub use apply::Setting;
+pub use peers::{Chosen, Copy, Row, Zone};

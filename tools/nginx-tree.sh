@@ -1,0 +1,43 @@
+#!/bin/sh
+# nginx-tree.sh NAME [CFLAGS]: builds nginx from source, into build/NAME:
+#   nginx         the binary
+#   src/          its source, configured; src/objs is what the module is compiled against
+#   objs-archive/ its objects, for the tests that run against them
+# A second call does nothing, unless this file, the compiler or the version of nginx changed.
+set -eu
+cd "$(dirname "$0")/.."
+name=$1 cflags=${2:-}
+tree=$PWD/build/$name
+
+stamp="$(cat tools/nginx-source/Cargo.lock tools/nginx-tree.sh | cksum) ${CC:-cc} $cflags"
+if [ -x "$tree/nginx" ] && [ "$(cat "$tree/stamp" 2>/dev/null)" = "$stamp" ]; then
+    exit 0
+fi
+
+echo "building build/$name/nginx, which is needed once (log: build/$name/build.log)"
+source=$(tools/nginx-source.sh)
+rm -rf "$tree/src" "$tree/stamp"
+mkdir -p "$tree"
+cp -R "$source" "$tree/src"
+
+# --with-compat and the modules that move fields of ngx_http_request_t and ngx_connection_t: what distributions build with.
+# --with-debug for its log, which tests read.
+compile() {
+    cd "$tree/src"
+    chmod +x auto/configure
+    auto/configure --with-compat --with-debug --with-threads \
+        --with-http_ssl_module --with-http_v2_module --with-http_realip_module \
+        --with-http_auth_request_module --with-http_stub_status_module \
+        --with-stream --with-stream_ssl_module \
+        ${CC:+"--with-cc=$CC"} ${cflags:+"--with-cc-opt=$cflags"}
+    # not the caller's make flags: its job server is not ours
+    MAKEFLAGS='' make -j "$(getconf _NPROCESSORS_ONLN)"
+}
+if ! (compile) >"$tree/build.log" 2>&1; then
+    tail -n 20 "$tree/build.log" >&2
+    echo "nginx does not build: see build/$name/build.log" >&2
+    exit 1
+fi
+cp "$tree/src/objs/nginx" "$tree/nginx"
+tools/nginx-objs.sh "$tree"
+echo "$stamp" >"$tree/stamp"
