@@ -85,7 +85,7 @@ static CONTEXT: ngx_http_module_t = ngx_http_module_t {
 };
 
 /// The module.
-#[allow(non_upper_case_globals)]
+#[expect(non_upper_case_globals, reason = "the name that nginx gives to what a module exports")]
 #[cfg_attr(not(feature = "export-modules"), unsafe(no_mangle))]
 pub static mut ngx_http_upstream_control_module: ngx_module_t = ngx_module_t {
     ctx: (&raw const CONTEXT).cast_mut().cast(),
@@ -95,8 +95,13 @@ pub static mut ngx_http_upstream_control_module: ngx_module_t = ngx_module_t {
     ..ngx_module_t::default()
 };
 
+/// The tables that `load_module` looks for.
 #[cfg(feature = "export-modules")]
-ngx::ngx_modules!(ngx_http_upstream_control_module);
+mod exported {
+    use super::ngx_http_upstream_control_module;
+
+    ngx::ngx_modules!(ngx_http_upstream_control_module);
+}
 
 /// Settings of a kind, at their defaults.
 unsafe extern "C" fn create_conf<T: Default>(cf: *mut ngx_conf_t) -> *mut c_void {

@@ -1,16 +1,20 @@
 //! Directives that give a location to one of the handlers.
 
 use std::ffi::{c_char, c_void};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     ngx_command_t, ngx_conf_t, ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_handler_pt,
+    ngx_http_request_t, ngx_int_t,
 };
 
 use crate::handlers::{
     Methods, Settings, ngx_http_upstream_control_handler, ngx_http_upstream_status_handler,
 };
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
+
+/// nginx's type of a content handler.
+type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
 
 /// nginx's entry: `upstream_status;`.
 pub(super) unsafe extern "C" fn cmd_location_status(
@@ -67,9 +71,8 @@ unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_
         let Some(context) = conf::context(cf) else { return CONF_ERROR };
         let index = (&raw const ngx_http_core_module.ctx_index).read();
         let core: *mut ngx_http_core_loc_conf_t = (*(*context.as_ptr()).loc_conf.add(index)).cast();
-        let present = (*core).handler.map(|present| present as usize);
-        let ours = [ngx_http_upstream_status_handler as usize, ngx_http_upstream_control_handler as usize];
-        if present.is_some_and(|present| ours.contains(&present)) {
+        let ours: [Handler; 2] = [ngx_http_upstream_status_handler, ngx_http_upstream_control_handler];
+        if (*core).handler.is_some_and(|present| ours.iter().any(|ours| ptr::fn_addr_eq(present, *ours))) {
             return c"is duplicate, or a second handler of this location".as_ptr().cast_mut();
         }
         (*core).handler = handler;

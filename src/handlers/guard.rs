@@ -40,23 +40,30 @@ pub fn control(call: &Call<'_>, methods: Methods) -> Result<(), Refusal> {
 pub fn status(call: &Call<'_>) -> Result<(), Refusal> {
     match call.method {
         Method::Get | Method::Head => Ok(()),
-        Method::Post | Method::Other => {
-            Err(Refusal::new(Kind::MethodNotAllowed { allow: "GET, HEAD" }, "only GET allowed"))
-        }
+        Method::Post | Method::Other => Err(Refusal::new(
+            Kind::MethodNotAllowed { allow: "GET, HEAD" },
+            "only GET allowed",
+        )),
     }
 }
 
 /// Whether a browser says that a page of another site made it send the request. Programs that are no browsers send
 /// neither header.
 fn is_cross_site(call: &Call<'_>) -> bool {
-    let by_site = call.fetch_site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"));
-    let by_origin = call.origin.is_some_and(|origin| !is_own_origin(origin, call.host));
+    let by_site = call
+        .fetch_site
+        .is_some_and(|site| !matches!(site, b"none" | b"same-origin"));
+    let by_origin = call
+        .origin
+        .is_some_and(|origin| !is_own_origin(origin, call.host));
     by_site || by_origin
 }
 
 /// Whether an `Origin` is that of `host`. The scheme is not compared: TLS may end in front of this nginx.
 fn is_own_origin(origin: &[u8], host: &[u8]) -> bool {
-    let (Ok(origin), Ok(host)) = (str::from_utf8(origin), str::from_utf8(host)) else { return false };
+    let (Ok(origin), Ok(host)) = (str::from_utf8(origin), str::from_utf8(host)) else {
+        return false;
+    };
     let (origin, host) = (origin.to_ascii_lowercase(), host.to_ascii_lowercase());
     let (authority, port) = match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
         (Some(authority), _) => (authority, ":80"),
@@ -76,14 +83,33 @@ mod tests {
         let table = [
             (Method::Get, Methods::Any, None),
             (Method::Post, Methods::Any, None),
-            (Method::Head, Methods::Any, Some(("GET, POST", "only GET allowed"))),
-            (Method::Other, Methods::Any, Some(("GET, POST", "only GET allowed"))),
+            (
+                Method::Head,
+                Methods::Any,
+                Some(("GET, POST", "only GET allowed")),
+            ),
+            (
+                Method::Other,
+                Methods::Any,
+                Some(("GET, POST", "only GET allowed")),
+            ),
             (Method::Post, Methods::PostOnly, None),
-            (Method::Get, Methods::PostOnly, Some(("POST", "only POST allowed"))),
-            (Method::Head, Methods::PostOnly, Some(("POST", "only POST allowed"))),
+            (
+                Method::Get,
+                Methods::PostOnly,
+                Some(("POST", "only POST allowed")),
+            ),
+            (
+                Method::Head,
+                Methods::PostOnly,
+                Some(("POST", "only POST allowed")),
+            ),
         ];
         for (method, methods, wanted) in table {
-            let call = Call { method, ..Call::get("") };
+            let call = Call {
+                method,
+                ..Call::get("")
+            };
             let wanted = wanted.map_or(Ok(()), |(allow, text)| {
                 Err(Refusal::new(Kind::MethodNotAllowed { allow }, text))
             });
@@ -93,17 +119,28 @@ mod tests {
 
     #[test]
     fn subrequests_change_nothing_but_may_read() {
-        let call = Call { is_subrequest: true, ..Call::get("") };
+        let call = Call {
+            is_subrequest: true,
+            ..Call::get("")
+        };
         assert_eq!(control(&call, Methods::Any).unwrap_err().kind.status(), 405);
         assert_eq!(status(&call), Ok(()));
     }
 
     #[test]
     fn reading_is_by_get_and_head_from_anywhere() {
-        let cross = |method| Call { method, fetch_site: Some(b"cross-site"), origin: Some(b"null"), ..Call::get("") };
+        let cross = |method| Call {
+            method,
+            fetch_site: Some(b"cross-site"),
+            origin: Some(b"null"),
+            ..Call::get("")
+        };
         assert_eq!(status(&cross(Method::Get)), Ok(()));
         assert_eq!(status(&cross(Method::Head)), Ok(()));
-        assert_eq!(status(&cross(Method::Post)).unwrap_err().kind, Kind::MethodNotAllowed { allow: "GET, HEAD" });
+        assert_eq!(
+            status(&cross(Method::Post)).unwrap_err().kind,
+            Kind::MethodNotAllowed { allow: "GET, HEAD" }
+        );
         assert!(status(&cross(Method::Other)).is_err());
     }
 
@@ -145,7 +182,10 @@ mod tests {
             let found = control(&call, Methods::Any);
             assert_eq!(found.is_ok(), passes, "{host} {fetch_site:?} {origin:?}");
             if let Err(refusal) = found {
-                assert_eq!((refusal.kind.status(), refusal.text.as_str()), (403, "cross-site request refused"));
+                assert_eq!(
+                    (refusal.kind.status(), refusal.text.as_str()),
+                    (403, "cross-site request refused")
+                );
             }
         }
     }

@@ -135,7 +135,8 @@ mod tests {
     fn a_peer_that_is_up() {
         assert_eq!(
             json(&fake::peer(0, "127.0.0.1:8081")),
-            r#"{"id":0,"server":"127.0.0.1:8081","name":"127.0.0.1:8081","backup":false,"weight":1,"#.to_owned()
+            r#"{"id":0,"server":"127.0.0.1:8081","name":"127.0.0.1:8081","backup":false,"weight":1,"#
+                .to_owned()
                 + r#""effective_weight":1,"current_weight":0,"state":"up","active":0,"max_conns":0,"fails":0,"#
                 + r#""max_fails":1,"fail_timeout":"10s","down":false}"#
         );
@@ -147,18 +148,32 @@ mod tests {
         peer.reason = Some(Reason::Configuration);
         assert!(json(&peer).contains(r#""reason":{"by":"configuration"}"#));
         peer.admin = Admin::Down;
-        peer.reason =
-            Some(Reason::Operator { at: UnixTime(0), client: "::1".to_owned(), note: Some("a \"b\"".to_owned()) });
+        peer.reason = Some(Reason::Operator {
+            at: UnixTime(0),
+            client: "::1".to_owned(),
+            note: Some("a \"b\"".to_owned()),
+        });
         assert!(json(&peer).contains(
             r#""state":"down","reason":{"by":"operator","at":"1970-01-01T00:00:00Z","client":"::1","note":"a \"b\""}"#
         ));
         peer.admin = Admin::Up;
         peer.last_failure = Some(UnixTime(1));
-        peer.failures =
-            Failures { fails: 1, max_fails: 1, fail_timeout: 10, checked: fake::NOW.0, single: false };
+        peer.failures = Failures {
+            fails: 1,
+            max_fails: 1,
+            fail_timeout: 10,
+            checked: fake::NOW.0,
+            single: false,
+        };
         let failed = json(&peer);
-        assert!(failed.contains(r#""state":"unavail","reason":{"by":"failures"}"#), "{failed}");
-        assert!(failed.ends_with(r#""down":false,"last_failure":"1970-01-01T00:00:01Z"}"#), "{failed}");
+        assert!(
+            failed.contains(r#""state":"unavail","reason":{"by":"failures"}"#),
+            "{failed}"
+        );
+        assert!(
+            failed.ends_with(r#""down":false,"last_failure":"1970-01-01T00:00:01Z"}"#),
+            "{failed}"
+        );
     }
 
     #[test]

@@ -8,15 +8,15 @@ use std::ptr::NonNull;
 use std::slice;
 
 use nginx_sys::{
-    NGX_ERROR, NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_POST, NGX_OK, ngx_buf_t, ngx_chain_t, ngx_http_discard_request_body,
-    ngx_http_output_filter, ngx_http_send_header, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_pnalloc,
-    ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t, ngx_table_elt_t, ngx_time, ngx_uint_t, off_t, u_char,
+    NGX_ERROR, NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_POST, NGX_OK, ngx_buf_t, ngx_chain_t,
+    ngx_http_discard_request_body, ngx_http_output_filter, ngx_http_send_header, ngx_list_part_t,
+    ngx_list_push, ngx_pcalloc, ngx_pnalloc, ngx_str_t, ngx_table_elt_t, ngx_time, ngx_uint_t, off_t, u_char,
 };
 
 pub use nginx_sys::{ngx_http_request_t, ngx_int_t};
 
 use super::body;
-use super::conf;
+use super::conf::{self, bytes, pool_value};
 use super::log::Log;
 use crate::model::time::UnixTime;
 
@@ -89,7 +89,11 @@ impl Request<'_> {
     /// `r` must be a request that nginx is calling a handler for, and the view must not be kept after that call.
     pub(super) unsafe fn new(r: *mut ngx_http_request_t) -> Self {
         // SAFETY: nginx calls handlers with a request, never with null.
-        Self { raw: unsafe { NonNull::new_unchecked(r) }, call: PhantomData }
+        let raw = unsafe { NonNull::new_unchecked(r) };
+        Self {
+            raw,
+            call: PhantomData,
+        }
     }
 
     /// nginx's structure.
@@ -117,12 +121,6 @@ impl Request<'_> {
     pub fn args(&self) -> &[u8] {
         // SAFETY: nginx's strings in a request live as long as it.
         unsafe { bytes(&self.raw().args) }
-    }
-
-    /// The path, decoded by nginx.
-    pub fn uri(&self) -> &[u8] {
-        // SAFETY: nginx's strings in a request live as long as it.
-        unsafe { bytes(&self.raw().uri) }
     }
 
     /// Value of the first header of this name, in any case of letters.
@@ -163,7 +161,12 @@ impl Request<'_> {
     /// Address of the client, as nginx logs it.
     pub fn client(&self) -> String {
         // SAFETY: a request has a connection for as long as a handler is called for it.
-        let text = unsafe { self.raw().connection.as_ref().map_or(&[][..], |connection| bytes(&connection.addr_text)) };
+        let text = unsafe {
+            self.raw()
+                .connection
+                .as_ref()
+                .map_or(&[][..], |connection| bytes(&connection.addr_text))
+        };
         String::from_utf8_lossy(text).into_owned()
     }
 
@@ -175,7 +178,12 @@ impl Request<'_> {
     /// The connection's log. nginx adds client and request line to its messages.
     pub fn log(&self) -> Option<Log<'_>> {
         // SAFETY: the connection and its log live at least as long as this view.
-        unsafe { self.raw().connection.as_ref().and_then(|connection| Log::from_raw(connection.log)) }
+        unsafe {
+            self.raw()
+                .connection
+                .as_ref()
+                .and_then(|connection| Log::from_raw(connection.log))
+        }
     }
 
     /// This module's configuration of the http block.
@@ -184,8 +192,8 @@ impl Request<'_> {
     ///
     /// That configuration must begin with a `T`.
     pub unsafe fn main_conf<T>(&self) -> Option<&T> {
-        // SAFETY: `main_conf` is the array of all http modules' configurations; the rest is the duty of the caller.
-        unsafe { conf_of(self.raw().main_conf) }
+        // SAFETY: the request is alive, and so is its cycle with all configurations; the rest is the duty of the caller.
+        unsafe { conf::main_conf_of_request(self.raw.as_ptr()).map(|conf| conf.as_ref()) }
     }
 
     /// This module's configuration of the location.
@@ -194,36 +202,9 @@ impl Request<'_> {
     ///
     /// That configuration must begin with a `T`.
     pub unsafe fn loc_conf<T>(&self) -> Option<&T> {
-        // SAFETY: `loc_conf` is the array of all http modules' configurations; the rest is the duty of the caller.
-        unsafe { conf_of(self.raw().loc_conf) }
+        // SAFETY: the request is alive, and so is its cycle with all configurations; the rest is the duty of the caller.
+        unsafe { conf::loc_conf_of_request(self.raw.as_ptr()).map(|conf| conf.as_ref()) }
     }
-}
-
-/// This module's element of an array of configurations.
-///
-/// # Safety
-///
-/// `confs` must be such an array, or null, and this module's element must be null or begin with a `T` that lives for
-/// `'a`: a cycle outlives its requests.
-unsafe fn conf_of<'a, T>(confs: *mut *mut std::ffi::c_void) -> Option<&'a T> {
-    if confs.is_null() {
-        return None;
-    }
-    // SAFETY: nginx set the index before it read the configuration, and arrays have room for all indices.
-    unsafe { (*confs.add((*conf::module()).ctx_index)).cast::<T>().as_ref() }
-}
-
-/// The bytes of a string of nginx's.
-///
-/// # Safety
-///
-/// The string must be valid for `'a`.
-unsafe fn bytes<'a>(text: &ngx_str_t) -> &'a [u8] {
-    if text.len == 0 || text.data.is_null() {
-        return &[];
-    }
-    // SAFETY: by the duty of the caller there are `len` bytes.
-    unsafe { slice::from_raw_parts(text.data, text.len) }
 }
 
 // === serving ===
@@ -248,7 +229,10 @@ pub unsafe fn serve<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
 /// # Safety
 ///
 /// `r` must be a request that nginx is calling a handler for.
-pub(super) unsafe fn guarded<H: Handler>(r: *mut ngx_http_request_t, work: impl FnOnce() -> ngx_int_t) -> ngx_int_t {
+pub(super) unsafe fn guarded<H: Handler>(
+    r: *mut ngx_http_request_t,
+    work: impl FnOnce() -> ngx_int_t,
+) -> ngx_int_t {
     let panic = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(code) => return code,
         Err(panic) => panic,
@@ -269,7 +253,9 @@ pub(super) unsafe fn guarded<H: Handler>(r: *mut ngx_http_request_t, work: impl 
 /// The message of a panic.
 fn words(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
-    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+    owned
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
 }
 
 // === sending ===
@@ -305,7 +291,9 @@ pub(super) unsafe fn send(r: *mut ngx_http_request_t, response: Response) -> ngx
         }
     }
     // SAFETY: as above; the pool lives as long as the request.
-    let Some(mut chain) = (unsafe { body_chain(r, response.body) }) else { return error };
+    let Some(mut chain) = (unsafe { body_chain(r, response.body) }) else {
+        return error;
+    };
     // SAFETY: as above.
     let code = unsafe { ngx_http_send_header(r) };
     // SAFETY: as above.
@@ -326,14 +314,18 @@ unsafe fn push_header(r: *mut ngx_http_request_t, name: &'static str, value: &st
     unsafe {
         let data = NonNull::new(ngx_pnalloc((*r).pool, value.len().max(1)).cast::<u_char>())?;
         ptr::copy_nonoverlapping(value.as_ptr(), data.as_ptr(), value.len());
-        let header = NonNull::new(ngx_list_push(&raw mut (*r).headers_out.headers).cast::<ngx_table_elt_t>())?;
+        let header =
+            NonNull::new(ngx_list_push(&raw mut (*r).headers_out.headers).cast::<ngx_table_elt_t>())?;
         // nginx does not clear the element, and which fields it has depends on the version of nginx.
         header.as_ptr().write_bytes(0, 1);
         let header = &mut *header.as_ptr();
         // Any number but 0, which marks a header that is not to be sent.
         header.hash = 1;
         header.key = static_str(name);
-        header.value = ngx_str_t { len: value.len(), data: data.as_ptr() };
+        header.value = ngx_str_t {
+            len: value.len(),
+            data: data.as_ptr(),
+        };
     }
     Some(())
 }
@@ -345,14 +337,15 @@ unsafe fn push_header(r: *mut ngx_http_request_t, name: &'static str, value: &st
 ///
 /// `r` must be a request that nginx is calling a handler for.
 unsafe fn body_chain(r: *mut ngx_http_request_t, body: Vec<u8>) -> Option<ngx_chain_t> {
-    // SAFETY: the request and its pool are valid by the duty of the caller.
+    // SAFETY: the request and its pool are valid by the duty of the caller. The bytes stay where they are when the pool
+    // gets their `Vec`, and nginx only reads them.
     unsafe {
         let is_main = ptr::eq(r, (*r).main);
         let buf = NonNull::new(ngx_pcalloc((*r).pool, size_of::<ngx_buf_t>()).cast::<ngx_buf_t>())?;
         let buf = &mut *buf.as_ptr();
         if !body.is_empty() {
             let length = body.len();
-            let start = keep((*r).pool, body)?;
+            let start = pool_value((*r).pool, body)?.as_mut().as_mut_ptr();
             buf.pos = start;
             buf.last = start.add(length);
             buf.start = buf.pos;
@@ -363,35 +356,17 @@ unsafe fn body_chain(r: *mut ngx_http_request_t, body: Vec<u8>) -> Option<ngx_ch
         buf.set_last_in_chain(1);
         // A buffer with nothing in it at all would be an alert; one that ends the reply is not empty in that sense.
         buf.set_sync(u32::from(!is_main && buf.memory() == 0));
-        Some(ngx_chain_t { buf: &raw mut *buf, next: ptr::null_mut() })
+        Some(ngx_chain_t {
+            buf: &raw mut *buf,
+            next: ptr::null_mut(),
+        })
     }
-}
-
-/// Gives bytes to a pool, which frees them when it is destroyed. Returns where they are; `None` if there is no memory.
-///
-/// # Safety
-///
-/// `pool` must be a pool that is in use.
-unsafe fn keep(pool: *mut ngx_pool_t, body: Vec<u8>) -> Option<*mut u_char> {
-    // SAFETY: the pool is valid by the duty of the caller. Its memory for `data` is aligned for any type of nginx's,
-    // hence for a `Vec`, which is made of words; it is written before the pool can call `forget`.
-    unsafe {
-        let cleanup = NonNull::new(ngx_pool_cleanup_add(pool, size_of::<Vec<u8>>()))?;
-        let cleanup = &mut *cleanup.as_ptr();
-        let place = cleanup.data.cast::<Vec<u8>>();
-        place.write(body);
-        cleanup.handler = Some(forget);
-        Some((*place).as_mut_ptr())
-    }
-}
-
-/// Called once by a pool that is destroyed, to free what [`keep`] gave to it.
-unsafe extern "C" fn forget(data: *mut std::ffi::c_void) {
-    // SAFETY: `data` holds the `Vec` that `keep` wrote there. Freeing bytes does not panic.
-    unsafe { ptr::drop_in_place(data.cast::<Vec<u8>>()) };
 }
 
 /// A static text as a string of nginx's, which must only be read.
 fn static_str(text: &'static str) -> ngx_str_t {
-    ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
+    ngx_str_t {
+        len: text.len(),
+        data: text.as_ptr().cast_mut(),
+    }
 }

@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_LOG_ALERT, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN, ngx_cycle_t, ngx_log_t, ngx_uint_t,
+    NGX_LOG_ALERT, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN, ngx_cycle_t, ngx_log_t,
+    ngx_uint_t,
 };
 
 /// How grave a message is, in nginx's words.
@@ -55,7 +56,10 @@ impl<'a> Log<'a> {
     ///
     /// `raw` must be null or a log that lives for `'a`.
     pub unsafe fn from_raw(raw: *mut ngx_log_t) -> Option<Self> {
-        NonNull::new(raw).map(|raw| Self { raw, owner: PhantomData })
+        NonNull::new(raw).map(|raw| Self {
+            raw,
+            owner: PhantomData,
+        })
     }
 
     /// The log of a cycle; `None` if there is none yet.
@@ -88,11 +92,6 @@ impl<'a> Log<'a> {
         self.write(Level::Alert, message);
     }
 
-    /// Writes a message of level `error`.
-    pub fn error(self, message: impl fmt::Display) {
-        self.write(Level::Error, message);
-    }
-
     /// Writes a message of level `warn`.
     pub fn warn(self, message: impl fmt::Display) {
         self.write(Level::Warn, message);
@@ -101,11 +100,6 @@ impl<'a> Log<'a> {
     /// Writes a message of level `notice`.
     pub fn notice(self, message: impl fmt::Display) {
         self.write(Level::Notice, message);
-    }
-
-    /// Writes a message of level `info`.
-    pub fn info(self, message: impl fmt::Display) {
-        self.write(Level::Info, message);
     }
 }
 

@@ -8,7 +8,7 @@ use nginx_sys::{
     ngx_slab_free_locked, ngx_slab_pool_t,
 };
 
-use super::records::{Header, MAGIC, Text, Upstream, Wish};
+use super::records::{Header, MAGIC, Text, Upstream};
 
 /// The module's zone as one process sees it.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ impl Locked {
             while !server.is_null() {
                 for wish in &mut (*server).wishes {
                     if wish.revision > revision {
-                        *wish = Wish { revision: 0, reason: ptr::null_mut(), ..(*server).base };
+                        *wish = (*server).base;
                     }
                 }
                 server = (*server).next;

@@ -27,7 +27,9 @@ impl Done {
 
     /// Adds the lines for the log to the answer.
     pub fn log(&self, answer: Answer) -> Answer {
-        self.lines.iter().fold(answer, |answer, line| answer.logged(Level::Notice, line))
+        self.lines
+            .iter()
+            .fold(answer, |answer, line| answer.logged(Level::Notice, line))
     }
 }
 
@@ -43,12 +45,20 @@ pub fn carry_out(upstreams: &dyn Upstreams, command: &Command) -> Result<Done, O
         .snapshot(outcome.upstream)
         .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
     let lines = lines(&snapshot.name, command, &outcome);
-    Ok(Done { snapshot, entries: outcome.entries, lines })
+    Ok(Done {
+        snapshot,
+        entries: outcome.entries,
+        lines,
+    })
 }
 
 /// The lines for the log. nginx adds client and request line to them.
 fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
-    outcome.entries.iter().filter_map(|entry| line(upstream, command, outcome, entry)).collect()
+    outcome
+        .entries
+        .iter()
+        .filter_map(|entry| line(upstream, command, outcome, entry))
+        .collect()
 }
 
 /// The line for one server; none if it is as it was.
@@ -86,7 +96,12 @@ mod tests {
     use crate::ops::{Change, Selector};
 
     /// A command for servers of `backend`.
-    fn command(servers: &[usize], admin: Option<Admin>, params: Vec<(Param, u64)>, note: Option<&str>) -> Command {
+    fn command(
+        servers: &[usize],
+        admin: Option<Admin>,
+        params: Vec<(Param, u64)>,
+        note: Option<&str>,
+    ) -> Command {
         Command {
             upstream: "backend_zone".to_owned(),
             servers: servers.iter().copied().map(Selector::Position).collect(),
@@ -120,7 +135,11 @@ mod tests {
     #[test]
     fn the_peers_that_were_chosen() {
         let upstreams = fake();
-        let done = carry_out(&upstreams, &command(&[2, 0], Some(Admin::Drain), Vec::new(), None)).unwrap();
+        let done = carry_out(
+            &upstreams,
+            &command(&[2, 0], Some(Admin::Drain), Vec::new(), None),
+        )
+        .unwrap();
         let servers: Vec<_> = done.peers().iter().map(|peer| peer.server.clone()).collect();
         assert_eq!(servers, ["127.0.0.1:8081", "app.example.com"]);
     }

@@ -12,8 +12,8 @@ use super::super::error::{Kind, Refusal};
 
 /// The arguments, beside the parameters of servers.
 const KNOWN: [&str; 16] = [
-    "upstream", "verbose", "add", "remove", "backup", "server", "servers", "peer", "id", "up", "down", "drain",
-    "stream", "ipv6", "note", FORMAT,
+    "upstream", "verbose", "add", "remove", "backup", "server", "servers", "peer", "id", "up", "down",
+    "drain", "stream", "ipv6", "note", FORMAT,
 ];
 
 /// The arguments that choose servers.
@@ -69,14 +69,20 @@ impl Order {
     ///
     /// The first thing that is wrong with them.
     pub fn parse(query: &Query) -> Result<Self, Refusal> {
-        let known: Vec<&str> = KNOWN.into_iter().chain(PARAMS.iter().map(|row| row.name)).collect();
+        let known: Vec<&str> = KNOWN
+            .into_iter()
+            .chain(PARAMS.iter().map(|row| row.name))
+            .collect();
         only(query, &known)?;
         let upstream = query.get("upstream").filter(|name| !name.is_empty());
         let upstream = upstream.ok_or_else(|| Refusal::argument("upstream required"))?;
         let verbose = flag(query, "verbose")?;
         let backup = flag(query, "backup")?;
         refuse_what_comes_later(query)?;
-        let change = Change { admin: admin(query)?, params: params(query)? };
+        let change = Change {
+            admin: admin(query)?,
+            params: params(query)?,
+        };
         let choice = choice(query)?;
         if !change.is_empty() {
             if choice == Choice::None {
@@ -92,7 +98,10 @@ impl Order {
             verbose,
             choice,
             change,
-            note: query.get("note").filter(|note| !note.is_empty()).map(str::to_owned),
+            note: query
+                .get("note")
+                .filter(|note| !note.is_empty())
+                .map(str::to_owned),
         })
     }
 }
@@ -105,9 +114,16 @@ fn refuse_what_comes_later(query: &Query) -> Result<(), Refusal> {
     }
     // Only says which addresses of a name are added, so that there is nothing to refuse.
     flag(query, "ipv6")?;
-    for (name, is_set) in [("add", add), ("remove", remove), ("stream", flag(query, "stream")?)] {
+    for (name, is_set) in [
+        ("add", add),
+        ("remove", remove),
+        ("stream", flag(query, "stream")?),
+    ] {
         if is_set {
-            return Err(Refusal::new(Kind::NotSupported, format!("{name}: not yet supported")));
+            return Err(Refusal::new(
+                Kind::NotSupported,
+                format!("{name}: not yet supported"),
+            ));
         }
     }
     Ok(())
@@ -139,10 +155,14 @@ fn params(query: &Query) -> Result<Vec<(crate::model::params::Param, u64)>, Refu
 /// The servers that are chosen. An empty `server=` or `peer=` chooses none, as it always did.
 fn choice(query: &Query) -> Result<Choice, Refusal> {
     let is_given = |name: &&str| {
-        query.get(name).is_some_and(|value| !value.is_empty() || matches!(*name, "servers" | "id"))
+        query
+            .get(name)
+            .is_some_and(|value| !value.is_empty() || matches!(*name, "servers" | "id"))
     };
     let mut given = SELECTORS.into_iter().filter(is_given);
-    let Some(name) = given.next() else { return Ok(Choice::None) };
+    let Some(name) = given.next() else {
+        return Ok(Choice::None);
+    };
     if let Some(other) = given.next() {
         return Err(both(name, other));
     }
@@ -151,13 +171,18 @@ fn choice(query: &Query) -> Result<Choice, Refusal> {
         "server" => Ok(Choice::One(Selector::Server(value.to_owned()))),
         "servers" => several(value).map(Choice::Several),
         "peer" => peer(value).map(Choice::One),
-        _ => number(value).map(|id| Choice::Id(ServerId(id))).ok_or_else(|| invalid(value, name)),
+        _ => number(value)
+            .map(|id| Choice::Id(ServerId(id)))
+            .ok_or_else(|| invalid(value, name)),
     }
 }
 
 /// Digits as a number. No sign, which `parse` would take.
 fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// The position that `peer=` means if it is made of digits, else the server of that text.
@@ -166,7 +191,9 @@ fn peer(value: &str) -> Result<Selector, Refusal> {
         return Ok(Selector::Server(value.to_owned()));
     }
     // More digits than any list is long.
-    number(value).map(Selector::Position).ok_or_else(|| OpError::BadPosition(usize::MAX).into())
+    number(value)
+        .map(Selector::Position)
+        .ok_or_else(|| OpError::BadPosition(usize::MAX).into())
 }
 
 /// The servers of a list with commas.
@@ -176,9 +203,10 @@ fn several(value: &str) -> Result<Vec<Selector>, Refusal> {
         .split(',')
         .map(|server| match server {
             "" => Err(invalid(value, "servers")),
-            server if !seen.insert(server) => {
-                Err(Refusal::argument(format!("duplicate server {} in \"servers\"", quoted(server.as_bytes()))))
-            }
+            server if !seen.insert(server) => Err(Refusal::argument(format!(
+                "duplicate server {} in \"servers\"",
+                quoted(server.as_bytes())
+            ))),
             server => Ok(Selector::Server(server.to_owned())),
         })
         .collect()
@@ -234,8 +262,16 @@ mod tests {
             ("server=a&down=", Some(Admin::Down), vec![]),
             ("server=a&up", Some(Admin::Up), vec![]),
             ("server=a&drain=1", Some(Admin::Drain), vec![]),
-            ("server=a&fail_timeout=1m&weight=2", None, vec![(Param::Weight, 2), (Param::FailTimeout, 60)]),
-            ("server=a&max_conns=0&max_fails=0&down", Some(Admin::Down), vec![(Param::MaxConns, 0), (Param::MaxFails, 0)]),
+            (
+                "server=a&fail_timeout=1m&weight=2",
+                None,
+                vec![(Param::Weight, 2), (Param::FailTimeout, 60)],
+            ),
+            (
+                "server=a&max_conns=0&max_fails=0&down",
+                Some(Admin::Down),
+                vec![(Param::MaxConns, 0), (Param::MaxFails, 0)],
+            ),
         ];
         for (args, admin, params) in table {
             assert_eq!(order(args).unwrap().change, Change { admin, params }, "{args}");
@@ -260,7 +296,11 @@ mod tests {
             ("stream=", 501, "stream: not yet supported"),
             ("down=&up=&server=a", 400, "down and up at once are not allowed"),
             ("up=&down=&server=a", 400, "down and up at once are not allowed"),
-            ("drain=&down=&server=a", 400, "down and drain at once are not allowed"),
+            (
+                "drain=&down=&server=a",
+                400,
+                "down and drain at once are not allowed",
+            ),
             ("drain=&up=&server=a", 400, "up and drain at once are not allowed"),
             ("down=0&server=a", 400, "invalid value \"0\" in \"down\""),
             ("add=no&server=a", 400, "invalid value \"no\" in \"add\""),
@@ -268,23 +308,43 @@ mod tests {
             ("weight=1", 400, "'server' argument required"),
             ("server=&weight=1", 400, "'server' argument required"),
             ("weight=x&server=a", 400, "weight: not a number"),
-            ("weight=0&server=a", 400, "invalid weight \"0\": use drain or down to stop new requests"),
+            (
+                "weight=0&server=a",
+                400,
+                "invalid weight \"0\": use drain or down to stop new requests",
+            ),
             ("server=a&id=1", 400, "server and id at once are not allowed"),
             ("peer=0&server=a", 400, "server and peer at once are not allowed"),
-            ("servers=a&peer=0", 400, "servers and peer at once are not allowed"),
+            (
+                "servers=a&peer=0",
+                400,
+                "servers and peer at once are not allowed",
+            ),
             ("servers=", 400, "invalid value \"\" in \"servers\""),
             ("servers=a,,b", 400, "invalid value \"a,,b\" in \"servers\""),
             ("servers=a,b,a", 400, "duplicate server \"a\" in \"servers\""),
             ("id=", 400, "invalid value \"\" in \"id\""),
             ("id=a", 400, "invalid value \"a\" in \"id\""),
             ("id=%2B1", 400, "invalid value \"+1\" in \"id\""),
-            ("id=99999999999999999999", 400, "invalid value \"99999999999999999999\" in \"id\""),
+            (
+                "id=99999999999999999999",
+                400,
+                "invalid value \"99999999999999999999\" in \"id\"",
+            ),
             ("peer=99999999999999999999", 400, "bad peer id"),
-            ("server=a&down=&backup=", 400, "backup: only for a server that is added"),
+            (
+                "server=a&down=&backup=",
+                400,
+                "backup: only for a server that is added",
+            ),
         ];
         for (args, status, text) in table {
             let refusal = order(args).unwrap_err();
-            assert_eq!((refusal.kind.status(), refusal.text.as_str()), (status, text), "{args}");
+            assert_eq!(
+                (refusal.kind.status(), refusal.text.as_str()),
+                (status, text),
+                "{args}"
+            );
         }
         for query in ["", "upstream=", "server=a&down="] {
             let refusal = Order::parse(&Query::parse(query.as_bytes()).unwrap()).unwrap_err();

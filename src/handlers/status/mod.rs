@@ -51,9 +51,8 @@ fn answer(call: &Call<'_>, upstreams: Option<&dyn Upstreams>) -> Answer {
         Err(error) => return Answer::refused(&Refusal::from(error), Format::Json),
     };
     match accept::for_status(&query, call.accept) {
-        Ok(format) => {
-            rendered(call, &query, upstreams, format).unwrap_or_else(|refusal| Answer::refused(&refusal, format))
-        }
+        Ok(format) => rendered(call, &query, upstreams, format)
+            .unwrap_or_else(|refusal| Answer::refused(&refusal, format)),
         Err(refusal) => Answer::refused(&refusal, Format::Json),
     }
 }
@@ -90,7 +89,9 @@ fn one(upstreams: &dyn Upstreams, name: &str) -> Result<Snapshot, Refusal> {
 fn all(upstreams: &dyn Upstreams) -> Vec<Snapshot> {
     let mut names = HashSet::new();
     let snapshots = (0..upstreams.count()).filter_map(|index| upstreams.snapshot(UpstreamIndex(index)));
-    snapshots.filter(|snapshot| names.insert(snapshot.name.clone())).collect()
+    snapshots
+        .filter(|snapshot| names.insert(snapshot.name.clone()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -109,8 +110,14 @@ mod tests {
     fn every_reply_has_the_headers() {
         for args in ["", "format=text", "x=", "upstream=nope", "%"] {
             let headers = answer(&Call::get(args), Some(&fake())).response.headers;
-            assert!(headers.contains(&("Cache-Control", "no-store".to_owned())), "{args}");
-            assert!(headers.contains(&("X-Content-Type-Options", "nosniff".to_owned())), "{args}");
+            assert!(
+                headers.contains(&("Cache-Control", "no-store".to_owned())),
+                "{args}"
+            );
+            assert!(
+                headers.contains(&("X-Content-Type-Options", "nosniff".to_owned())),
+                "{args}"
+            );
         }
     }
 
@@ -120,9 +127,24 @@ mod tests {
             ("upstream=nope", 404, "upstream is not found", "UpstreamNotFound"),
             ("upstream=", 404, "upstream is not found", "UpstreamNotFound"),
             ("verbos=", 400, r#"unknown argument \"verbos\""#, "BadArgument"),
-            ("verbose=0", 400, r#"invalid value \"0\" in \"verbose\""#, "BadArgument"),
-            ("format=xml", 400, r#"invalid value \"xml\" in \"format\""#, "BadArgument"),
-            ("upstream=a&upstream=b", 400, r#"duplicate argument \"upstream\""#, "BadArgument"),
+            (
+                "verbose=0",
+                400,
+                r#"invalid value \"0\" in \"verbose\""#,
+                "BadArgument",
+            ),
+            (
+                "format=xml",
+                400,
+                r#"invalid value \"xml\" in \"format\""#,
+                "BadArgument",
+            ),
+            (
+                "upstream=a&upstream=b",
+                400,
+                r#"duplicate argument \"upstream\""#,
+                "BadArgument",
+            ),
         ];
         for (args, status, text, code) in table {
             let body = format!(r#"{{"error":{{"status":{status},"text":"{text}","code":"{code}"}}}}"#);
@@ -134,8 +156,25 @@ mod tests {
 
     #[test]
     fn only_reading_methods() {
-        assert_eq!(get(&Call { method: Method::Head, ..Call::get("") }, &fake()).0, 200);
-        let refused = answer(&Call { method: Method::Post, ..Call::get("") }, Some(&fake())).response;
+        assert_eq!(
+            get(
+                &Call {
+                    method: Method::Head,
+                    ..Call::get("")
+                },
+                &fake()
+            )
+            .0,
+            200
+        );
+        let refused = answer(
+            &Call {
+                method: Method::Post,
+                ..Call::get("")
+            },
+            Some(&fake()),
+        )
+        .response;
         assert_eq!(refused.status, 405);
         assert!(refused.headers.contains(&("Allow", "GET, HEAD".to_owned())));
     }
@@ -143,7 +182,10 @@ mod tests {
     #[test]
     fn without_shared_memory() {
         let response = answer(&Call::get("format=text"), None).response;
-        assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
+        assert_eq!(
+            (response.status, response.body.as_slice()),
+            (500, b"no shared memory".as_slice())
+        );
     }
 
     #[test]
@@ -151,7 +193,10 @@ mod tests {
         for name in ["backend", "backend_zone"] {
             let (status, body) = get(&Call::get(&format!("upstream={name}")), &fake());
             assert_eq!(status, 200);
-            assert!(body.starts_with(r#"{"upstreams":{"backend":{"zone":"backend_zone","#), "{body}");
+            assert!(
+                body.starts_with(r#"{"upstreams":{"backend":{"zone":"backend_zone","#),
+                "{body}"
+            );
             assert!(!body.contains("fixed"));
         }
     }
@@ -168,6 +213,9 @@ mod tests {
 
     #[test]
     fn no_upstreams_at_all() {
-        assert_eq!(get(&Call::get(""), &Fake::new(Vec::new())), (200, r#"{"upstreams":{}}"#.to_owned()));
+        assert_eq!(
+            get(&Call::get(""), &Fake::new(Vec::new())),
+            (200, r#"{"upstreams":{}}"#.to_owned())
+        );
     }
 }

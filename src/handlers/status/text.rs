@@ -10,8 +10,18 @@ use crate::nginx::log::escaped;
 const GAP: usize = 2;
 
 /// Heads of the columns.
-const HEADS: [&str; 10] =
-    ["id", "server", "address", "state", "weight", "active", "max_conns", "fails", "fail_timeout", "reason"];
+const HEADS: [&str; 10] = [
+    "id",
+    "server",
+    "address",
+    "state",
+    "weight",
+    "active",
+    "max_conns",
+    "fails",
+    "fail_timeout",
+    "reason",
+];
 
 /// The page; `verbose` shows what betrays a leak.
 pub fn page(snapshots: &[Snapshot], verbose: bool, now: UnixTime) -> String {
@@ -50,7 +60,12 @@ fn block(page: &mut String, snapshot: &Snapshot, verbose: bool, now: UnixTime) {
         None => writeln!(page, ", revision {}", snapshot.revision),
     };
     let rows = snapshot.peers.iter().map(|peer| row(peer, now));
-    table(page, &std::iter::once(HEADS.map(str::to_owned)).chain(rows).collect::<Vec<_>>());
+    table(
+        page,
+        &std::iter::once(HEADS.map(str::to_owned))
+            .chain(rows)
+            .collect::<Vec<_>>(),
+    );
     if verbose && snapshot.fixed.is_none() {
         totals(page, "primary", &snapshot.primary);
         if let Some(backup) = &snapshot.backup {
@@ -62,7 +77,9 @@ fn block(page: &mut String, snapshot: &Snapshot, verbose: bool, now: UnixTime) {
 /// The columns of a peer.
 fn row(peer: &Peer, now: UnixTime) -> [String; 10] {
     let backup = if peer.is_backup() { " backup" } else { "" };
-    let reason = peer.why(now).map(|reason| escaped(&reason.to_string()).into_owned());
+    let reason = peer
+        .why(now)
+        .map(|reason| escaped(&reason.to_string()).into_owned());
     [
         peer.id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
         escaped(&peer.server).into_owned(),
@@ -124,8 +141,15 @@ mod tests {
         down.name = "10.0.0.2:80".to_owned();
         down.admin = Admin::Down;
         down.params.weight = 10;
-        down.reason = Some(Reason::Operator { at: UnixTime(0), client: "::1".to_owned(), note: Some("disk".to_owned()) });
-        let snapshot = fake::upstream("u", vec![fake::peer(0, "10.0.0.1"), down, fake::backup(7, 0, "10.0.0.3")]);
+        down.reason = Some(Reason::Operator {
+            at: UnixTime(0),
+            client: "::1".to_owned(),
+            note: Some("disk".to_owned()),
+        });
+        let snapshot = fake::upstream(
+            "u",
+            vec![fake::peer(0, "10.0.0.1"), down, fake::backup(7, 0, "10.0.0.3")],
+        );
         let mut other = fake::upstream("v", Vec::new());
         other.fixed = Some(StaticReason::NoZone);
         other.zone = None;
@@ -146,16 +170,17 @@ mod tests {
     #[test]
     fn leaks_are_shown_when_asked_for() {
         let text = page(&[fake::upstream("u", Vec::new())], true, NOW);
-        assert!(text.ends_with(
-            "  primary: number 3/3, total_weight 3/0, tries 3/0, conns 0, refs 0\n"
-        ));
+        assert!(text.ends_with("  primary: number 3/3, total_weight 3/0, tries 3/0, conns 0, refs 0\n"));
     }
 
     #[test]
     fn notes_cannot_forge_lines() {
         let mut peer = fake::peer(0, "a");
-        peer.reason =
-            Some(Reason::Operator { at: UnixTime(0), client: "::1".to_owned(), note: Some("x\u{9b}y".to_owned()) });
+        peer.reason = Some(Reason::Operator {
+            at: UnixTime(0),
+            client: "::1".to_owned(),
+            note: Some("x\u{9b}y".to_owned()),
+        });
         assert!(page(&[fake::upstream("u", vec![peer])], false, NOW).contains("x\\xc2\\x9by"));
     }
 }
