@@ -1,5 +1,7 @@
 //! Turns what `nginx-sys` reports of the nginx tree into capabilities, and compiles `csrc/`.
 
+#![expect(clippy::expect_used, reason = "a build script speaks to whoever builds by failing")]
+
 use std::env;
 use std::path::PathBuf;
 
@@ -51,7 +53,8 @@ fn main() {
 fn link_nginx_objects() {
     println!("cargo::rerun-if-env-changed=NGX_TEST_OBJS");
     println!("cargo::rerun-if-env-changed=NGX_TEST_LIBS");
-    let dir = PathBuf::from(env::var_os("NGX_TEST_OBJS").expect("NGX_TEST_OBJS names the folder of libngxtest.a"));
+    let dir =
+        PathBuf::from(env::var_os("NGX_TEST_OBJS").expect("NGX_TEST_OBJS names the folder of libngxtest.a"));
     println!("cargo::rerun-if-changed={}", dir.join("libngxtest.a").display());
     println!("cargo::rustc-link-search=native={}", dir.display());
     println!("cargo::rustc-link-arg=-Wl,--start-group");

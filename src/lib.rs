@@ -20,7 +20,7 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_ERROR, NGX_HTTP_MODULE, NGX_OK, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_int_t,
-    ngx_module_t, ngx_shm_zone_t, ngx_uint_t,
+    ngx_module_t, ngx_uint_t,
 };
 
 use crate::balancer::{Balancers, Hook, Seat};
@@ -42,7 +42,7 @@ struct MainConf {
     /// The upstreams, which the context owns.
     live: Option<NonNull<Live>>,
     /// The module's zone; none if no upstream can be changed.
-    zone: Option<NonNull<ngx_shm_zone_t>>,
+    zone: Option<shm::Zone>,
     /// Whether the core knows draining peers.
     drains: bool,
 }
@@ -147,7 +147,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
                 Some(_) => method.is_none().then_some(StaticReason::UnknownBalancer),
             };
             let changeable = fixed.is_none();
-            let upstream = live.add(us, method, fixed);
+            let upstream = live.add(us, method, fixed)?;
             if changeable {
                 Hook::install(cf, upstream)?;
             }
@@ -181,7 +181,9 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
         if conf::module().is_null() {
             return;
         }
-        let Some(main) = conf::main_conf_of_cycle::<MainConf>(cycle) else { return };
+        let Some(main) = conf::main_conf_of_cycle::<MainConf>(cycle) else {
+            return;
+        };
         let main = main.as_ref();
         if let (Some(live), Some(zone)) = (main.live, main.zone) {
             live.as_ref().start(zone, main.drains, Log::from_cycle(cycle));

@@ -14,7 +14,7 @@ fi
 
 # fetch PORT: curl's exit status; 0 is a reply, of whatever status, and 7 a refused connection
 fetch() {
-    curl --silent --output /dev/null --max-time 2 "http://127.0.0.1:$1/"
+    curl --silent --noproxy '*' --output /dev/null --max-time 2 "http://127.0.0.1:$1/"
 }
 
 # nginx itself would try for seconds, and say it five times
@@ -56,23 +56,27 @@ done
 
 cat <<END
 
-  site      http://$address/
+  site      http://$address/      one of three servers, and a backup
+  api       http://$address/api/  one server that is quick, one slow, one failing
   status    http://$address/upstreamstatus
   control   http://$address/upstreamcontrol
-  logs      build/demo/logs
+  log       build/demo/logs/error.log
 
-Try in another terminal, and reload the status page after each:
+Try in another terminal:
 
-  curl http://$address/upstreamstatus
-  curl 'http://$address/upstreamcontrol?upstream=backend&verbose='
-  curl 'http://$address/upstreamcontrol?upstream=backend&server=127.0.0.1:8081&down='
+  curl -s 'http://$address/?[1-6]'
+  curl 'http://$address/upstreamcontrol?upstream=backend&server=127.0.0.1:8081&down=&note=upgrade'
   curl 'http://$address/upstreamcontrol?upstream=backend&server=127.0.0.1:8081&up='
-  curl 'http://$address/upstreamcontrol?upstream=api&peer=0&weight=5'
+  curl 'http://$address/upstreamcontrol?upstream=backend&peer=2&weight=4'
+  curl 'http://$address/upstreamstatus?format=text'
 
-Ctrl-C ends the demo.
+The first one shows who answers six requests: repeat it after each of the others. Ctrl-C ends the demo.
 END
 
-# a signal ends `wait`, and runs the trap
-wait "$nginx" || true
+# A signal ends `wait`, and runs the trap. nginx ends with 0 when somebody else told it to.
+if wait "$nginx"; then
+    echo "demo: nginx has stopped"
+    exit 0
+fi
 echo "demo: nginx has exited by itself: see build/demo/logs" >&2
 exit 1

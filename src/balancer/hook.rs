@@ -5,8 +5,8 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_srv_conf_t,
-    ngx_int_t,
+    NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt,
+    ngx_http_upstream_srv_conf_t, ngx_int_t,
 };
 
 use crate::live::{Upstream, catch_up};
@@ -27,7 +27,8 @@ pub struct Seat {
 /// What the hook of one upstream knows.
 pub struct Hook {
     /// The function that was there before.
-    pub(super) original: unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t,
+    pub(super) original:
+        unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t,
     /// The upstream.
     pub(super) upstream: NonNull<Upstream>,
     /// Catches up with the store.
@@ -90,13 +91,17 @@ unsafe extern "C" fn ngx_http_upstream_control_init_peer(
 /// See [`ngx_http_upstream_control_init_peer`].
 unsafe fn init(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
     // SAFETY: see above.
-    let Some(hook) = (unsafe { Hook::of(us) }) else { return NGX_ERROR as ngx_int_t };
+    let Some(hook) = (unsafe { Hook::of(us) }) else {
+        return NGX_ERROR as ngx_int_t;
+    };
     let control = hook.upstream().control();
     // Asked before the balancer asks, so that a change in between is seen as one.
     let membership = control.map_or(0, |control| control.zone.membership());
     // SAFETY: the function was nginx's own for this upstream.
     let rc = unsafe { (hook.original)(r, us) };
-    let Some(control) = control.filter(|_| rc == NGX_OK as ngx_int_t) else { return rc };
+    let Some(control) = control.filter(|_| rc == NGX_OK as ngx_int_t) else {
+        return rc;
+    };
     if control.pulse().differs() {
         // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it,
         // the cycle's does not.

@@ -88,7 +88,9 @@ impl Balancers {
         }
         for (module, words) in WRAPPERS {
             // SAFETY: see above.
-            let Some(scratch) = (unsafe { Scratch::run(cf, module, words, Some(sentinel)) }) else { continue };
+            let Some(scratch) = (unsafe { Scratch::run(cf, module, words, Some(sentinel)) }) else {
+                continue;
+            };
             balancers.drains |= words.first() == Some(&"sticky");
             balancers.wrappers.extend(scratch.wrapper());
         }
@@ -106,7 +108,9 @@ impl Balancers {
             let us = us.as_ptr();
             let mut init = (*us).peer.init_upstream;
             for _ in 0..=WRAPPERS_MAX {
-                let Some(present) = init else { return Some(Method::RoundRobin) };
+                let Some(present) = init else {
+                    return Some(Method::RoundRobin);
+                };
                 let same = |other: InitUpstream| ptr::fn_addr_eq(present, other);
                 if let Some((_, method)) = self.methods.iter().find(|(init, _)| same(*init)) {
                     return Some(*method);
@@ -115,7 +119,8 @@ impl Balancers {
                 if (*us).srv_conf.is_null() {
                     return None;
                 }
-                let settings: *mut ngx_http_upstream_init_pt = (*(*us).srv_conf.add(wrapper.ctx_index)).cast();
+                let settings: *mut ngx_http_upstream_init_pt =
+                    (*(*us).srv_conf.add(wrapper.ctx_index)).cast();
                 init = settings.add(wrapper.word).read();
             }
             None

@@ -4,9 +4,10 @@ use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_event_free_peer_pt, ngx_event_get_peer_pt,
-    ngx_event_notify_peer_pt, ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt, ngx_http_request_t,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
+    NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_event_free_peer_pt,
+    ngx_event_get_peer_pt, ngx_event_notify_peer_pt, ngx_event_save_peer_session_pt,
+    ngx_event_set_peer_session_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_palloc,
+    ngx_peer_connection_t, ngx_uint_t,
 };
 
 use crate::zone::Chosen;
@@ -113,7 +114,9 @@ impl Ride {
     unsafe fn get(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
         // SAFETY: see above; the function is the balancer's own, with its own data.
         unsafe {
-            let Some(get) = self.inner.get else { return NGX_ERROR as ngx_int_t };
+            let Some(get) = self.inner.get else {
+                return NGX_ERROR as ngx_int_t;
+            };
             let mut rc = get(pc, self.inner.data);
             if retry::is_due(self, rc) {
                 rc = retry::run(self, pc, rc);

@@ -7,8 +7,8 @@
 use std::ptr;
 
 use nginx_sys::{
-    NGX_BUSY, NGX_OK, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_palloc, ngx_peer_connection_t, ngx_sockaddr_t,
-    ngx_table_elt_t, sockaddr, socklen_t,
+    NGX_BUSY, NGX_OK, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_palloc, ngx_peer_connection_t,
+    ngx_sockaddr_t, ngx_table_elt_t, sockaddr, socklen_t,
 };
 
 use crate::nginx::conf;
@@ -92,7 +92,9 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
 
 /// Lets the balancer choose among the peers that this request did not fail on.
 unsafe fn choose(ride: &Ride, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
-    let Some((get, free)) = ride.inner.get.zip(ride.inner.free) else { return NGX_BUSY as ngx_int_t };
+    let Some((get, free)) = ride.inner.get.zip(ride.inner.free) else {
+        return NGX_BUSY as ngx_int_t;
+    };
     // SAFETY: the functions are the balancer's own, with its own data. What get gave is given back once before get is
     // called again, as nginx itself does. A peer with an open connection (NGX_DONE) is taken.
     unsafe {
@@ -140,7 +142,9 @@ impl Failed {
             }
             (&raw mut (*failed).next).write(ride.failed);
             (&raw mut (*failed).len).write(len);
-            (&raw mut (*failed).address).cast::<u8>().copy_from_nonoverlapping((*pc).sockaddr.cast(), len as usize);
+            (&raw mut (*failed).address)
+                .cast::<u8>()
+                .copy_from_nonoverlapping((*pc).sockaddr.cast(), len as usize);
             ride.failed = failed;
         }
     }

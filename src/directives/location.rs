@@ -68,7 +68,9 @@ unsafe fn control(cf: NonNull<ngx_conf_t>, settings: &mut Settings) -> *mut c_ch
 unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_char {
     // SAFETY: inside a location nginx's core has settings of it at its place.
     unsafe {
-        let Some(context) = conf::context(cf) else { return CONF_ERROR };
+        let Some(context) = conf::context(cf) else {
+            return CONF_ERROR;
+        };
         let index = (&raw const ngx_http_core_module.ctx_index).read();
         let core: *mut ngx_http_core_loc_conf_t = (*(*context.as_ptr()).loc_conf.add(index)).cast();
         let ours: [Handler; 2] = [ngx_http_upstream_status_handler, ngx_http_upstream_control_handler];

@@ -53,7 +53,9 @@ unsafe fn set(cf: NonNull<ngx_conf_t>, settings: &mut HttpSettings) -> *mut c_ch
     // SAFETY: see above. nginx's parser of sizes reads the string and nothing else.
     unsafe {
         let args = conf::args(cf);
-        let Some(text) = args.get(1) else { return CONF_ERROR };
+        let Some(text) = args.get(1) else {
+            return CONF_ERROR;
+        };
         let mut word = nginx_sys::ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() };
         let size = ngx_parse_size(&raw mut word);
         let text = String::from_utf8_lossy(text);

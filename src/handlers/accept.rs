@@ -48,11 +48,7 @@ pub fn for_control(query: &Query, accept: Option<&[u8]>) -> Result<Format, Refus
 pub fn by_header(accept: Option<&[u8]>) -> Format {
     let accept = Ranges::parse(accept);
     let json = accept.named("application", "json").unwrap_or(0);
-    if json > 0 && json >= accept.named("text", "plain").unwrap_or(0) {
-        Format::Json
-    } else {
-        Format::Text
-    }
+    if json > 0 && json >= accept.named("text", "plain").unwrap_or(0) { Format::Json } else { Format::Text }
 }
 
 /// The form that `format=` names.
@@ -87,10 +83,7 @@ impl Ranges {
 
     /// Weight of the element that names exactly this type.
     fn named(&self, kind: &str, subtype: &str) -> Option<u16> {
-        self.0
-            .iter()
-            .find(|range| range.kind == kind && range.subtype == subtype)
-            .map(|range| range.quality)
+        self.0.iter().find(|range| range.kind == kind && range.subtype == subtype).map(|range| range.quality)
     }
 
     /// Weight of a type: of the most exact element that it falls under; 0 if there is none.
@@ -105,9 +98,8 @@ impl Range {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
-        let quality = parts
-            .find_map(|part| part.strip_prefix("q="))
-            .and_then(|value| value.trim().parse::<f32>().ok());
+        let quality =
+            parts.find_map(|part| part.strip_prefix("q=")).and_then(|value| value.trim().parse::<f32>().ok());
         let quality = quality.filter(|value| (0.0..=1.0).contains(value)).unwrap_or(1.0);
         Some(Self {
             kind: kind.to_owned(),
@@ -124,20 +116,12 @@ mod tests {
 
     /// The form of a status page for a query and a header.
     fn status(query: &str, accept: Option<&str>) -> Format {
-        for_status(
-            &Query::parse(query.as_bytes()).unwrap(),
-            accept.map(str::as_bytes),
-        )
-        .unwrap()
+        for_status(&Query::parse(query.as_bytes()).unwrap(), accept.map(str::as_bytes)).unwrap()
     }
 
     /// The form of a control reply for a query and a header.
     fn control(query: &str, accept: Option<&str>) -> Format {
-        for_control(
-            &Query::parse(query.as_bytes()).unwrap(),
-            accept.map(str::as_bytes),
-        )
-        .unwrap()
+        for_control(&Query::parse(query.as_bytes()).unwrap(), accept.map(str::as_bytes)).unwrap()
     }
 
     #[test]
@@ -152,34 +136,14 @@ mod tests {
             (Some("text/*"), Format::Text, Format::Text),
             (Some("image/png"), Format::Json, Format::Text),
             (Some("application/json"), Format::Json, Format::Json),
-            (
-                Some("Application/JSON; charset=utf-8"),
-                Format::Json,
-                Format::Json,
-            ),
+            (Some("Application/JSON; charset=utf-8"), Format::Json, Format::Json),
             (Some("application/json;q=0"), Format::Json, Format::Text),
             (Some("application/json; q=0, */*"), Format::Text, Format::Text),
-            (
-                Some("application/json;q=0.0, text/plain"),
-                Format::Text,
-                Format::Text,
-            ),
+            (Some("application/json;q=0.0, text/plain"), Format::Text, Format::Text),
             (Some("application/*"), Format::Json, Format::Text),
-            (
-                Some("application/json, text/plain, */*"),
-                Format::Json,
-                Format::Json,
-            ),
-            (
-                Some("text/plain, application/json;q=0.5"),
-                Format::Text,
-                Format::Text,
-            ),
-            (
-                Some("text/plain;q=0.2, application/json;q=0.5"),
-                Format::Json,
-                Format::Json,
-            ),
+            (Some("application/json, text/plain, */*"), Format::Json, Format::Json),
+            (Some("text/plain, application/json;q=0.5"), Format::Text, Format::Text),
+            (Some("text/plain;q=0.2, application/json;q=0.5"), Format::Json, Format::Json),
             (
                 Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
                 Format::Json,

@@ -11,10 +11,7 @@ use super::error::Refusal;
 /// Names the first of them.
 pub fn only(query: &Query, known: &[&str]) -> Result<(), Refusal> {
     match query.first_unknown(known) {
-        Some(name) => Err(Refusal::argument(format!(
-            "unknown argument {}",
-            quoted(name.as_bytes())
-        ))),
+        Some(name) => Err(Refusal::argument(format!("unknown argument {}", quoted(name.as_bytes())))),
         None => Ok(()),
     }
 }
@@ -28,11 +25,7 @@ pub fn only(query: &Query, known: &[&str]) -> Result<(), Refusal> {
 pub fn flag(query: &Query, name: &str) -> Result<bool, Refusal> {
     match query.get(name) {
         None => Ok(false),
-        Some(value)
-            if ["0", "false", "off", "no"]
-                .iter()
-                .any(|word| value.eq_ignore_ascii_case(word)) =>
-        {
+        Some(value) if ["0", "false", "off", "no"].iter().any(|word| value.eq_ignore_ascii_case(word)) => {
             Err(invalid(value, name))
         }
         Some(_) => Ok(true),
@@ -41,10 +34,7 @@ pub fn flag(query: &Query, name: &str) -> Result<bool, Refusal> {
 
 /// The refusal of a value.
 pub fn invalid(value: &str, name: &str) -> Refusal {
-    Refusal::argument(format!(
-        "invalid value {} in \"{name}\"",
-        quoted(value.as_bytes())
-    ))
+    Refusal::argument(format!("invalid value {} in \"{name}\"", quoted(value.as_bytes())))
 }
 
 #[cfg(test)]
@@ -73,10 +63,7 @@ mod tests {
     #[test]
     fn unknown_arguments_are_named() {
         let query = Query::parse(b"down=&dwon=&x=").unwrap();
-        assert_eq!(
-            only(&query, &["down"]).unwrap_err().text,
-            "unknown argument \"dwon\""
-        );
+        assert_eq!(only(&query, &["down"]).unwrap_err().text, "unknown argument \"dwon\"");
         assert_eq!(only(&query, &["down", "dwon", "x"]), Ok(()));
     }
 }

@@ -105,10 +105,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal of this kind with these words.
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self {
-            kind,
-            text: text.into(),
-        }
+        Self { kind, text: text.into() }
     }
 
     /// A missing or wrong argument.
@@ -144,11 +141,7 @@ impl From<OpError> for Refusal {
 
 impl From<QueryError> for Refusal {
     fn from(error: QueryError) -> Self {
-        let kind = if error.is_too_large() {
-            Kind::QueryTooLong
-        } else {
-            Kind::BadArgument
-        };
+        let kind = if error.is_too_large() { Kind::QueryTooLong } else { Kind::BadArgument };
         Self::new(kind, error.to_string())
     }
 }

@@ -25,10 +25,7 @@ pub fn peer(index: usize, server: &str) -> Peer {
     let params = Params::default();
     Peer {
         id: Some(ServerId(index as u64)),
-        slot: Slot {
-            group: Group::Primary,
-            index,
-        },
+        slot: Slot { group: Group::Primary, index },
         server: server.to_owned(),
         name: server.to_owned(),
         params,
@@ -51,24 +48,12 @@ pub fn peer(index: usize, server: &str) -> Peer {
 
 /// A backup peer; `index` is its place among the backups, `id` its identity.
 pub fn backup(id: u64, index: usize, server: &str) -> Peer {
-    Peer {
-        id: Some(ServerId(id)),
-        slot: Slot {
-            group: Group::Backup,
-            index,
-        },
-        ..peer(index, server)
-    }
+    Peer { id: Some(ServerId(id)), slot: Slot { group: Group::Backup, index }, ..peer(index, server) }
 }
 
 /// An upstream of these peers.
 pub fn upstream(name: &str, peers: Vec<Peer>) -> Snapshot {
-    let memory = Memory {
-        size: 65_536,
-        page: 4_096,
-        pages_total: 15,
-        pages_free: 9,
-    };
+    let memory = Memory { size: 65_536, page: 4_096, pages_total: 15, pages_free: 9 };
     Snapshot {
         name: name.to_owned(),
         zone: Some(format!("{name}_zone")),
@@ -76,13 +61,7 @@ pub fn upstream(name: &str, peers: Vec<Peer>) -> Snapshot {
         fixed: None,
         revision: Revision(3),
         memory: Some(memory),
-        primary: Totals {
-            number: 3,
-            total_weight: 3,
-            tries: 3,
-            counted: 3,
-            ..Totals::default()
-        },
+        primary: Totals { number: 3, total_weight: 3, tries: 3, counted: 3, ..Totals::default() },
         backup: None,
         peers,
     }
@@ -90,35 +69,22 @@ pub fn upstream(name: &str, peers: Vec<Peer>) -> Snapshot {
 
 /// `backend` with three primaries and a backup, and `fixed`, which is static.
 pub fn fake() -> Fake {
-    let mut fixed = upstream(
-        "fixed",
-        vec![Peer {
-            id: None,
-            ..peer(0, "10.0.0.1:80")
-        }],
-    );
+    let mut fixed = upstream("fixed", vec![Peer { id: None, ..peer(0, "10.0.0.1:80") }]);
     fixed.zone = None;
     fixed.memory = None;
     fixed.revision = Revision(0);
     fixed.fixed = Some(StaticReason::NoZone);
     let mut named = peer(2, "app.example.com");
     named.name = "127.0.0.1:8083".to_owned();
-    let peers = vec![
-        peer(0, "127.0.0.1:8081"),
-        peer(1, "127.0.0.1:8082"),
-        named,
-        backup(3, 0, "127.0.0.1:8084"),
-    ];
+    let peers =
+        vec![peer(0, "127.0.0.1:8081"), peer(1, "127.0.0.1:8082"), named, backup(3, 0, "127.0.0.1:8084")];
     Fake::new(vec![upstream("backend", peers), fixed])
 }
 
 impl Fake {
     /// These upstreams.
     pub fn new(upstreams: Vec<Snapshot>) -> Self {
-        Self {
-            upstreams: RefCell::new(upstreams),
-            refuse: None,
-        }
+        Self { upstreams: RefCell::new(upstreams), refuse: None }
     }
 
     /// A peer of `backend` by its place in the listing.
@@ -135,11 +101,7 @@ impl Upstreams for Fake {
     fn find(&self, name: &str) -> Option<UpstreamIndex> {
         let upstreams = self.upstreams.borrow();
         let by_name = upstreams.iter().position(|upstream| upstream.name == name);
-        let by_zone = || {
-            upstreams
-                .iter()
-                .position(|upstream| upstream.zone.as_deref() == Some(name))
-        };
+        let by_zone = || upstreams.iter().position(|upstream| upstream.zone.as_deref() == Some(name));
         by_name.or_else(by_zone).map(UpstreamIndex)
     }
 
@@ -162,23 +124,16 @@ impl Upstreams for Fake {
         let mut upstreams = self.upstreams.borrow_mut();
         let snapshot = &mut upstreams[upstream.0];
         for entry in &plan.entries {
-            let peer = snapshot
-                .peers
-                .iter_mut()
-                .find(|peer| peer.slot == entry.slot)
-                .unwrap();
+            let peer = snapshot.peers.iter_mut().find(|peer| peer.slot == entry.slot).unwrap();
             peer.admin = entry.to.admin;
             peer.down = u64::from(entry.to.admin != Admin::Up);
             peer.params = entry.to.params;
             if entry.restate {
-                peer.reason = Some(Reason::Operator {
-                    at: NOW,
-                    client: plan.client.clone(),
-                    note: plan.note.clone(),
-                });
+                peer.reason =
+                    Some(Reason::Operator { at: NOW, client: plan.client.clone(), note: plan.note.clone() });
             }
         }
-        if plan.changes_anything() {
+        if plan.entries.iter().any(|entry| plan.changes(entry)) {
             snapshot.revision.0 += 1;
         }
         Ok(snapshot.revision)
@@ -210,11 +165,6 @@ impl Lookup for FakeLookup {
     }
 
     fn select(&self, selector: &Selector) -> Vec<Peer> {
-        self.0
-            .peers
-            .iter()
-            .filter(|peer| selector.chooses(peer))
-            .cloned()
-            .collect()
+        self.0.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
     }
 }

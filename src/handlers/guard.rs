@@ -40,22 +40,17 @@ pub fn control(call: &Call<'_>, methods: Methods) -> Result<(), Refusal> {
 pub fn status(call: &Call<'_>) -> Result<(), Refusal> {
     match call.method {
         Method::Get | Method::Head => Ok(()),
-        Method::Post | Method::Other => Err(Refusal::new(
-            Kind::MethodNotAllowed { allow: "GET, HEAD" },
-            "only GET allowed",
-        )),
+        Method::Post | Method::Other => {
+            Err(Refusal::new(Kind::MethodNotAllowed { allow: "GET, HEAD" }, "only GET allowed"))
+        }
     }
 }
 
 /// Whether a browser says that a page of another site made it send the request. Programs that are no browsers send
 /// neither header.
 fn is_cross_site(call: &Call<'_>) -> bool {
-    let by_site = call
-        .fetch_site
-        .is_some_and(|site| !matches!(site, b"none" | b"same-origin"));
-    let by_origin = call
-        .origin
-        .is_some_and(|origin| !is_own_origin(origin, call.host));
+    let by_site = call.fetch_site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"));
+    let by_origin = call.origin.is_some_and(|origin| !is_own_origin(origin, call.host));
     by_site || by_origin
 }
 
@@ -83,58 +78,31 @@ mod tests {
         let table = [
             (Method::Get, Methods::Any, None),
             (Method::Post, Methods::Any, None),
-            (
-                Method::Head,
-                Methods::Any,
-                Some(("GET, POST", "only GET allowed")),
-            ),
-            (
-                Method::Other,
-                Methods::Any,
-                Some(("GET, POST", "only GET allowed")),
-            ),
+            (Method::Head, Methods::Any, Some(("GET, POST", "only GET allowed"))),
+            (Method::Other, Methods::Any, Some(("GET, POST", "only GET allowed"))),
             (Method::Post, Methods::PostOnly, None),
-            (
-                Method::Get,
-                Methods::PostOnly,
-                Some(("POST", "only POST allowed")),
-            ),
-            (
-                Method::Head,
-                Methods::PostOnly,
-                Some(("POST", "only POST allowed")),
-            ),
+            (Method::Get, Methods::PostOnly, Some(("POST", "only POST allowed"))),
+            (Method::Head, Methods::PostOnly, Some(("POST", "only POST allowed"))),
         ];
         for (method, methods, wanted) in table {
-            let call = Call {
-                method,
-                ..Call::get("")
-            };
-            let wanted = wanted.map_or(Ok(()), |(allow, text)| {
-                Err(Refusal::new(Kind::MethodNotAllowed { allow }, text))
-            });
+            let call = Call { method, ..Call::get("") };
+            let wanted = wanted
+                .map_or(Ok(()), |(allow, text)| Err(Refusal::new(Kind::MethodNotAllowed { allow }, text)));
             assert_eq!(control(&call, methods), wanted, "{method:?} {methods:?}");
         }
     }
 
     #[test]
     fn subrequests_change_nothing_but_may_read() {
-        let call = Call {
-            is_subrequest: true,
-            ..Call::get("")
-        };
+        let call = Call { is_subrequest: true, ..Call::get("") };
         assert_eq!(control(&call, Methods::Any).unwrap_err().kind.status(), 405);
         assert_eq!(status(&call), Ok(()));
     }
 
     #[test]
     fn reading_is_by_get_and_head_from_anywhere() {
-        let cross = |method| Call {
-            method,
-            fetch_site: Some(b"cross-site"),
-            origin: Some(b"null"),
-            ..Call::get("")
-        };
+        let cross =
+            |method| Call { method, fetch_site: Some(b"cross-site"), origin: Some(b"null"), ..Call::get("") };
         assert_eq!(status(&cross(Method::Get)), Ok(()));
         assert_eq!(status(&cross(Method::Head)), Ok(()));
         assert_eq!(

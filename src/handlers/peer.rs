@@ -158,22 +158,11 @@ mod tests {
         ));
         peer.admin = Admin::Up;
         peer.last_failure = Some(UnixTime(1));
-        peer.failures = Failures {
-            fails: 1,
-            max_fails: 1,
-            fail_timeout: 10,
-            checked: fake::NOW.0,
-            single: false,
-        };
+        peer.failures =
+            Failures { fails: 1, max_fails: 1, fail_timeout: 10, checked: fake::NOW.0, single: false };
         let failed = json(&peer);
-        assert!(
-            failed.contains(r#""state":"unavail","reason":{"by":"failures"}"#),
-            "{failed}"
-        );
-        assert!(
-            failed.ends_with(r#""down":false,"last_failure":"1970-01-01T00:00:01Z"}"#),
-            "{failed}"
-        );
+        assert!(failed.contains(r#""state":"unavail","reason":{"by":"failures"}"#), "{failed}");
+        assert!(failed.ends_with(r#""down":false,"last_failure":"1970-01-01T00:00:01Z"}"#), "{failed}");
     }
 
     #[test]

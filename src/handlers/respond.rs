@@ -34,10 +34,7 @@ pub struct Answer {
 impl Answer {
     /// A reply with status 200.
     fn ok(content_type: &'static str, body: Vec<u8>) -> Self {
-        Self {
-            response: response(200, content_type, body),
-            log: Vec::new(),
-        }
+        Self { response: response(200, content_type, body), log: Vec::new() }
     }
 
     /// 200 with text.
@@ -73,11 +70,8 @@ impl Answer {
 
     /// A refusal as JSON.
     fn refused_in_json(refusal: &Refusal) -> Self {
-        let error = ErrorBody {
-            status: refusal.kind.status(),
-            text: &refusal.text,
-            code: refusal.kind.code(),
-        };
+        let error =
+            ErrorBody { status: refusal.kind.status(), text: &refusal.text, code: refusal.kind.code() };
         // Three plain fields: this cannot fail, and the status alone says enough.
         let body = serde_json::to_vec(&ErrorReply { error }).unwrap_or_default();
         Self::refused_with(refusal, JSON, body)
@@ -89,29 +83,16 @@ impl Answer {
         if let Some((name, value)) = refusal.kind.header() {
             response.headers.push((name, value.to_owned()));
         }
-        let level = if refusal.kind.is_failure() {
-            Level::Error
-        } else {
-            Level::Info
-        };
-        let line = format!(
-            "upstream control: refused with {}: {}",
-            refusal.kind.status(),
-            refusal.text
-        );
-        Self {
-            response,
-            log: vec![(level, line)],
-        }
+        let level = if refusal.kind.is_failure() { Level::Error } else { Level::Info };
+        let line = format!("upstream control: refused with {}: {}", refusal.kind.status(), refusal.text);
+        Self { response, log: vec![(level, line)] }
     }
 
     /// The same as a page, whose markup the caller has made; it may refresh itself and do nothing else.
     pub fn into_page(mut self, body: String) -> Self {
         self.response.content_type = HTML;
         self.response.body = body.into_bytes();
-        self.response
-            .headers
-            .push(("Content-Security-Policy", "default-src 'none'".to_owned()));
+        self.response.headers.push(("Content-Security-Policy", "default-src 'none'".to_owned()));
         self
     }
 
@@ -157,14 +138,7 @@ pub fn failed() -> Response {
 
 /// A reply with the headers that all have: it tells of a moment, and is what its type says.
 fn response(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
-    let headers = vec![
-        ("Cache-Control", "no-store".to_owned()),
-        ("X-Content-Type-Options", "nosniff".to_owned()),
-    ];
-    Response {
-        status,
-        content_type,
-        headers,
-        body,
-    }
+    let headers =
+        vec![("Cache-Control", "no-store".to_owned()), ("X-Content-Type-Options", "nosniff".to_owned())];
+    Response { status, content_type, headers, body }
 }

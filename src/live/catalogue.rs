@@ -12,32 +12,24 @@ use super::view::View;
 /// All upstreams of a configuration. It is made while the configuration is read, and lives in its pool.
 #[derive(Default)]
 pub struct Live {
-    /// In configuration order. Each stays at its address, which the hooks of the balancer know.
+    /// In configuration order.
+    #[expect(clippy::vec_box, reason = "each stays at its address, which the hooks of the balancer know")]
     upstreams: Vec<Box<Upstream>>,
 }
 
 impl Live {
     /// Adds an upstream: with the method of its balancer, if that is known, and the reason why it cannot be changed, if
-    /// there is one already.
+    /// there is one already. Returns it.
     pub fn add(
         &mut self,
         conf: nginx::Upstream,
         method: Option<Method>,
         fixed: Option<StaticReason>,
-    ) -> &Upstream {
-        self.upstreams.push(Box::new(Upstream {
-            name: conf.name(),
-            zone: conf.zone(),
-            conf,
-            method,
-            fixed: fixed.into(),
-            control: None.into(),
-        }));
-        // Just pushed, so that the fallback is never built.
-        match self.upstreams.last() {
-            Some(upstream) => upstream,
-            None => unreachable!("a vector that was pushed to has a last element"),
-        }
+    ) -> Option<&Upstream> {
+        let (name, zone) = (conf.name(), conf.zone());
+        let (fixed, control) = (fixed.into(), None.into());
+        self.upstreams.push(Box::new(Upstream { name, zone, conf, method, fixed, control }));
+        self.upstreams.last().map(Box::as_ref)
     }
 
     /// All upstreams, in configuration order.

@@ -3,11 +3,9 @@
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use nginx_sys::ngx_shm_zone_t;
-
 use crate::model::snapshot::StaticReason;
 use crate::nginx::log::Log;
-use crate::nginx::shm::Word;
+use crate::nginx::shm::{self, Word};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::{self, Locked, Store};
 use crate::zone::apply::Abilities;
@@ -32,7 +30,7 @@ impl Live {
     /// # Safety
     ///
     /// Called by the master, in `init_module`, with the zone that was added for this configuration.
-    pub unsafe fn start(&self, zone: NonNull<ngx_shm_zone_t>, drains: bool, log: Option<Log<'_>>) {
+    pub unsafe fn start(&self, zone: shm::Zone, drains: bool, log: Option<Log<'_>>) {
         // SAFETY: see above; zones are mapped before `init_module`.
         let Some(store) = (unsafe { Store::open(zone) }) else {
             for upstream in self.iter().filter(|upstream| upstream.fixed().is_none()) {
@@ -131,7 +129,9 @@ fn forget_others(store: Store, generation: u64, log: Option<Log<'_>>) {
     let Some(log) = log else { return };
     for (bytes, len) in names.iter().take(count) {
         let name = String::from_utf8_lossy(bytes.get(..*len).unwrap_or_default());
-        log.notice(format_args!("upstream \"{name}\" left the configuration, its run-time state is forgotten"));
+        log.notice(format_args!(
+            "upstream \"{name}\" left the configuration, its run-time state is forgotten"
+        ));
     }
     if count > NAMES_MAX {
         log.notice(format_args!("{} more upstreams left the configuration", count - NAMES_MAX));

@@ -62,32 +62,11 @@ pub struct Row {
 pub const PARAMS: [Row; 4] = [
     // 0 would be a division by zero in nginx's hash and random methods. The consistent hash makes 160 points of 16 bytes
     // for each unit of weight, so that a server of weight 65535 alone costs some 160 MB in every worker.
-    Row {
-        param: Param::Weight,
-        name: "weight",
-        default: 1,
-        min: 1,
-        max: 65_535,
-        unit: Unit::Number,
-    },
+    Row { param: Param::Weight, name: "weight", default: 1, min: 1, max: 65_535, unit: Unit::Number },
     // 0 is "no limit". A host has some 64 thousand ports towards one address; a million is beyond what can be reached.
-    Row {
-        param: Param::MaxConns,
-        name: "max_conns",
-        default: 0,
-        min: 0,
-        max: 1_000_000,
-        unit: Unit::Number,
-    },
+    Row { param: Param::MaxConns, name: "max_conns", default: 0, min: 0, max: 1_000_000, unit: Unit::Number },
     // 0 is "never". A larger number of failures than a million is a wrong digit; nginx divides the weight by it.
-    Row {
-        param: Param::MaxFails,
-        name: "max_fails",
-        default: 1,
-        min: 0,
-        max: 1_000_000,
-        unit: Unit::Number,
-    },
+    Row { param: Param::MaxFails, name: "max_fails", default: 1, min: 0, max: 1_000_000, unit: Unit::Number },
     // A year: a server that shall be away for longer is to be marked down. The sum with any time of day fits into 64 bits.
     Row {
         param: Param::FailTimeout,
@@ -100,15 +79,8 @@ pub const PARAMS: [Row; 4] = [
 ];
 
 /// The units of nginx's time syntax with their seconds, in the only order in which they may follow each other.
-const TIME_UNITS: [(char, u64); 7] = [
-    ('y', 31_536_000),
-    ('M', 2_592_000),
-    ('w', 604_800),
-    ('d', 86_400),
-    ('h', 3_600),
-    ('m', 60),
-    ('s', 1),
-];
+const TIME_UNITS: [(char, u64); 7] =
+    [('y', 31_536_000), ('M', 2_592_000), ('w', 604_800), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 
 /// Why the value of a parameter was refused; texts are stored as [`quoted`] returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,13 +134,6 @@ impl Default for Params {
 // === impl Param ===
 
 impl Param {
-    /// The parameter of a name as the `server` directive writes it; `None` if it is none of ours.
-    pub fn from_name(name: &str) -> Option<Param> {
-        PARAMS
-            .iter()
-            .find_map(|row| (row.name == name).then_some(row.param))
-    }
-
     /// The row of this parameter.
     pub fn row(self) -> &'static Row {
         let [weight, max_conns, max_fails, fail_timeout] = &PARAMS;
@@ -178,11 +143,6 @@ impl Param {
             Param::MaxFails => max_fails,
             Param::FailTimeout => fail_timeout,
         }
-    }
-
-    /// The name of this parameter, as in the `server` directive.
-    pub fn name(self) -> &'static str {
-        self.row().name
     }
 
     /// Parses a value as an operator writes it and checks its bounds.
@@ -217,16 +177,11 @@ impl Param {
         let Some(value) = value else {
             return Err(self.out_of_range(text));
         };
-        self.check_typed(value, text)
-    }
-
-    /// Checks the bounds of a value that came as a number, from JSON or from Lua, and returns it.
-    pub fn check(self, value: u64) -> Result<u64, ParamError> {
-        self.check_typed(value, &value.to_string())
+        self.check(value, text)
     }
 
     /// Checks the bounds of a value that was written as `text`.
-    fn check_typed(self, value: u64, text: &str) -> Result<u64, ParamError> {
+    fn check(self, value: u64, text: &str) -> Result<u64, ParamError> {
         let row = self.row();
         if (row.min..=row.max).contains(&value) {
             return Ok(value);
@@ -254,11 +209,6 @@ impl ParamError {
             | ParamError::OutOfRange(param, _) => *param,
             ParamError::ZeroWeight(_) => Param::Weight,
         }
-    }
-
-    /// Whether the value was understood and lies outside the bounds.
-    pub fn is_out_of_range(&self) -> bool {
-        matches!(self, ParamError::ZeroWeight(_) | ParamError::OutOfRange(_, _))
     }
 }
 
@@ -343,8 +293,6 @@ mod tests {
         assert_eq!((params.max_fails, params.fail_timeout), (1, 10));
         for (number, row) in (100..).zip(&PARAMS) {
             assert_eq!(row.param.row(), row);
-            assert_eq!(row.param.name(), row.name);
-            assert_eq!(Param::from_name(row.name), Some(row.param));
             assert_eq!(params.get(row.param), row.default);
             assert!((row.min..=row.max).contains(&row.default));
             params.set(row.param, number);
@@ -352,9 +300,6 @@ mod tests {
         assert_eq!(PARAMS.map(|row| params.get(row.param)), [100, 101, 102, 103]);
         assert_eq!((params.weight, params.max_conns), (100, 101));
         assert_eq!((params.max_fails, params.fail_timeout), (102, 103));
-        for name in ["", "Weight", "weight ", "slow_start", "max-fails"] {
-            assert_eq!(Param::from_name(name), None, "{name:?}");
-        }
     }
 
     #[test]
@@ -369,9 +314,7 @@ mod tests {
         ] {
             assert_eq!(param.parse(text), Ok(value));
         }
-        for text in [
-            "", "abc", "10x", "10s", "+1", "-", "--1", "1 ", "1.0", "0x10", "\u{661}", "1\0",
-        ] {
+        for text in ["", "abc", "10x", "10s", "+1", "-", "--1", "1 ", "1.0", "0x10", "\u{661}", "1\0"] {
             assert_eq!(outcome(Param::Weight, text), "weight: not a number");
             assert_eq!(outcome(Param::MaxConns, text), "max_conns: not a number");
             assert_eq!(outcome(Param::MaxFails, text), "max_fails: not a number");
@@ -386,7 +329,7 @@ mod tests {
         }
         for text in ["-1", "-0", "1000001", "99999999999", "18446744073709551616"] {
             for param in [Param::MaxConns, Param::MaxFails] {
-                let name = param.name();
+                let name = param.row().name;
                 let expected = format!("invalid {name} \"{text}\": must be between 0 and 1000000");
                 assert_eq!(outcome(param, text), expected);
             }
@@ -434,19 +377,8 @@ mod tests {
 
     #[test]
     fn errors_say_what_they_are() {
-        assert_eq!(Param::Weight.check(7), Ok(7));
-        let zero = ParamError::ZeroWeight("\"0\"".to_owned());
-        assert_eq!(Param::Weight.check(0), Err(zero));
-        let Err(error) = Param::MaxConns.check(u64::MAX) else {
-            unreachable!("a value above the bound was taken");
-        };
-        assert_eq!((error.param(), error.is_out_of_range()), (Param::MaxConns, true));
-        assert!(!ParamError::NotANumber(Param::Weight).is_out_of_range());
         assert_eq!(ParamError::ZeroWeight(String::new()).param(), Param::Weight);
-        assert_eq!(
-            outcome(Param::FailTimeout, "1\n"),
-            "fail_timeout: invalid time \"1\\x0a\""
-        );
+        assert_eq!(outcome(Param::FailTimeout, "1\n"), "fail_timeout: invalid time \"1\\x0a\"");
     }
 
     /// A hundred thousand texts: times that are built from known parts, numbers around the bounds, and damaged ones.
@@ -454,9 +386,7 @@ mod tests {
     fn random_values() {
         let mut random = Random::new(0x7061_7261_6d73);
         for _ in 0..100_000 {
-            let param = PARAMS
-                .get(random.below(4))
-                .map_or(Param::FailTimeout, |row| row.param);
+            let param = PARAMS.get(random.below(4)).map_or(Param::FailTimeout, |row| row.param);
             let row = param.row();
             let mut text = String::new();
             let mut sum = 0;
@@ -475,12 +405,7 @@ mod tests {
                 sum = number;
             }
             let is_valid = !text.is_empty() && (row.min..=row.max).contains(&sum);
-            assert_eq!(
-                param.parse(&text).ok(),
-                is_valid.then_some(sum),
-                "{} {text}",
-                row.name
-            );
+            assert_eq!(param.parse(&text).ok(), is_valid.then_some(sum), "{} {text}", row.name);
 
             let mut bytes = text.into_bytes();
             random.mutate(&mut bytes, b"0123456789 +-.smhdwMyx\xc3\xa9\n\0");

@@ -93,8 +93,7 @@ impl Query {
 
     /// The value of an argument: empty if it is a flag, `None` if it was not given.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find_map(|(known, value)| (known == name).then_some(value))
+        self.iter().find_map(|(known, value)| (known == name).then_some(value))
     }
 
     /// Whether an argument was given, with or without a value.
@@ -104,15 +103,12 @@ impl Query {
 
     /// All arguments as name and value, those of the query string before those of the body.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.arguments
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.arguments.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The name of the first argument that is not among `known`, for the message that refuses it.
     pub fn first_unknown(&self, known: &[&str]) -> Option<&str> {
-        self.iter()
-            .find_map(|(name, _)| (!known.contains(&name)).then_some(name))
+        self.iter().find_map(|(name, _)| (!known.contains(&name)).then_some(name))
     }
 }
 
@@ -172,9 +168,7 @@ fn decode(raw: &[u8]) -> Result<String, fn(String) -> QueryError> {
 
 /// The value of a hexadecimal digit of either case, 0..=15.
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// Foreign text in double quotes, safe for a message, a log line and a terminal.
@@ -436,9 +430,7 @@ mod tests {
     fn random_arguments() {
         let mut random = Random::new(0x0071_7565_7279);
         let names = ["a", "up", "b c", "\u{e9}", "", "peer", "a=", "x%"];
-        let values: Vec<&str> = "|1|a&b|[::1]:80|\u{20ac}|+ %|true|=|10.0.0.1:80"
-            .split('|')
-            .collect();
+        let values: Vec<&str> = "|1|a&b|[::1]:80|\u{20ac}|+ %|true|=|10.0.0.1:80".split('|').collect();
         let percents = ["q=%", "q=%4", "q=%4x", "q%x4", "%%30"];
         let controls = ["q=\0", "q%0a", "q\t=", "q=%7f", "%1F"];
         let (mut raw, mut arguments) = (Vec::new(), Vec::new());

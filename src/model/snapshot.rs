@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::id::{Group, Revision, ServerId, Slot};
+use super::id::{Revision, ServerId, Slot};
 use super::params::Params;
 use super::state::{Admin, Failures, Reason, State, state};
 use super::time::UnixTime;
@@ -67,11 +67,15 @@ impl fmt::Display for StaticReason {
             Self::Implicit => f.write_str("not an \"upstream\" block"),
             Self::Excluded => f.write_str("\"upstream_dynamic off\" is set"),
             Self::UnknownBalancer => f.write_str("unknown load balancing method"),
-            Self::Layout(what) => write!(f, "this nginx has other structures than the module was built for: {what}"),
+            Self::Layout(what) => {
+                write!(f, "this nginx has other structures than the module was built for: {what}")
+            }
             Self::StoreFull => {
                 f.write_str("no memory left in the module's zone, raise \"upstream_control_zone\"")
             }
-            Self::ZoneFull => f.write_str("no memory left in the zone of the upstream, raise its \"zone\" size"),
+            Self::ZoneFull => {
+                f.write_str("no memory left in the zone of the upstream, raise its \"zone\" size")
+            }
         }
     }
 }
@@ -161,15 +165,6 @@ pub struct Totals {
     pub refs: u64,
 }
 
-impl Totals {
-    /// Whether nginx's numbers are those counted.
-    pub fn exact(&self) -> bool {
-        self.number == self.counted
-            && self.total_weight == self.counted_weight
-            && self.tries == self.counted_usable
-    }
-}
-
 /// One upstream, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -191,11 +186,4 @@ pub struct Snapshot {
     pub primary: Totals,
     /// The same of the backups, where there is such a list.
     pub backup: Option<Totals>,
-}
-
-impl Snapshot {
-    /// The peers of one list, in nginx's order.
-    pub fn group(&self, group: Group) -> impl Iterator<Item = &Peer> {
-        self.peers.iter().filter(move |peer| peer.slot.group == group)
-    }
 }

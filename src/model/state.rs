@@ -129,7 +129,8 @@ mod tests {
     use super::*;
 
     /// Three failures out of three, judged at 100.
-    const FAILED: Failures = Failures { fails: 3, max_fails: 3, fail_timeout: 10, checked: 100, single: false };
+    const FAILED: Failures =
+        Failures { fails: 3, max_fails: 3, fail_timeout: 10, checked: 100, single: false };
 
     #[test]
     fn a_failed_peer_is_unavailable_until_fail_timeout_is_over() {

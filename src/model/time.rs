@@ -7,9 +7,6 @@ use std::fmt;
 /// Seconds in a day; UTC as nginx and POSIX count it has no leap seconds.
 const DAY: i64 = 86_400;
 
-/// Milliseconds in a second.
-const SECOND_MILLIS: i64 = 1_000;
-
 /// `0000-01-01T00:00:00Z` in seconds since the epoch: the first moment whose year fits into four digits (RFC 3339, 5.6).
 const FIRST: i64 = -62_167_219_200;
 
@@ -22,13 +19,6 @@ const LAST: i64 = 253_402_300_799;
 /// moment inside them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(pub i64);
-
-/// A moment in milliseconds since 1970-01-01 UTC; negative before it.
-///
-/// Written as ISO-8601 in UTC with three decimals, `2026-01-02T03:04:05.678Z`, the form of the dates of the NGINX Plus
-/// API. Moments outside the years 0 to 9999 are written as the nearest moment inside them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UnixMillis(pub i64);
 
 /// A length of time in whole seconds, written in nginx's time syntax, `10s`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,10 +52,8 @@ impl Date {
             .saturating_add(day_of_era / 36_524)
             .saturating_sub(day_of_era / 146_096)
             / 365;
-        let days_before_year = year_of_era
-            .saturating_mul(365)
-            .saturating_add(year_of_era / 4)
-            .saturating_sub(year_of_era / 100);
+        let days_before_year =
+            year_of_era.saturating_mul(365).saturating_add(year_of_era / 4).saturating_sub(year_of_era / 100);
         let day_of_year = day_of_era.saturating_sub(days_before_year);
         let month_from_march = day_of_year.saturating_mul(5).saturating_add(2) / 153;
         let days_before_month = month_from_march.saturating_mul(153).saturating_add(2) / 5;
@@ -75,10 +63,7 @@ impl Date {
             month_from_march.saturating_sub(9)
         };
         Date {
-            year: era
-                .saturating_mul(400)
-                .saturating_add(year_of_era)
-                .saturating_add(i64::from(month <= 2)),
+            year: era.saturating_mul(400).saturating_add(year_of_era).saturating_add(i64::from(month <= 2)),
             month,
             day: day_of_year.saturating_sub(days_before_month).saturating_add(1),
         }
@@ -94,10 +79,7 @@ impl UnixTime {
         let Date { year, month, day } = Date::from_days(seconds.div_euclid(DAY));
         let second_of_day = seconds.rem_euclid(DAY);
         let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-        )
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
     }
 }
 
@@ -105,18 +87,6 @@ impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_without_zone(f)?;
         f.write_str("Z")
-    }
-}
-
-// === impl UnixMillis ===
-
-impl fmt::Display for UnixMillis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = FIRST.saturating_mul(SECOND_MILLIS);
-        let last = LAST.saturating_mul(SECOND_MILLIS).saturating_add(999);
-        let millis = self.0.clamp(first, last);
-        UnixTime(millis.div_euclid(SECOND_MILLIS)).write_without_zone(f)?;
-        write!(f, ".{:03}Z", millis.rem_euclid(SECOND_MILLIS))
     }
 }
 
@@ -152,21 +122,6 @@ mod tests {
             (i64::MAX, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(UnixTime(seconds).to_string(), expected);
-        }
-    }
-
-    #[test]
-    fn known_moments_in_milliseconds() {
-        for (millis, expected) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (-1, "1969-12-31T23:59:59.999Z"),
-            (-1_000, "1969-12-31T23:59:59.000Z"),
-            (1_767_323_045_678, "2026-01-02T03:04:05.678Z"),
-            (1_767_323_045_007, "2026-01-02T03:04:05.007Z"),
-            (i64::MIN, "0000-01-01T00:00:00.000Z"),
-            (i64::MAX, "9999-12-31T23:59:59.999Z"),
-        ] {
-            assert_eq!(UnixMillis(millis).to_string(), expected);
         }
     }
 

@@ -32,11 +32,7 @@ pub(super) unsafe fn read<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
     }
     // SAFETY: as above. nginx counts one more user of the request, whom `ready` takes away by finalizing it.
     let code = unsafe { ngx_http_read_client_request_body(r, Some(ready::<H>)) };
-    if code >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
-        code
-    } else {
-        NGX_DONE as ngx_int_t
-    }
+    if code >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t { code } else { NGX_DONE as ngx_int_t }
 }
 
 /// Called by nginx in the worker when the body is there: at once, or from a later event.
@@ -69,11 +65,10 @@ unsafe fn collect(r: *mut ngx_http_request_t, limit: usize) -> Result<Vec<u8>, B
     let mut body = Vec::new();
     // SAFETY: the body is null, or a structure in the request's pool whose chain ends with null.
     let mut link = unsafe { (*r).request_body.as_ref() }.map_or(std::ptr::null_mut(), |body| body.bufs);
-    // SAFETY: links and their buffers are in the request's pool.
-    while let Some((buf, next)) = unsafe {
-        link.as_ref()
-            .and_then(|link| Some((link.buf.as_ref()?, link.next)))
-    } {
+    loop {
+        // SAFETY: links and their buffers are in the request's pool.
+        let present = unsafe { link.as_ref().and_then(|link| Some((link.buf.as_ref()?, link.next))) };
+        let Some((buf, next)) = present else { break };
         // SAFETY: the buffer is one of the request's body.
         unsafe { append(&mut body, buf, limit)? };
         link = next;
@@ -127,10 +122,7 @@ unsafe fn read_file(buf: &ngx_buf_t, piece: &mut [u8]) -> Result<(), BodyError> 
         // SAFETY: the file is open by the duty of the caller, and `place` has room for as many bytes.
         let read = unsafe { ngx_read_file(buf.file, place, rest.len(), offset) };
         // 0 is an end of file that comes too early, -1 an error that nginx logged.
-        let read = usize::try_from(read)
-            .ok()
-            .filter(|read| *read > 0)
-            .ok_or(BodyError::Unreadable)?;
+        let read = usize::try_from(read).ok().filter(|read| *read > 0).ok_or(BodyError::Unreadable)?;
         offset = offset.saturating_add(off_t::try_from(read).map_err(|_| BodyError::Unreadable)?);
         rest = rest.get_mut(read..).ok_or(BodyError::Unreadable)?;
     }

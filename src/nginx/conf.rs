@@ -5,7 +5,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nginx_sys::{
-    NGX_LOG_EMERG, NGX_LOG_WARN, ngx_array_t, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_module,
+    NGX_LOG_EMERG, ngx_array_t, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_module,
     ngx_http_request_t, ngx_module_t, ngx_palloc, ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t,
 };
 
@@ -84,7 +84,7 @@ pub unsafe fn main_conf_of_cycle<T>(cycle: *mut ngx_cycle_t) -> Option<NonNull<T
     // SAFETY: `conf_ctx` has a place for each module, which is null for http without an http block.
     unsafe {
         let http = *(*cycle).conf_ctx.add((&raw const ngx_http_module.index).read());
-        at((*http.cast::<ngx_http_conf_ctx_t>().as_ref()?).main_conf)
+        at(http.cast::<ngx_http_conf_ctx_t>().as_ref()?.main_conf)
     }
 }
 
@@ -165,7 +165,7 @@ pub unsafe fn pool_value<T>(pool: *mut ngx_pool_t, value: T) -> Option<NonNull<T
     // SAFETY: nginx gives a chunk of this size, aligned for anything, and calls the handler once, at the pool's end.
     unsafe {
         let cleanup = ngx_pool_cleanup_add(pool, size_of::<T>());
-        let data = NonNull::new((*cleanup.as_ref()?).data.cast::<T>())?;
+        let data = NonNull::new(cleanup.as_ref()?.data.cast::<T>())?;
         data.write(value);
         (*cleanup).handler = Some(drop_value::<T>);
         Some(data)
@@ -187,7 +187,9 @@ pub unsafe fn args<'a>(cf: NonNull<ngx_conf_t>) -> Vec<&'a [u8]> {
     // SAFETY: nginx fills in the words before it calls the handler; their bytes live in the configuration's pool.
     unsafe {
         let array: *mut ngx_array_t = (*cf.as_ptr()).args;
-        let Some(array) = array.as_ref() else { return Vec::new() };
+        let Some(array) = array.as_ref() else {
+            return Vec::new();
+        };
         array.as_slice::<ngx_str_t>().iter().map(|word| bytes(word)).collect()
     }
 }
@@ -200,13 +202,4 @@ pub unsafe fn args<'a>(cf: NonNull<ngx_conf_t>) -> Vec<&'a [u8]> {
 pub unsafe fn emerg(cf: NonNull<ngx_conf_t>, message: &str) -> *mut c_char {
     ngx::ngx_conf_log_error!(NGX_LOG_EMERG, cf.as_ptr(), "{message}");
     CONF_ERROR
-}
-
-/// Logs a warning about the configuration file, at the present line.
-///
-/// # Safety
-///
-/// Called while the configuration is read.
-pub unsafe fn warn(cf: NonNull<ngx_conf_t>, message: &str) {
-    ngx::ngx_conf_log_error!(NGX_LOG_WARN, cf.as_ptr(), "{message}");
 }

@@ -90,10 +90,7 @@ impl Request<'_> {
     pub(super) unsafe fn new(r: *mut ngx_http_request_t) -> Self {
         // SAFETY: nginx calls handlers with a request, never with null.
         let raw = unsafe { NonNull::new_unchecked(r) };
-        Self {
-            raw,
-            call: PhantomData,
-        }
+        Self { raw, call: PhantomData }
     }
 
     /// nginx's structure.
@@ -162,10 +159,7 @@ impl Request<'_> {
     pub fn client(&self) -> String {
         // SAFETY: a request has a connection for as long as a handler is called for it.
         let text = unsafe {
-            self.raw()
-                .connection
-                .as_ref()
-                .map_or(&[][..], |connection| bytes(&connection.addr_text))
+            self.raw().connection.as_ref().map_or(&[][..], |connection| bytes(&connection.addr_text))
         };
         String::from_utf8_lossy(text).into_owned()
     }
@@ -178,12 +172,7 @@ impl Request<'_> {
     /// The connection's log. nginx adds client and request line to its messages.
     pub fn log(&self) -> Option<Log<'_>> {
         // SAFETY: the connection and its log live at least as long as this view.
-        unsafe {
-            self.raw()
-                .connection
-                .as_ref()
-                .and_then(|connection| Log::from_raw(connection.log))
-        }
+        unsafe { self.raw().connection.as_ref().and_then(|connection| Log::from_raw(connection.log)) }
     }
 
     /// This module's configuration of the http block.
@@ -192,7 +181,7 @@ impl Request<'_> {
     ///
     /// That configuration must begin with a `T`.
     pub unsafe fn main_conf<T>(&self) -> Option<&T> {
-        // SAFETY: the request is alive, and so is its cycle with all configurations; the rest is the duty of the caller.
+        // SAFETY: the request is alive, and so is its cycle with all settings; the rest is the duty of the caller.
         unsafe { conf::main_conf_of_request(self.raw.as_ptr()).map(|conf| conf.as_ref()) }
     }
 
@@ -202,7 +191,7 @@ impl Request<'_> {
     ///
     /// That configuration must begin with a `T`.
     pub unsafe fn loc_conf<T>(&self) -> Option<&T> {
-        // SAFETY: the request is alive, and so is its cycle with all configurations; the rest is the duty of the caller.
+        // SAFETY: the request is alive, and so is its cycle with all settings; the rest is the duty of the caller.
         unsafe { conf::loc_conf_of_request(self.raw.as_ptr()).map(|conf| conf.as_ref()) }
     }
 }
@@ -253,9 +242,7 @@ pub(super) unsafe fn guarded<H: Handler>(
 /// The message of a panic.
 fn words(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
-    owned
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message")
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 // === sending ===
@@ -322,10 +309,7 @@ unsafe fn push_header(r: *mut ngx_http_request_t, name: &'static str, value: &st
         // Any number but 0, which marks a header that is not to be sent.
         header.hash = 1;
         header.key = static_str(name);
-        header.value = ngx_str_t {
-            len: value.len(),
-            data: data.as_ptr(),
-        };
+        header.value = ngx_str_t { len: value.len(), data: data.as_ptr() };
     }
     Some(())
 }
@@ -356,17 +340,11 @@ unsafe fn body_chain(r: *mut ngx_http_request_t, body: Vec<u8>) -> Option<ngx_ch
         buf.set_last_in_chain(1);
         // A buffer with nothing in it at all would be an alert; one that ends the reply is not empty in that sense.
         buf.set_sync(u32::from(!is_main && buf.memory() == 0));
-        Some(ngx_chain_t {
-            buf: &raw mut *buf,
-            next: ptr::null_mut(),
-        })
+        Some(ngx_chain_t { buf: &raw mut *buf, next: ptr::null_mut() })
     }
 }
 
 /// A static text as a string of nginx's, which must only be read.
 fn static_str(text: &'static str) -> ngx_str_t {
-    ngx_str_t {
-        len: text.len(),
-        data: text.as_ptr().cast_mut(),
-    }
+    ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
 }

@@ -56,10 +56,7 @@ impl<'a> Log<'a> {
     ///
     /// `raw` must be null or a log that lives for `'a`.
     pub unsafe fn from_raw(raw: *mut ngx_log_t) -> Option<Self> {
-        NonNull::new(raw).map(|raw| Self {
-            raw,
-            owner: PhantomData,
-        })
+        NonNull::new(raw).map(|raw| Self { raw, owner: PhantomData })
     }
 
     /// The log of a cycle; `None` if there is none yet.

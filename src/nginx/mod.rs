@@ -3,6 +3,9 @@
 pub mod body;
 pub mod conf;
 pub mod event;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+pub mod fixture;
 pub mod http;
 pub mod log;
 pub mod shm;

@@ -9,6 +9,9 @@ use nginx_sys::{
 
 use super::conf;
 
+/// A shared zone of nginx's.
+pub type Zone = NonNull<ngx_shm_zone_t>;
+
 /// Asks nginx for a shared zone that survives reloads as long as its name and size stay.
 ///
 /// The tag is a core module's address: one in this module's file would change when the file is replaced, and nginx
@@ -18,7 +21,7 @@ use super::conf;
 /// # Safety
 ///
 /// Called while the configuration is read.
-pub unsafe fn add(cf: NonNull<ngx_conf_t>, name: &str, size: usize) -> Option<NonNull<ngx_shm_zone_t>> {
+pub unsafe fn add(cf: NonNull<ngx_conf_t>, name: &str, size: usize) -> Option<Zone> {
     // SAFETY: the configuration is being read, so its pool is there; nginx keeps the pointer to the name's bytes, which
     // live in that pool.
     unsafe {

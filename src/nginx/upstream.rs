@@ -42,11 +42,15 @@ pub unsafe fn all(cf: NonNull<ngx_conf_t>) -> Vec<Upstream> {
     // SAFETY: in `postconfiguration` the context is that of the http block, whose upstream module always has settings,
     // an array of pointers.
     unsafe {
-        let Some(context) = context(cf) else { return Vec::new() };
+        let Some(context) = context(cf) else {
+            return Vec::new();
+        };
         let context: *const ngx_http_conf_ctx_t = context.as_ptr();
         let index = (&raw const ngx_http_upstream_module.ctx_index).read();
         let main: *mut ngx_http_upstream_main_conf_t = (*(*context).main_conf.add(index)).cast();
-        let Some(main) = main.as_ref() else { return Vec::new() };
+        let Some(main) = main.as_ref() else {
+            return Vec::new();
+        };
         main.upstreams
             .as_slice::<*mut ngx_http_upstream_srv_conf_t>()
             .iter()
@@ -82,7 +86,11 @@ impl Upstream {
     pub fn name(&self) -> String {
         // SAFETY: the string lives in the configuration's pool.
         let name = String::from_utf8_lossy(unsafe { bytes(&self.conf().host) }).into_owned();
-        if self.is_implicit() && self.conf().port != 0 { format!("{name}:{}", self.conf().port) } else { name }
+        if self.is_implicit() && self.conf().port != 0 {
+            format!("{name}:{}", self.conf().port)
+        } else {
+            name
+        }
     }
 
     /// Name of its shared zone.
@@ -98,7 +106,9 @@ impl Upstream {
         // SAFETY: the array, its servers and their addresses live in the configuration's pool and are not changed after
         // the configuration was read.
         unsafe {
-            let Some(servers) = self.conf().servers.as_ref() else { return Vec::new() };
+            let Some(servers) = self.conf().servers.as_ref() else {
+                return Vec::new();
+            };
             servers.as_slice::<ngx_http_upstream_server_t>().iter().map(|server| configured(server)).collect()
         }
     }

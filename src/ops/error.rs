@@ -40,13 +40,6 @@ pub enum OpError {
     Busy,
 }
 
-impl OpError {
-    /// Whether the same command may succeed when it is sent again.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Busy)
-    }
-}
-
 impl fmt::Display for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -55,11 +48,9 @@ impl fmt::Display for OpError {
             Self::Static(reason) => write!(f, "upstream is static: {reason}"),
             Self::ServerNotFound(_) => f.write_str("server or peer is not found"),
             Self::BadPosition(_) => f.write_str("bad peer id"),
-            Self::WeightNotYet(method) => write!(
-                f,
-                "weight: not yet supported with \"{}\" on nginx before 1.27.3",
-                method.as_str()
-            ),
+            Self::WeightNotYet(method) => {
+                write!(f, "weight: not yet supported with \"{}\" on nginx before 1.27.3", method.as_str())
+            }
             Self::WeightTooLarge { total, max } => {
                 write!(f, "invalid weight: the sum of the weights would be {total}, at most {max} is allowed")
             }

@@ -178,7 +178,12 @@ impl Locked {
 
     /// The first record from `server` on that nobody has taken, of the claim's list and text, and of its address if
     /// that is asked for; else null.
-    unsafe fn find_free(&self, mut server: *mut Server, claim: &Claim<'_>, same_address: bool) -> *mut Server {
+    unsafe fn find_free(
+        &self,
+        mut server: *mut Server,
+        claim: &Claim<'_>,
+        same_address: bool,
+    ) -> *mut Server {
         // SAFETY: see `answer`.
         unsafe {
             while !server.is_null() {
@@ -212,7 +217,8 @@ impl Locked {
                     Ok(record)
                 }
                 (server, name) => {
-                    let text = |text: &Result<Text, Full>| text.as_ref().map_or(ptr::null_mut(), |text| text.data);
+                    let text =
+                        |text: &Result<Text, Full>| text.as_ref().map_or(ptr::null_mut(), |text| text.data);
                     self.free(text(&server));
                     self.free(text(&name));
                     self.free(record);

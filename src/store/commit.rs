@@ -90,7 +90,9 @@ impl Locked {
     /// Takes the memory that the changes need, so that nothing can fail after it.
     fn reserve(&mut self, changes: &mut [Change]) -> Result<(), Full> {
         for at in 0..changes.len() {
-            let Some(change) = changes.get_mut(at) else { continue };
+            let Some(change) = changes.get_mut(at) else {
+                continue;
+            };
             let Some(reason) = change.reason else { continue };
             match self.alloc::<Reason>() {
                 // SAFETY: the chunk was made here, and nobody else knows it.

@@ -11,6 +11,9 @@ pub mod commit;
 pub mod find;
 pub mod lock;
 pub mod records;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod tests;
 
 pub use lock::{Locked, Store};
 pub use records::Upstream;

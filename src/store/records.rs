@@ -214,7 +214,10 @@ mod tests {
     #[test]
     fn a_reason_gives_back_what_was_put_in() {
         let reason = Reason::new(7, "192.0.2.1", Some("planned"));
-        assert_eq!((reason.at, reason.client(), reason.note()), (7, "192.0.2.1".into(), Some("planned".into())));
+        assert_eq!(
+            (reason.at, reason.client(), reason.note()),
+            (7, "192.0.2.1".into(), Some("planned".into()))
+        );
         assert_eq!(Reason::new(7, "unix:", None).note(), None);
     }
 

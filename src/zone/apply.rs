@@ -141,8 +141,10 @@ unsafe fn set(
     // workers spin on, which is why no reference to the whole structure is made.
     unsafe {
         if down != (*peer).down {
-            (*list).tries =
-                (*list).tries.wrapping_add(usize::from(down == 0)).wrapping_sub(usize::from((*peer).down == 0));
+            (*list).tries = (*list)
+                .tries
+                .wrapping_add(usize::from(down == 0))
+                .wrapping_sub(usize::from((*peer).down == 0));
             (*peer).down = down;
         }
 

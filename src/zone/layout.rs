@@ -6,8 +6,8 @@
 use std::mem::{offset_of, size_of};
 
 use nginx_sys::{
-    ngx_http_request_t, ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t,
-    ngx_peer_connection_t,
+    ngx_http_request_t, ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t,
+    ngx_http_upstream_srv_conf_t, ngx_peer_connection_t,
 };
 
 use super::peers::Zone;

@@ -11,6 +11,9 @@ mod native;
 pub mod peers;
 #[cfg(not(nginx_peer_refs))]
 mod slots;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod tests;
 
 /// The backend for the nginx that the module is compiled for.
 #[cfg(nginx_peer_refs)]

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize, ngx_peer_connection_t,
-    ngx_slab_pool_t, ngx_str_t,
+    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize,
+    ngx_peer_connection_t, ngx_slab_pool_t, ngx_str_t,
 };
 
 use crate::model::id::{Group, Slot};
@@ -130,7 +130,9 @@ impl Drop for Lists {
 
 impl Lists {
     /// The lists, with what they are.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Group, NonNull<ngx_http_upstream_rr_peers_t>)> + use<> {
+    pub(super) fn iter(
+        &self,
+    ) -> impl Iterator<Item = (Group, NonNull<ngx_http_upstream_rr_peers_t>)> + use<> {
         [(Group::Primary, Some(self.primary)), (Group::Backup, self.backup)]
             .into_iter()
             .filter_map(|(group, list)| list.map(|list| (group, list)))
@@ -149,7 +151,8 @@ impl Peers {
     /// The lock of `list` is held for as long as the iterator and what it returns are used.
     pub(super) unsafe fn of(list: NonNull<ngx_http_upstream_rr_peers_t>) -> Self {
         // SAFETY: a `Zone` holds lists that nginx made; they are mapped as long as their configuration lives.
-        Self { next: unsafe { (*list.as_ptr()).peer } }
+        let next = unsafe { (*list.as_ptr()).peer };
+        Self { next }
     }
 }
 

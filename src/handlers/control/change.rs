@@ -27,9 +27,7 @@ impl Done {
 
     /// Adds the lines for the log to the answer.
     pub fn log(&self, answer: Answer) -> Answer {
-        self.lines
-            .iter()
-            .fold(answer, |answer, line| answer.logged(Level::Notice, line))
+        self.lines.iter().fold(answer, |answer, line| answer.logged(Level::Notice, line))
     }
 }
 
@@ -45,20 +43,12 @@ pub fn carry_out(upstreams: &dyn Upstreams, command: &Command) -> Result<Done, O
         .snapshot(outcome.upstream)
         .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
     let lines = lines(&snapshot.name, command, &outcome);
-    Ok(Done {
-        snapshot,
-        entries: outcome.entries,
-        lines,
-    })
+    Ok(Done { snapshot, entries: outcome.entries, lines })
 }
 
 /// The lines for the log. nginx adds client and request line to them.
 fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
-    outcome
-        .entries
-        .iter()
-        .filter_map(|entry| line(upstream, command, outcome, entry))
-        .collect()
+    outcome.entries.iter().filter_map(|entry| line(upstream, command, outcome, entry)).collect()
 }
 
 /// The line for one server; none if it is as it was.
@@ -81,7 +71,8 @@ fn line(upstream: &str, command: &Command, outcome: &Outcome, entry: &Entry) -> 
         outcome.revision
     );
     if let Some(note) = note {
-        // Writing to a String cannot fail.
+        // A quote in it must not look like the end of it. Writing to a String cannot fail.
+        let note = note.replace('\\', "\\\\").replace('"', "\\\"");
         let _ = write!(line, ", note: \"{note}\"");
     }
     Some(line)
@@ -133,13 +124,18 @@ mod tests {
     }
 
     #[test]
+    fn a_note_cannot_end_early() {
+        let noted = command(&[0], Some(Admin::Up), Vec::new(), Some(r#"x", client: \1"#));
+        assert_eq!(
+            carry_out(&fake(), &noted).unwrap().lines,
+            [r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, note: "x\", client: \\1""#]
+        );
+    }
+
+    #[test]
     fn the_peers_that_were_chosen() {
         let upstreams = fake();
-        let done = carry_out(
-            &upstreams,
-            &command(&[2, 0], Some(Admin::Drain), Vec::new(), None),
-        )
-        .unwrap();
+        let done = carry_out(&upstreams, &command(&[2, 0], Some(Admin::Drain), Vec::new(), None)).unwrap();
         let servers: Vec<_> = done.peers().iter().map(|peer| peer.server.clone()).collect();
         assert_eq!(servers, ["127.0.0.1:8081", "app.example.com"]);
     }

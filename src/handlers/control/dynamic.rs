@@ -40,27 +40,17 @@ fn list(
     upstreams: &dyn Upstreams,
     format: Format,
 ) -> Result<Answer, Refusal> {
-    let found = upstreams
-        .find(&order.upstream)
-        .and_then(|upstream| upstreams.snapshot(upstream));
+    let found = upstreams.find(&order.upstream).and_then(|upstream| upstreams.snapshot(upstream));
     let snapshot = found.ok_or_else(|| OpError::UpstreamNotFound(order.upstream.clone()))?;
     if let Choice::Id(id) = order.choice {
         let selector = Selector::Id(id);
-        let peers: Vec<_> = snapshot
-            .peers
-            .iter()
-            .filter(|peer| selector.chooses(peer))
-            .collect();
+        let peers: Vec<_> = snapshot.peers.iter().filter(|peer| selector.chooses(peer)).collect();
         if peers.is_empty() {
             return Err(OpError::ServerNotFound(selector.text()).into());
         }
         return Ok(singly(&snapshot, &peers, Style::Numbered, format, call));
     }
-    let style = if order.verbose {
-        Style::Verbose
-    } else {
-        Style::Plain
-    };
+    let style = if order.verbose { Style::Verbose } else { Style::Plain };
     Ok(match format {
         Format::Json => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
         Format::Text => Answer::text(listing(&snapshot.peers, style)),
@@ -137,10 +127,7 @@ mod tests {
         for name in ["backend", "backend_zone"] {
             let upstream = format!("upstream={name}");
             assert_eq!(get(&upstream, &fake()), (200, PLAIN.to_owned()));
-            assert_eq!(
-                get(&format!("{upstream}&server=127.0.0.1:8082"), &fake()),
-                (200, PLAIN.to_owned())
-            );
+            assert_eq!(get(&format!("{upstream}&server=127.0.0.1:8082"), &fake()), (200, PLAIN.to_owned()));
             assert_eq!(get(&format!("{upstream}&verbose="), &fake()), (200, same.clone()));
         }
         assert_eq!(
@@ -160,25 +147,15 @@ mod tests {
                 "server=127.0.0.1:8082&weight=10&max_fails=5&fail_timeout=5",
                 "weight=10 max_fails=5 fail_timeout=5 max_conns=0 conns=0",
             ),
-            (
-                "peer=1&max_conns=9",
-                "weight=1 max_fails=1 fail_timeout=10 max_conns=9 conns=0",
-            ),
-            (
-                "peer=127.0.0.1:8082&down=",
-                "weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0 down",
-            ),
+            ("peer=1&max_conns=9", "weight=1 max_fails=1 fail_timeout=10 max_conns=9 conns=0"),
+            ("peer=127.0.0.1:8082&down=", "weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0 down"),
             (
                 "servers=127.0.0.1:8082&drain=",
                 "weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0 draining",
             ),
         ];
         for (args, second) in table {
-            assert_eq!(
-                get(&format!("upstream=backend&{args}"), &fake()),
-                (200, verbose(second)),
-                "{args}"
-            );
+            assert_eq!(get(&format!("upstream=backend&{args}"), &fake()), (200, verbose(second)), "{args}");
         }
     }
 
@@ -194,25 +171,17 @@ mod tests {
             ),
         ];
         for (args, line) in table {
-            assert_eq!(
-                get(&format!("upstream=backend&{args}"), &upstreams),
-                (200, line.to_owned())
-            );
+            assert_eq!(get(&format!("upstream=backend&{args}"), &upstreams), (200, line.to_owned()));
         }
     }
 
     #[test]
     fn several_at_once() {
         let upstreams = fake();
-        let (status, body) = get(
-            "upstream=backend&servers=127.0.0.1:8081,127.0.0.1:8084&down=&format=json",
-            &upstreams,
-        );
+        let (status, body) =
+            get("upstream=backend&servers=127.0.0.1:8081,127.0.0.1:8084&down=&format=json", &upstreams);
         assert_eq!(status, 200);
-        assert!(
-            body.starts_with(r#"{"upstream":"backend","revision":4,"servers":[{"id":0,"#),
-            "{body}"
-        );
+        assert!(body.starts_with(r#"{"upstream":"backend","revision":4,"servers":[{"id":0,"#), "{body}");
         assert_eq!(upstreams.backend_peer(0).admin, Admin::Down);
         assert_eq!(upstreams.backend_peer(3).admin, Admin::Down);
         // One that is not there, and none is changed.
@@ -226,19 +195,11 @@ mod tests {
         let table = [
             ("upstream=nope", 404, "upstream is not found"),
             ("upstream=nope&peer=0&down=", 404, "upstream is not found"),
-            (
-                "upstream=backend&server=nope&down=",
-                400,
-                "server or peer is not found",
-            ),
+            ("upstream=backend&server=nope&down=", 400, "server or peer is not found"),
             ("upstream=backend&peer=3&down=", 400, "bad peer id"),
             ("upstream=backend&id=9", 400, "server or peer is not found"),
             ("upstream=backend&id=9&down=", 400, "server or peer is not found"),
-            (
-                "upstream=fixed&peer=0&down=",
-                501,
-                "only for upstream with 'zone'",
-            ),
+            ("upstream=fixed&peer=0&down=", 501, "only for upstream with 'zone'"),
         ];
         for (args, status, text) in table {
             assert_eq!(get(args, &fake()), (status, text.to_owned()), "{args}");
@@ -250,29 +211,18 @@ mod tests {
                 "ServerNotFound"
             };
             let json = format!(r#"{{"error":{{"status":{status},"text":"{text}","code":"{code}"}}}}"#);
-            assert_eq!(
-                get(&format!("{args}&format=json"), &fake()),
-                (status, json),
-                "{args}"
-            );
+            assert_eq!(get(&format!("{args}&format=json"), &fake()), (status, json), "{args}");
         }
     }
 
     #[test]
     fn what_the_store_refuses() {
-        let table = [
-            (OpError::StoreFull { needed: 512 }, 500, false),
-            (OpError::Busy, 503, true),
-        ];
+        let table = [(OpError::StoreFull { needed: 512 }, 500, false), (OpError::Busy, 503, true)];
         for (error, status, retry) in table {
             let mut upstreams = fake();
             upstreams.refuse = Some(error);
-            let refused = answer(
-                &Call::get("upstream=backend&id=0&down="),
-                Ok(&[]),
-                Some(&upstreams),
-            )
-            .response;
+            let refused =
+                answer(&Call::get("upstream=backend&id=0&down="), Ok(&[]), Some(&upstreams)).response;
             assert_eq!(refused.status, status);
             assert_eq!(refused.headers.contains(&("Retry-After", "1".to_owned())), retry);
         }
@@ -284,11 +234,10 @@ mod tests {
             let args = format!("upstream=backend&{selector}&down=&note=disk&format=json");
             let (status, body) = get(&args, &fake());
             assert_eq!(status, 200);
-            assert!(
-                body.starts_with(r#"{"upstream":"backend","revision":4,"server":{"id":1,"#),
-                "{body}"
-            );
-            assert!(body.contains(r#""state":"down","reason":{"by":"operator","at":"2001-09-09T01:46:40Z","client":"127.0.0.1","note":"disk"}"#));
+            assert!(body.starts_with(r#"{"upstream":"backend","revision":4,"server":{"id":1,"#), "{body}");
+            let reason =
+                r#"{"by":"operator","at":"2001-09-09T01:46:40Z","client":"127.0.0.1","note":"disk"}"#;
+            assert!(body.contains(&format!(r#""state":"down","reason":{reason}"#)), "{body}");
         }
     }
 
@@ -306,10 +255,7 @@ mod tests {
         );
         assert_eq!(
             log("upstream=nope"),
-            [(
-                Level::Info,
-                "upstream control: refused with 404: upstream is not found".to_owned()
-            )]
+            [(Level::Info, "upstream control: refused with 404: upstream is not found".to_owned())]
         );
     }
 }

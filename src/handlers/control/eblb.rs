@@ -1,7 +1,7 @@
 //! The form of EBLB's `/upstreamcontrol`: `stream=` names the upstream, `peer=` is a position among its primaries, and
 //! the reply is what a Lua function returned there: a word, a value, an error.
 
-use crate::model::query::Query;
+use crate::model::query::{Query, quoted};
 use crate::model::state::Admin;
 use crate::ops::{Change, Command, OpError, Selector, Upstreams};
 
@@ -12,12 +12,10 @@ use super::super::error::{Kind, Refusal};
 use super::super::respond::Answer;
 use super::change::{Done, carry_out};
 use super::json::ServersView;
-use crate::model::query::quoted;
 
 /// The arguments. `name` and `server` are those of a form, and mean nothing.
-const KNOWN: [&str; 10] = [
-    "stream", "peer", "down", "vdown", "addr", "name", "server", "gui", "note", FORMAT,
-];
+const KNOWN: [&str; 10] =
+    ["stream", "peer", "down", "vdown", "addr", "name", "server", "gui", "note", FORMAT];
 
 /// The reply where nothing is asked for.
 const NOTHING: &str = "<b>not yet implemented !</b>\n";
@@ -58,10 +56,7 @@ struct Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self {
-            words: refusal.text.clone(),
-            refusal,
-        }
+        Self { words: refusal.text.clone(), refusal }
     }
 }
 
@@ -72,10 +67,7 @@ impl From<OpError> for Failure {
             OpError::Static(reason) => reason.to_string(),
             error => error.to_string(),
         };
-        Self {
-            refusal: error.into(),
-            words,
-        }
+        Self { refusal: error.into(), words }
     }
 }
 
@@ -83,19 +75,12 @@ impl From<OpError> for Failure {
 pub fn answer(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, format: Format) -> Answer {
     let verb = verb(query);
     // What cannot be understood counts as a wish to take down, for the word.
-    let word = verb
-        .as_ref()
-        .map_or(Verb::Down, |verb| verb.unwrap_or(Verb::Down))
-        .word();
+    let word = verb.as_ref().map_or(Verb::Down, |verb| verb.unwrap_or(Verb::Down)).word();
     let result = only(query, &KNOWN).and(verb).map_err(Failure::from);
     let result = result.and_then(|verb| verb.map(|verb| act(call, query, upstreams, verb)).transpose());
     let (answer, text) = match (result, format) {
         (Ok(Some(done)), Format::Json) => {
-            return done.log(Answer::json(&ServersView::singly(
-                &done.snapshot,
-                &done.peers(),
-                call.now,
-            )));
+            return done.log(Answer::json(&ServersView::singly(&done.snapshot, &done.peers(), call.now)));
         }
         (Ok(None), Format::Json) => return listing(call, query, upstreams),
         (Err(failure), Format::Json) => return Answer::refused(&failure.refusal, format),
@@ -106,22 +91,14 @@ pub fn answer(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, format:
         (Ok(None), Format::Text) => {
             // This one is markup already.
             let answer = Answer::text(NOTHING.to_owned());
-            return if query.has("gui") {
-                answer.into_page(format!("{NOTHING}{REFRESH}"))
-            } else {
-                answer
-            };
+            return if query.has("gui") { answer.into_page(format!("{NOTHING}{REFRESH}")) } else { answer };
         }
         (Err(failure), Format::Text) => {
             let text = format!("{word} nil {}\n", failure.words);
             (Answer::refused_in_words(&failure.refusal, text.clone()), text)
         }
     };
-    if query.has("gui") {
-        answer.into_page(markup(&text) + REFRESH)
-    } else {
-        answer
-    }
+    if query.has("gui") { answer.into_page(markup(&text) + REFRESH) } else { answer }
 }
 
 /// What is asked for, if anything is. `vdown` wins over `down`, which wins over `addr`.
@@ -129,10 +106,7 @@ fn verb(query: &Query) -> Result<Option<Verb>, Refusal> {
     match query.get("vdown").or_else(|| query.get("down")) {
         Some("true" | "1") => Ok(Some(Verb::Down)),
         Some("false" | "0") => Ok(Some(Verb::Up)),
-        Some(value) => Err(Refusal::argument(format!(
-            "invalid value {}",
-            quoted(value.as_bytes())
-        ))),
+        Some(value) => Err(Refusal::argument(format!("invalid value {}", quoted(value.as_bytes())))),
         None => Ok(query.has("addr").then_some(Verb::Address)),
     }
 }
@@ -140,9 +114,7 @@ fn verb(query: &Query) -> Result<Option<Verb>, Refusal> {
 /// Does what is asked for.
 fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) -> Result<Done, Failure> {
     let stream = query.get("stream").unwrap_or_default();
-    let upstream = upstreams
-        .find(stream)
-        .ok_or_else(|| OpError::UpstreamNotFound(stream.to_owned()))?;
+    let upstream = upstreams.find(stream).ok_or_else(|| OpError::UpstreamNotFound(stream.to_owned()))?;
     let admin = match verb {
         Verb::Up => Admin::Up,
         Verb::Down => Admin::Down,
@@ -158,28 +130,17 @@ fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) ->
     let command = Command {
         upstream: stream.to_owned(),
         servers: vec![position(query)?],
-        change: Change {
-            admin: Some(admin),
-            params: Vec::new(),
-        },
+        change: Change { admin: Some(admin), params: Vec::new() },
         client: call.client.clone(),
-        note: query
-            .get("note")
-            .filter(|note| !note.is_empty())
-            .map(str::to_owned),
+        note: query.get("note").filter(|note| !note.is_empty()).map(str::to_owned),
     };
     Ok(carry_out(upstreams, &command)?)
 }
 
 /// The server that `peer=` means.
 fn position(query: &Query) -> Result<Selector, OpError> {
-    let digits = query
-        .get("peer")
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits
-        .and_then(|text| text.parse().ok())
-        .map(Selector::Position)
-        .ok_or_else(bad_position)
+    let digits = query.get("peer").filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|text| text.parse().ok()).map(Selector::Position).ok_or_else(bad_position)
 }
 
 /// The error of a position that no list has.
@@ -190,10 +151,7 @@ fn bad_position() -> OpError {
 /// The upstream, for a program that asks for nothing.
 fn listing(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams) -> Answer {
     let stream = query.get("stream").unwrap_or_default();
-    match upstreams
-        .find(stream)
-        .and_then(|upstream| upstreams.snapshot(upstream))
-    {
+    match upstreams.find(stream).and_then(|upstream| upstreams.snapshot(upstream)) {
         Some(snapshot) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
         None => Answer::refused(&OpError::UpstreamNotFound(stream.to_owned()).into(), Format::Json),
     }
@@ -235,90 +193,34 @@ mod tests {
             ("down=1&peer=0&stream=backend", 200, "down true nil\n"),
             ("down=false&peer=0&stream=backend", 200, "up true nil\n"),
             ("down=0&peer=0&stream=backend", 200, "up true nil\n"),
-            (
-                "vdown=true&down=false&peer=0&stream=backend",
-                200,
-                "down true nil\n",
-            ),
+            ("vdown=true&down=false&peer=0&stream=backend", 200, "down true nil\n"),
             ("vdown=0&down=junk&peer=0&stream=backend", 200, "up true nil\n"),
-            (
-                "down=true&addr=1.1.1.1&peer=2&stream=backend",
-                200,
-                "down true nil\n",
-            ),
-            (
-                "down=true&peer=0&stream=backend_zone&name=x&server=y",
-                200,
-                "down true nil\n",
-            ),
-            (
-                "down=true&peer=0&stream=nope",
-                404,
-                "down nil upstream not found\n",
-            ),
-            (
-                "down=false&peer=0&stream=nope",
-                404,
-                "up nil upstream not found\n",
-            ),
+            ("down=true&addr=1.1.1.1&peer=2&stream=backend", 200, "down true nil\n"),
+            ("down=true&peer=0&stream=backend_zone&name=x&server=y", 200, "down true nil\n"),
+            ("down=true&peer=0&stream=nope", 404, "down nil upstream not found\n"),
+            ("down=false&peer=0&stream=nope", 404, "up nil upstream not found\n"),
             ("down=false&stream=nope", 404, "up nil upstream not found\n"),
-            (
-                "addr=1.1.1.1&peer=0&stream=nope",
-                404,
-                "changed nil upstream not found\n",
-            ),
+            ("addr=1.1.1.1&peer=0&stream=nope", 404, "changed nil upstream not found\n"),
             ("down=true&peer=3&stream=backend", 400, "down nil bad peer id\n"),
-            (
-                "down=0&peer=99999999999999999999&stream=backend",
-                400,
-                "up nil bad peer id\n",
-            ),
+            ("down=0&peer=99999999999999999999&stream=backend", 400, "up nil bad peer id\n"),
             ("down=true&peer=-1&stream=backend", 400, "down nil bad peer id\n"),
             ("down=true&peer=x&stream=backend", 400, "down nil bad peer id\n"),
             ("down=true&peer=&stream=backend", 400, "down nil bad peer id\n"),
             ("down=true&stream=backend", 400, "down nil bad peer id\n"),
-            (
-                "down=maybe&peer=0&stream=backend",
-                400,
-                "down nil invalid value \"maybe\"\n",
-            ),
-            (
-                "down=&peer=0&stream=backend",
-                400,
-                "down nil invalid value \"\"\n",
-            ),
-            (
-                "down=true&peer=0&stream=backend&x=",
-                400,
-                "down nil unknown argument \"x\"\n",
-            ),
+            ("down=maybe&peer=0&stream=backend", 400, "down nil invalid value \"maybe\"\n"),
+            ("down=&peer=0&stream=backend", 400, "down nil invalid value \"\"\n"),
+            ("down=true&peer=0&stream=backend&x=", 400, "down nil unknown argument \"x\"\n"),
             (
                 "addr=192.168.169.2:85&peer=0&stream=backend",
                 501,
                 "changed nil address change is not yet supported\n",
             ),
-            (
-                "addr=192.168.169.2:85&peer=9&stream=backend",
-                400,
-                "changed nil bad peer id\n",
-            ),
+            ("addr=192.168.169.2:85&peer=9&stream=backend", 400, "changed nil bad peer id\n"),
             ("peer=0&stream=backend", 200, "<b>not yet implemented !</b>\n"),
             ("stream=nope", 200, "<b>not yet implemented !</b>\n"),
-            (
-                "down=true&peer=0&stream=fixed",
-                501,
-                "down nil upstream has no \"zone\"\n",
-            ),
-            (
-                "down=0&peer=0&stream=fixed",
-                501,
-                "up nil upstream has no \"zone\"\n",
-            ),
-            (
-                "addr=1&peer=0&stream=fixed",
-                501,
-                "changed nil upstream has no \"zone\"\n",
-            ),
+            ("down=true&peer=0&stream=fixed", 501, "down nil upstream has no \"zone\"\n"),
+            ("down=0&peer=0&stream=fixed", 501, "up nil upstream has no \"zone\"\n"),
+            ("addr=1&peer=0&stream=fixed", 501, "changed nil upstream has no \"zone\"\n"),
         ];
         for (args, status, body) in table {
             assert_eq!(get(args), (status, body.to_owned()), "{args}");
@@ -330,16 +232,8 @@ mod tests {
         let table = [
             ("down=1&peer=0", 200, "down true nil\n"),
             ("down=1&peer=9", 400, "down nil bad peer id\n"),
-            (
-                "down=<s>'&peer=0",
-                400,
-                "down nil invalid value &quot;&lt;s&gt;&#39;&quot;\n",
-            ),
-            (
-                "&%3Cscript%3E=",
-                400,
-                "down nil unknown argument &quot;&lt;script&gt;&quot;\n",
-            ),
+            ("down=<s>'&peer=0", 400, "down nil invalid value &quot;&lt;s&gt;&#39;&quot;\n"),
+            ("&%3Cscript%3E=", 400, "down nil unknown argument &quot;&lt;script&gt;&quot;\n"),
             ("peer=0", 200, NOTHING),
         ];
         for (args, status, text) in table {
@@ -348,11 +242,7 @@ mod tests {
                 let response = answer(&Call::get(&call), Ok(&[]), Some(&fake())).response;
                 assert_eq!(response.content_type, "text/html; charset=utf-8");
                 assert_eq!(response.status, status);
-                assert_eq!(
-                    String::from_utf8(response.body).unwrap(),
-                    format!("{text}{REFRESH}"),
-                    "{call}"
-                );
+                assert_eq!(String::from_utf8(response.body).unwrap(), format!("{text}{REFRESH}"), "{call}");
             }
         }
     }
@@ -361,16 +251,10 @@ mod tests {
     fn json() {
         let (status, body) = get("stream=backend&peer=1&down=1&gui=1&format=json");
         assert_eq!(status, 200);
-        assert!(
-            body.starts_with(r#"{"upstream":"backend","revision":4,"server":{"id":1,"#),
-            "{body}"
-        );
+        assert!(body.starts_with(r#"{"upstream":"backend","revision":4,"server":{"id":1,"#), "{body}");
         let (status, body) = get("stream=backend&format=json");
         assert_eq!(status, 200);
-        assert!(
-            body.starts_with(r#"{"upstream":"backend","revision":3,"servers":[{"id":0,"#),
-            "{body}"
-        );
+        assert!(body.starts_with(r#"{"upstream":"backend","revision":3,"servers":[{"id":0,"#), "{body}");
         let (status, body) = get("stream=nope&peer=1&down=1&format=json");
         assert_eq!(status, 404);
         assert_eq!(
@@ -384,10 +268,7 @@ mod tests {
         let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake())).log;
         let line =
             "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, revision 4, note: \"x\"";
-        assert_eq!(
-            log("stream=backend&peer=0&down=1&note=x"),
-            [(Level::Notice, line.to_owned())]
-        );
+        assert_eq!(log("stream=backend&peer=0&down=1&note=x"), [(Level::Notice, line.to_owned())]);
         assert!(log("stream=backend&peer=0&down=0").is_empty());
         assert_eq!(log("stream=backend&peer=9&down=0").len(), 1);
     }

@@ -26,10 +26,7 @@ impl<'a> ServersView<'a> {
     /// The one server that was addressed; a list where the words choose several.
     pub fn singly(snapshot: &'a Snapshot, peers: &[&'a Peer], now: UnixTime) -> Self {
         match peers {
-            [peer] => Self {
-                server: Some(PeerView::new(peer, now)),
-                ..Self::empty(snapshot)
-            },
+            [peer] => Self { server: Some(PeerView::new(peer, now)), ..Self::empty(snapshot) },
             peers => Self::list(snapshot, peers.iter().copied(), now),
         }
     }
@@ -37,19 +34,11 @@ impl<'a> ServersView<'a> {
     /// A list of servers.
     pub fn list(snapshot: &'a Snapshot, peers: impl IntoIterator<Item = &'a Peer>, now: UnixTime) -> Self {
         let servers = peers.into_iter().map(|peer| PeerView::new(peer, now)).collect();
-        Self {
-            servers: Some(servers),
-            ..Self::empty(snapshot)
-        }
+        Self { servers: Some(servers), ..Self::empty(snapshot) }
     }
 
     /// The upstream without servers.
     fn empty(snapshot: &'a Snapshot) -> Self {
-        Self {
-            upstream: &snapshot.name,
-            revision: snapshot.revision.0,
-            server: None,
-            servers: None,
-        }
+        Self { upstream: &snapshot.name, revision: snapshot.revision.0, server: None, servers: None }
     }
 }

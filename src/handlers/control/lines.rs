@@ -2,8 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::model::params::PARAMS;
-use crate::model::params::Param;
+use crate::model::params::{PARAMS, Param};
 use crate::model::snapshot::Peer;
 use crate::model::state::Admin;
 
@@ -123,12 +122,7 @@ mod tests {
     #[test]
     fn a_server_with_everything() {
         let mut peer = fake::backup(42, 0, "[::1]:81");
-        peer.params = Params {
-            weight: 2,
-            max_conns: 5,
-            max_fails: 3,
-            fail_timeout: 20,
-        };
+        peer.params = Params { weight: 2, max_conns: 5, max_fails: 3, fail_timeout: 20 };
         peer.admin = Admin::Down;
         peer.active = 7;
         assert_eq!(
@@ -158,11 +152,7 @@ mod tests {
 
     #[test]
     fn a_static_server_has_no_id() {
-        let peer = Peer {
-            id: None,
-            down: 1,
-            ..fake::peer(0, "a")
-        };
+        let peer = Peer { id: None, down: 1, ..fake::peer(0, "a") };
         assert_eq!(lines(&peer)[2], "server a down;\n");
     }
 }

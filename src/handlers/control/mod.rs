@@ -106,10 +106,7 @@ fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, R
         return Ok(query);
     }
     if !is_form(call.content_type) {
-        return Err(Refusal::new(
-            Kind::UnsupportedBody,
-            format!("only \"{FORM}\" is understood"),
-        ));
+        return Err(Refusal::new(Kind::UnsupportedBody, format!("only \"{FORM}\" is understood")));
     }
     query.extend(body).map_err(|error| match error {
         QueryError::TooLong => too_large(),
@@ -120,10 +117,7 @@ fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, R
 
 /// The refusal of a body that is too large.
 fn too_large() -> Refusal {
-    Refusal::new(
-        Kind::BodyTooLarge,
-        format!("request body is larger than {MAX_RAW_LENGTH} bytes"),
-    )
+    Refusal::new(Kind::BodyTooLarge, format!("request body is larger than {MAX_RAW_LENGTH} bytes"))
 }
 
 /// Whether `Content-Type` names a form.
@@ -140,11 +134,7 @@ mod tests {
     /// Status and body of the reply to a form.
     fn post(args: &str, content_type: Option<&str>, body: &str, upstreams: &Fake) -> (u16, String) {
         let content_type = content_type.map(str::as_bytes);
-        let call = Call {
-            method: Method::Post,
-            content_type,
-            ..Call::get(args)
-        };
+        let call = Call { method: Method::Post, content_type, ..Call::get(args) };
         let response = answer(&call, Ok(body.as_bytes()), Some(upstreams)).response;
         (response.status, String::from_utf8(response.body).unwrap())
     }
@@ -171,11 +161,7 @@ mod tests {
     fn what_is_no_form_is_refused() {
         for content_type in [None, Some("text/plain"), Some("application/json"), Some("")] {
             let (status, text) = post("upstream=backend", content_type, "id=1&drain=", &fake());
-            assert_eq!(
-                (status, text),
-                (415, format!("only \"{FORM}\" is understood")),
-                "{content_type:?}"
-            );
+            assert_eq!((status, text), (415, format!("only \"{FORM}\" is understood")), "{content_type:?}");
             assert_eq!(post("upstream=backend&id=1", content_type, "", &fake()).0, 200);
         }
     }
@@ -188,10 +174,7 @@ mod tests {
 
     #[test]
     fn bodies_that_are_too_large_or_lost() {
-        let call = Call {
-            method: Method::Post,
-            ..Call::get("")
-        };
+        let call = Call { method: Method::Post, ..Call::get("") };
         let found = |error| answer(&call, Err(error), Some(&fake())).response.status;
         assert_eq!(found(BodyError::TooLarge), 413);
         assert_eq!(found(BodyError::Unreadable), 500);
@@ -202,41 +185,19 @@ mod tests {
     #[test]
     fn without_shared_memory() {
         let response = answer(&Call::get("upstream=backend"), Ok(&[]), None).response;
-        assert_eq!(
-            (response.status, response.body.as_slice()),
-            (500, b"no shared memory".as_slice())
-        );
+        assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
     }
 
     #[test]
     fn guards_answer_in_the_form_asked_for() {
         let admit = |call: &Call<'_>, methods| admit(call, methods).unwrap_err().response;
-        let head = Call {
-            method: Method::Head,
-            ..Call::get("upstream=backend&down=&server=x")
-        };
+        let head = Call { method: Method::Head, ..Call::get("upstream=backend&down=&server=x") };
         let refused = admit(&head, Some(Methods::Any));
-        assert_eq!(
-            (refused.status, refused.body.as_slice()),
-            (405, b"only GET allowed".as_slice())
-        );
+        assert_eq!((refused.status, refused.body.as_slice()), (405, b"only GET allowed".as_slice()));
         assert!(refused.headers.contains(&("Allow", "GET, POST".to_owned())));
-        let refused = admit(
-            &Call {
-                args: b"format=json",
-                ..head.clone()
-            },
-            Some(Methods::Any),
-        );
+        let refused = admit(&Call { args: b"format=json", ..head.clone() }, Some(Methods::Any));
         assert!(refused.body.starts_with(b"{\"error\":{\"status\":405,"));
-        let refused = admit(
-            &Call {
-                args: b"%",
-                accept: Some(b"application/json"),
-                ..head.clone()
-            },
-            None,
-        );
+        let refused = admit(&Call { args: b"%", accept: Some(b"application/json"), ..head.clone() }, None);
         assert_eq!(refused.status, 500);
         assert!(refused.body.starts_with(b"{"));
     }
@@ -249,21 +210,9 @@ mod tests {
             ("", 400, "upstream required"),
             ("upstream=backend&id=0", 200, "server 127.0.0.1:8081; # id=0\n"),
             ("upstream=backend&stream=", 501, "stream: not yet supported"),
-            (
-                "upstream=backend&upstream=backend",
-                400,
-                "duplicate argument \"upstream\"",
-            ),
-            (
-                "upstream=%zz",
-                400,
-                "invalid percent-encoding in \"upstream=%zz\"",
-            ),
-            (
-                "upstream=backend&format=yaml",
-                400,
-                "invalid value \"yaml\" in \"format\"",
-            ),
+            ("upstream=backend&upstream=backend", 400, "duplicate argument \"upstream\""),
+            ("upstream=%zz", 400, "invalid percent-encoding in \"upstream=%zz\""),
+            ("upstream=backend&format=yaml", 400, "invalid value \"yaml\" in \"format\""),
         ];
         for (args, status, body) in table {
             let response = answer(&Call::get(args), Ok(&[]), Some(&fake())).response;

@@ -1,7 +1,10 @@
 //! What the arguments of [`super::dynamic`] ask for.
 
+use std::collections::HashSet;
+use std::str::FromStr;
+
 use crate::model::id::ServerId;
-use crate::model::params::PARAMS;
+use crate::model::params::{PARAMS, Param};
 use crate::model::query::{Query, quoted};
 use crate::model::state::Admin;
 use crate::ops::{Change, OpError, Selector};
@@ -69,20 +72,14 @@ impl Order {
     ///
     /// The first thing that is wrong with them.
     pub fn parse(query: &Query) -> Result<Self, Refusal> {
-        let known: Vec<&str> = KNOWN
-            .into_iter()
-            .chain(PARAMS.iter().map(|row| row.name))
-            .collect();
+        let known: Vec<&str> = KNOWN.into_iter().chain(PARAMS.iter().map(|row| row.name)).collect();
         only(query, &known)?;
         let upstream = query.get("upstream").filter(|name| !name.is_empty());
         let upstream = upstream.ok_or_else(|| Refusal::argument("upstream required"))?;
         let verbose = flag(query, "verbose")?;
         let backup = flag(query, "backup")?;
         refuse_what_comes_later(query)?;
-        let change = Change {
-            admin: admin(query)?,
-            params: params(query)?,
-        };
+        let change = Change { admin: admin(query)?, params: params(query)? };
         let choice = choice(query)?;
         if !change.is_empty() {
             if choice == Choice::None {
@@ -98,10 +95,7 @@ impl Order {
             verbose,
             choice,
             change,
-            note: query
-                .get("note")
-                .filter(|note| !note.is_empty())
-                .map(str::to_owned),
+            note: query.get("note").filter(|note| !note.is_empty()).map(str::to_owned),
         })
     }
 }
@@ -114,16 +108,9 @@ fn refuse_what_comes_later(query: &Query) -> Result<(), Refusal> {
     }
     // Only says which addresses of a name are added, so that there is nothing to refuse.
     flag(query, "ipv6")?;
-    for (name, is_set) in [
-        ("add", add),
-        ("remove", remove),
-        ("stream", flag(query, "stream")?),
-    ] {
+    for (name, is_set) in [("add", add), ("remove", remove), ("stream", flag(query, "stream")?)] {
         if is_set {
-            return Err(Refusal::new(
-                Kind::NotSupported,
-                format!("{name}: not yet supported"),
-            ));
+            return Err(Refusal::new(Kind::NotSupported, format!("{name}: not yet supported")));
         }
     }
     Ok(())
@@ -144,7 +131,7 @@ fn admin(query: &Query) -> Result<Option<Admin>, Refusal> {
 }
 
 /// The parameters that are asked for.
-fn params(query: &Query) -> Result<Vec<(crate::model::params::Param, u64)>, Refusal> {
+fn params(query: &Query) -> Result<Vec<(Param, u64)>, Refusal> {
     PARAMS
         .iter()
         .filter_map(|row| query.get(row.name).map(|value| (row.param, value)))
@@ -155,9 +142,7 @@ fn params(query: &Query) -> Result<Vec<(crate::model::params::Param, u64)>, Refu
 /// The servers that are chosen. An empty `server=` or `peer=` chooses none, as it always did.
 fn choice(query: &Query) -> Result<Choice, Refusal> {
     let is_given = |name: &&str| {
-        query
-            .get(name)
-            .is_some_and(|value| !value.is_empty() || matches!(*name, "servers" | "id"))
+        query.get(name).is_some_and(|value| !value.is_empty() || matches!(*name, "servers" | "id"))
     };
     let mut given = SELECTORS.into_iter().filter(is_given);
     let Some(name) = given.next() else {
@@ -171,18 +156,13 @@ fn choice(query: &Query) -> Result<Choice, Refusal> {
         "server" => Ok(Choice::One(Selector::Server(value.to_owned()))),
         "servers" => several(value).map(Choice::Several),
         "peer" => peer(value).map(Choice::One),
-        _ => number(value)
-            .map(|id| Choice::Id(ServerId(id)))
-            .ok_or_else(|| invalid(value, name)),
+        _ => number(value).map(|id| Choice::Id(ServerId(id))).ok_or_else(|| invalid(value, name)),
     }
 }
 
 /// Digits as a number. No sign, which `parse` would take.
-fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// The position that `peer=` means if it is made of digits, else the server of that text.
@@ -191,14 +171,12 @@ fn peer(value: &str) -> Result<Selector, Refusal> {
         return Ok(Selector::Server(value.to_owned()));
     }
     // More digits than any list is long.
-    number(value)
-        .map(Selector::Position)
-        .ok_or_else(|| OpError::BadPosition(usize::MAX).into())
+    number(value).map(Selector::Position).ok_or_else(|| OpError::BadPosition(usize::MAX).into())
 }
 
 /// The servers of a list with commas.
 fn several(value: &str) -> Result<Vec<Selector>, Refusal> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     value
         .split(',')
         .map(|server| match server {
@@ -220,7 +198,6 @@ fn both(one: &str, other: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::params::Param;
 
     /// The order for `upstream=u` and these arguments.
     fn order(args: &str) -> Result<Order, Refusal> {
@@ -262,11 +239,7 @@ mod tests {
             ("server=a&down=", Some(Admin::Down), vec![]),
             ("server=a&up", Some(Admin::Up), vec![]),
             ("server=a&drain=1", Some(Admin::Drain), vec![]),
-            (
-                "server=a&fail_timeout=1m&weight=2",
-                None,
-                vec![(Param::Weight, 2), (Param::FailTimeout, 60)],
-            ),
+            ("server=a&fail_timeout=1m&weight=2", None, vec![(Param::Weight, 2), (Param::FailTimeout, 60)]),
             (
                 "server=a&max_conns=0&max_fails=0&down",
                 Some(Admin::Down),
@@ -296,11 +269,7 @@ mod tests {
             ("stream=", 501, "stream: not yet supported"),
             ("down=&up=&server=a", 400, "down and up at once are not allowed"),
             ("up=&down=&server=a", 400, "down and up at once are not allowed"),
-            (
-                "drain=&down=&server=a",
-                400,
-                "down and drain at once are not allowed",
-            ),
+            ("drain=&down=&server=a", 400, "down and drain at once are not allowed"),
             ("drain=&up=&server=a", 400, "up and drain at once are not allowed"),
             ("down=0&server=a", 400, "invalid value \"0\" in \"down\""),
             ("add=no&server=a", 400, "invalid value \"no\" in \"add\""),
@@ -308,43 +277,23 @@ mod tests {
             ("weight=1", 400, "'server' argument required"),
             ("server=&weight=1", 400, "'server' argument required"),
             ("weight=x&server=a", 400, "weight: not a number"),
-            (
-                "weight=0&server=a",
-                400,
-                "invalid weight \"0\": use drain or down to stop new requests",
-            ),
+            ("weight=0&server=a", 400, "invalid weight \"0\": use drain or down to stop new requests"),
             ("server=a&id=1", 400, "server and id at once are not allowed"),
             ("peer=0&server=a", 400, "server and peer at once are not allowed"),
-            (
-                "servers=a&peer=0",
-                400,
-                "servers and peer at once are not allowed",
-            ),
+            ("servers=a&peer=0", 400, "servers and peer at once are not allowed"),
             ("servers=", 400, "invalid value \"\" in \"servers\""),
             ("servers=a,,b", 400, "invalid value \"a,,b\" in \"servers\""),
             ("servers=a,b,a", 400, "duplicate server \"a\" in \"servers\""),
             ("id=", 400, "invalid value \"\" in \"id\""),
             ("id=a", 400, "invalid value \"a\" in \"id\""),
             ("id=%2B1", 400, "invalid value \"+1\" in \"id\""),
-            (
-                "id=99999999999999999999",
-                400,
-                "invalid value \"99999999999999999999\" in \"id\"",
-            ),
+            ("id=99999999999999999999", 400, "invalid value \"99999999999999999999\" in \"id\""),
             ("peer=99999999999999999999", 400, "bad peer id"),
-            (
-                "server=a&down=&backup=",
-                400,
-                "backup: only for a server that is added",
-            ),
+            ("server=a&down=&backup=", 400, "backup: only for a server that is added"),
         ];
         for (args, status, text) in table {
             let refusal = order(args).unwrap_err();
-            assert_eq!(
-                (refusal.kind.status(), refusal.text.as_str()),
-                (status, text),
-                "{args}"
-            );
+            assert_eq!((refusal.kind.status(), refusal.text.as_str()), (status, text), "{args}");
         }
         for query in ["", "upstream=", "server=a&down="] {
             let refusal = Order::parse(&Query::parse(query.as_bytes()).unwrap()).unwrap_err();

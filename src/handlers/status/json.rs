@@ -17,13 +17,7 @@ pub struct StatusView<'a> {
 impl<'a> StatusView<'a> {
     /// The view of some upstreams, whose names differ; `verbose` shows what betrays a leak.
     pub fn new(snapshots: &'a [Snapshot], verbose: bool, now: UnixTime) -> Self {
-        Self {
-            upstreams: Upstreams {
-                snapshots,
-                verbose,
-                now,
-            },
-        }
+        Self { upstreams: Upstreams { snapshots, verbose, now } }
     }
 }
 
@@ -40,11 +34,7 @@ struct Upstreams<'a> {
 impl Serialize for Upstreams<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let view = |snapshot| UpstreamView::new(snapshot, self.verbose, self.now);
-        serializer.collect_map(
-            self.snapshots
-                .iter()
-                .map(|snapshot| (&snapshot.name, view(snapshot))),
-        )
+        serializer.collect_map(self.snapshots.iter().map(|snapshot| (&snapshot.name, view(snapshot))))
     }
 }
 
@@ -99,12 +89,7 @@ struct Peers<'a> {
 
 impl Serialize for Peers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(
-            self.snapshot
-                .peers
-                .iter()
-                .map(|peer| PeerView::new(peer, self.now)),
-        )
+        serializer.collect_seq(self.snapshot.peers.iter().map(|peer| PeerView::new(peer, self.now)))
     }
 }
 
@@ -134,15 +119,9 @@ impl From<Memory> for MemoryView {
     fn from(memory: Memory) -> Self {
         Self {
             size: memory.size,
-            used: memory
-                .pages_total
-                .saturating_sub(memory.pages_free)
-                .saturating_mul(memory.page),
+            used: memory.pages_total.saturating_sub(memory.pages_free).saturating_mul(memory.page),
             free: memory.pages_free.saturating_mul(memory.page),
-            pages: PagesView {
-                total: memory.pages_total,
-                free: memory.pages_free,
-            },
+            pages: PagesView { total: memory.pages_total, free: memory.pages_free },
         }
     }
 }
@@ -158,10 +137,7 @@ struct LeaksView {
 
 impl From<&Snapshot> for LeaksView {
     fn from(snapshot: &Snapshot) -> Self {
-        Self {
-            primary: snapshot.primary.into(),
-            backup: snapshot.backup.map(TotalsView::from),
-        }
+        Self { primary: snapshot.primary.into(), backup: snapshot.backup.map(TotalsView::from) }
     }
 }
 
@@ -184,8 +160,6 @@ struct TotalsView {
     conns: u64,
     /// Sum of the references to them.
     refs: u64,
-    /// Removed peers that requests still refer to; none, as long as nothing is removed at run time.
-    zombies: u64,
 }
 
 impl From<Totals> for TotalsView {
@@ -199,7 +173,6 @@ impl From<Totals> for TotalsView {
             counted_usable: totals.counted_usable,
             conns: totals.conns,
             refs: totals.refs,
-            zombies: 0,
         }
     }
 }
@@ -212,12 +185,7 @@ mod tests {
 
     /// The JSON of an upstream.
     fn json(snapshot: &Snapshot, verbose: bool) -> String {
-        serde_json::to_string(&StatusView::new(
-            std::slice::from_ref(snapshot),
-            verbose,
-            fake::NOW,
-        ))
-        .unwrap()
+        serde_json::to_string(&StatusView::new(std::slice::from_ref(snapshot), verbose, fake::NOW)).unwrap()
     }
 
     #[test]
@@ -250,7 +218,7 @@ mod tests {
         let primary =
             r#","leaks":{"primary":{"number":3,"total_weight":3,"tries":3,"counted":3,"counted_weight":0,"#
                 .to_owned()
-                + r#""counted_usable":0,"conns":0,"refs":0,"zombies":0},"backup":"#;
+                + r#""counted_usable":0,"conns":0,"refs":0},"backup":"#;
         assert!(json(&snapshot, true).ends_with(&(primary.clone() + "null}}}}")));
         snapshot.backup = Some(snapshot.primary);
         assert!(json(&snapshot, true).contains(&(primary + r#"{"number":3,"#)));

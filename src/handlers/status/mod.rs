@@ -89,9 +89,7 @@ fn one(upstreams: &dyn Upstreams, name: &str) -> Result<Snapshot, Refusal> {
 fn all(upstreams: &dyn Upstreams) -> Vec<Snapshot> {
     let mut names = HashSet::new();
     let snapshots = (0..upstreams.count()).filter_map(|index| upstreams.snapshot(UpstreamIndex(index)));
-    snapshots
-        .filter(|snapshot| names.insert(snapshot.name.clone()))
-        .collect()
+    snapshots.filter(|snapshot| names.insert(snapshot.name.clone())).collect()
 }
 
 #[cfg(test)]
@@ -110,14 +108,8 @@ mod tests {
     fn every_reply_has_the_headers() {
         for args in ["", "format=text", "x=", "upstream=nope", "%"] {
             let headers = answer(&Call::get(args), Some(&fake())).response.headers;
-            assert!(
-                headers.contains(&("Cache-Control", "no-store".to_owned())),
-                "{args}"
-            );
-            assert!(
-                headers.contains(&("X-Content-Type-Options", "nosniff".to_owned())),
-                "{args}"
-            );
+            assert!(headers.contains(&("Cache-Control", "no-store".to_owned())), "{args}");
+            assert!(headers.contains(&("X-Content-Type-Options", "nosniff".to_owned())), "{args}");
         }
     }
 
@@ -127,24 +119,9 @@ mod tests {
             ("upstream=nope", 404, "upstream is not found", "UpstreamNotFound"),
             ("upstream=", 404, "upstream is not found", "UpstreamNotFound"),
             ("verbos=", 400, r#"unknown argument \"verbos\""#, "BadArgument"),
-            (
-                "verbose=0",
-                400,
-                r#"invalid value \"0\" in \"verbose\""#,
-                "BadArgument",
-            ),
-            (
-                "format=xml",
-                400,
-                r#"invalid value \"xml\" in \"format\""#,
-                "BadArgument",
-            ),
-            (
-                "upstream=a&upstream=b",
-                400,
-                r#"duplicate argument \"upstream\""#,
-                "BadArgument",
-            ),
+            ("verbose=0", 400, r#"invalid value \"0\" in \"verbose\""#, "BadArgument"),
+            ("format=xml", 400, r#"invalid value \"xml\" in \"format\""#, "BadArgument"),
+            ("upstream=a&upstream=b", 400, r#"duplicate argument \"upstream\""#, "BadArgument"),
         ];
         for (args, status, text, code) in table {
             let body = format!(r#"{{"error":{{"status":{status},"text":"{text}","code":"{code}"}}}}"#);
@@ -156,25 +133,8 @@ mod tests {
 
     #[test]
     fn only_reading_methods() {
-        assert_eq!(
-            get(
-                &Call {
-                    method: Method::Head,
-                    ..Call::get("")
-                },
-                &fake()
-            )
-            .0,
-            200
-        );
-        let refused = answer(
-            &Call {
-                method: Method::Post,
-                ..Call::get("")
-            },
-            Some(&fake()),
-        )
-        .response;
+        assert_eq!(get(&Call { method: Method::Head, ..Call::get("") }, &fake()).0, 200);
+        let refused = answer(&Call { method: Method::Post, ..Call::get("") }, Some(&fake())).response;
         assert_eq!(refused.status, 405);
         assert!(refused.headers.contains(&("Allow", "GET, HEAD".to_owned())));
     }
@@ -182,10 +142,7 @@ mod tests {
     #[test]
     fn without_shared_memory() {
         let response = answer(&Call::get("format=text"), None).response;
-        assert_eq!(
-            (response.status, response.body.as_slice()),
-            (500, b"no shared memory".as_slice())
-        );
+        assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
     }
 
     #[test]
@@ -193,10 +150,7 @@ mod tests {
         for name in ["backend", "backend_zone"] {
             let (status, body) = get(&Call::get(&format!("upstream={name}")), &fake());
             assert_eq!(status, 200);
-            assert!(
-                body.starts_with(r#"{"upstreams":{"backend":{"zone":"backend_zone","#),
-                "{body}"
-            );
+            assert!(body.starts_with(r#"{"upstreams":{"backend":{"zone":"backend_zone","#), "{body}");
             assert!(!body.contains("fixed"));
         }
     }
@@ -213,9 +167,6 @@ mod tests {
 
     #[test]
     fn no_upstreams_at_all() {
-        assert_eq!(
-            get(&Call::get(""), &Fake::new(Vec::new())),
-            (200, r#"{"upstreams":{}}"#.to_owned())
-        );
+        assert_eq!(get(&Call::get(""), &Fake::new(Vec::new())), (200, r#"{"upstreams":{}}"#.to_owned()));
     }
 }

@@ -10,18 +10,8 @@ use crate::nginx::log::escaped;
 const GAP: usize = 2;
 
 /// Heads of the columns.
-const HEADS: [&str; 10] = [
-    "id",
-    "server",
-    "address",
-    "state",
-    "weight",
-    "active",
-    "max_conns",
-    "fails",
-    "fail_timeout",
-    "reason",
-];
+const HEADS: [&str; 10] =
+    ["id", "server", "address", "state", "weight", "active", "max_conns", "fails", "fail_timeout", "reason"];
 
 /// The page; `verbose` shows what betrays a leak.
 pub fn page(snapshots: &[Snapshot], verbose: bool, now: UnixTime) -> String {
@@ -60,12 +50,7 @@ fn block(page: &mut String, snapshot: &Snapshot, verbose: bool, now: UnixTime) {
         None => writeln!(page, ", revision {}", snapshot.revision),
     };
     let rows = snapshot.peers.iter().map(|peer| row(peer, now));
-    table(
-        page,
-        &std::iter::once(HEADS.map(str::to_owned))
-            .chain(rows)
-            .collect::<Vec<_>>(),
-    );
+    table(page, &std::iter::once(HEADS.map(str::to_owned)).chain(rows).collect::<Vec<_>>());
     if verbose && snapshot.fixed.is_none() {
         totals(page, "primary", &snapshot.primary);
         if let Some(backup) = &snapshot.backup {
@@ -77,9 +62,7 @@ fn block(page: &mut String, snapshot: &Snapshot, verbose: bool, now: UnixTime) {
 /// The columns of a peer.
 fn row(peer: &Peer, now: UnixTime) -> [String; 10] {
     let backup = if peer.is_backup() { " backup" } else { "" };
-    let reason = peer
-        .why(now)
-        .map(|reason| escaped(&reason.to_string()).into_owned());
+    let reason = peer.why(now).map(|reason| escaped(&reason.to_string()).into_owned());
     [
         peer.id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
         escaped(&peer.server).into_owned(),
@@ -146,10 +129,8 @@ mod tests {
             client: "::1".to_owned(),
             note: Some("disk".to_owned()),
         });
-        let snapshot = fake::upstream(
-            "u",
-            vec![fake::peer(0, "10.0.0.1"), down, fake::backup(7, 0, "10.0.0.3")],
-        );
+        let snapshot =
+            fake::upstream("u", vec![fake::peer(0, "10.0.0.1"), down, fake::backup(7, 0, "10.0.0.3")]);
         let mut other = fake::upstream("v", Vec::new());
         other.fixed = Some(StaticReason::NoZone);
         other.zone = None;

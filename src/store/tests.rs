@@ -1,0 +1,235 @@
+//! Against nginx's real slab.
+
+use std::ptr;
+
+use crate::model::id::Group;
+use crate::model::params::Params;
+use crate::model::state::Admin;
+use crate::nginx::fixture;
+
+use super::adopt::{Claim, Claimed, Wishes};
+use super::commit::Change;
+use super::records::Reason;
+use super::{Locked, Store, Upstream};
+
+use std::ptr::NonNull;
+
+/// A store in a zone of 32 pages, and the zone.
+fn store() -> (Store, NonNull<nginx_sys::ngx_shm_zone_t>) {
+    let zone = fixture::shm_zone(32);
+    // SAFETY: the fixture made a slab pool at the start of the zone.
+    (unsafe { Store::open(zone) }.unwrap(), zone)
+}
+
+/// A primary of a test.
+fn claim<'a>(server: &'a str, name: &'a str) -> Claim<'a> {
+    Claim {
+        group: Group::Primary,
+        server: server.as_bytes(),
+        name: name.as_bytes(),
+        admin: Admin::Up,
+        params: Params::default(),
+    }
+}
+
+/// Lets an upstream claim its servers, as a reload does.
+fn adopt(locked: &mut Locked, claims: &[Claim<'_>]) -> (NonNull<Upstream>, usize) {
+    let record = locked.upstream(b"u").unwrap();
+    let mut claimed = Claimed::with_room(claims.len());
+    let dropped = locked.claim(record, 1, 0, claims, &mut claimed, Wishes::Dropped).unwrap();
+    (record, dropped)
+}
+
+/// The ids of an upstream's servers.
+fn ids(locked: &Locked, record: NonNull<Upstream>) -> Vec<u64> {
+    // SAFETY: linked records, under the lock.
+    locked.servers(record).map(|server| unsafe { server.as_ref() }.id).collect()
+}
+
+/// Takes a server down, with a reason.
+fn down(locked: &mut Locked, record: NonNull<Upstream>, id: u64) -> Result<u64, super::lock::Full> {
+    let server = locked.server(record, id).unwrap();
+    let reason = Some(Reason::new(1, "127.0.0.1", Some("test")));
+    locked.commit(record, &mut [Change::new(server, Admin::Down, Params::default(), reason)])
+}
+
+/// What is wanted of the first server with this text, and the note of it.
+fn wanted(locked: &Locked, record: NonNull<Upstream>, server: &str, name: &str) -> (Admin, Option<String>) {
+    let revision = locked.revision(record);
+    let found = locked.finder(record).find(Group::Primary, server.as_bytes(), name.as_bytes()).unwrap();
+    (found.wish(revision).admin(), found.reason(revision).and_then(|reason| reason.note()))
+}
+
+#[test]
+fn ids_follow_the_directive_and_are_never_used_again() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2"), claim("b", "3")]);
+    assert_eq!(ids(&locked, record), [0, 1, 2]);
+    // Another order, and an address that changed.
+    adopt(&mut locked, &[claim("b", "3"), claim("a", "9"), claim("b", "2")]);
+    assert_eq!(ids(&locked, record), [2, 0, 1]);
+    // One leaves, one is new.
+    adopt(&mut locked, &[claim("c", "4"), claim("a", "9")]);
+    assert_eq!(ids(&locked, record), [3, 0]);
+    // It returns.
+    adopt(&mut locked, &[claim("b", "2"), claim("a", "9")]);
+    assert_eq!(ids(&locked, record), [4, 0]);
+}
+
+#[test]
+fn duplicates_keep_their_order() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let claims = [claim("a", "1"), claim("a", "1"), claim("a", "1")];
+    let (record, _) = adopt(&mut locked, &claims);
+    adopt(&mut locked, &claims);
+    assert_eq!(ids(&locked, record), [0, 1, 2]);
+    let mut finder = locked.finder(record);
+    for id in 0..3 {
+        assert_eq!(finder.find(Group::Primary, b"a", b"1").map(|found| found.id()), Some(id));
+    }
+}
+
+#[test]
+fn a_change_is_seen_with_its_reason_and_counted() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2")]);
+    assert_eq!(down(&mut locked, record, 1), Ok(1));
+    assert_eq!(wanted(&locked, record, "b", "2"), (Admin::Down, Some("test".into())));
+    assert_eq!(wanted(&locked, record, "a", "1"), (Admin::Up, None));
+    assert_eq!(down(&mut locked, record, 0), Ok(2));
+    assert_eq!(locked.revision(record), 2);
+}
+
+#[test]
+fn a_reload_drops_changes_says_how_many_and_counts_itself() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let claims = [claim("a", "1"), claim("b", "2")];
+    let (record, _) = adopt(&mut locked, &claims);
+    down(&mut locked, record, 1).unwrap();
+    assert_eq!(adopt(&mut locked, &claims).1, 1);
+    assert_eq!(wanted(&locked, record, "b", "2"), (Admin::Up, None));
+    assert_eq!(locked.revision(record), 2);
+    assert_eq!(adopt(&mut locked, &claims).1, 0);
+    assert_eq!(locked.revision(record), 2);
+}
+
+#[test]
+fn changes_survive_when_nginx_resolves_a_name_again() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("a", "2")]);
+    down(&mut locked, record, 1).unwrap();
+    let claims = [claim("a", "3"), claim("a", "2")];
+    let mut claimed = Claimed::with_room(claims.len());
+    locked.claim(record, 1, 7, &claims, &mut claimed, Wishes::Kept).unwrap();
+    assert_eq!(ids(&locked, record), [2, 1]);
+    assert_eq!(wanted(&locked, record, "a", "2"), (Admin::Down, Some("test".into())));
+    assert_eq!((locked.membership(record), locked.revision(record)), (7, 1));
+}
+
+#[test]
+fn what_a_dead_writer_did_not_publish_is_never_seen() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2")]);
+    down(&mut locked, record, 0).unwrap();
+    // As if a worker died before the word that publishes: the change is written, the revision is not.
+    down(&mut locked, record, 1).unwrap();
+    // SAFETY: the record is linked, and the lock is held.
+    unsafe { (*record.as_ptr()).revision = 1.into() };
+    locked.header().writing = record.as_ptr();
+    assert_eq!(wanted(&locked, record, "b", "2"), (Admin::Up, None));
+    drop(locked);
+
+    let mut locked = store.lock();
+    assert_eq!(locked.header().writing, ptr::null_mut());
+    // The next change of another server must not publish it either.
+    assert_eq!(down(&mut locked, record, 0), Ok(2));
+    assert_eq!(wanted(&locked, record, "b", "2"), (Admin::Up, None));
+    assert_eq!(wanted(&locked, record, "a", "1").0, Admin::Down);
+}
+
+#[test]
+fn memory_that_runs_out_changes_nothing() {
+    let (store, zone) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2")]);
+    drop(locked);
+    fixture::exhaust(zone);
+    let mut locked = store.lock();
+    assert!(down(&mut locked, record, 0).is_err());
+    assert_eq!((locked.revision(record), wanted(&locked, record, "a", "1").0), (0, Admin::Up));
+
+    let claims = [claim("a", "1"), claim("b", "2"), claim("c", "3")];
+    let mut claimed = Claimed::with_room(claims.len());
+    assert!(locked.claim(record, 2, 0, &claims, &mut claimed, Wishes::Dropped).is_err());
+    assert_eq!(ids(&locked, record), [0, 1]);
+    assert!(locked.upstream(b"another").is_err());
+}
+
+#[test]
+fn memory_fails_at_each_point_and_none_is_lost() {
+    // The zones differ in which allocation is the one that fails.
+    for pages in 8..24 {
+        let zone = fixture::shm_zone(pages);
+        // SAFETY: the fixture made a slab pool at the start of the zone.
+        let Some(store) = (unsafe { Store::open(zone) }) else {
+            continue;
+        };
+        let mut locked = store.lock();
+        let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
+        let before = fixture::free_pages(zone);
+        let names: Vec<String> = (0..400).map(|name| format!("{name:0200}")).collect();
+        let claims: Vec<_> = names.iter().map(|name| claim(name, name)).collect();
+        let mut claimed = Claimed::with_room(claims.len());
+        assert!(locked.claim(record, 2, 0, &claims, &mut claimed, Wishes::Dropped).is_err(), "{pages} pages");
+        assert_eq!(ids(&locked, record), [0]);
+        assert_eq!(fixture::free_pages(zone), before, "{pages} pages");
+    }
+}
+
+#[test]
+fn changes_without_end_take_no_memory() {
+    let (store, zone) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
+    for _ in 0..3 {
+        down(&mut locked, record, 0).unwrap();
+    }
+    let before = fixture::free_pages(zone);
+    for _ in 0..10_000 {
+        down(&mut locked, record, 0).unwrap();
+    }
+    assert_eq!(fixture::free_pages(zone), before);
+}
+
+#[test]
+fn an_upstream_that_left_is_forgotten_and_its_ids_are_not() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
+    let mut forgotten = Vec::new();
+    locked.forget_others(1, |name| forgotten.push(name.to_vec()));
+    assert!(forgotten.is_empty());
+    locked.forget_others(2, |name| forgotten.push(name.to_vec()));
+    assert_eq!(forgotten, [b"u".to_vec()]);
+    assert!(ids(&locked, record).is_empty());
+    let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
+    assert_eq!(ids(&locked, record), [1]);
+}
+
+#[test]
+fn a_zone_is_found_again_as_it_was_left() {
+    let (store, zone) = store();
+    let (record, _) = adopt(&mut store.lock(), &[claim("a", "1")]);
+    down(&mut store.lock(), record, 0).unwrap();
+    // SAFETY: the same zone, as after a reload.
+    let again = unsafe { Store::open(zone) }.unwrap();
+    let mut locked = again.lock();
+    assert_eq!(locked.upstream(b"u"), Ok(record));
+    assert_eq!(locked.revision(record), 1);
+}

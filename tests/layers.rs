@@ -1,0 +1,202 @@
+//! Holds the table of docs/architecture.md: which room may know which.
+//!
+//! It reads the source as text. What it cannot see, such as a path made by a macro, is left to reviewers.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail in any way")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room: the rooms that it may import, and the crates besides the standard library.
+struct Room {
+    /// Its folder in `src`.
+    name: &'static str,
+    /// Rooms.
+    rooms: &'static [&'static str],
+    /// Crates.
+    crates: &'static [&'static str],
+}
+
+/// The table.
+const ROOMS: &[Room] = &[
+    Room { name: "model", rooms: &[], crates: &["serde"] },
+    Room { name: "ops", rooms: &["model"], crates: &[] },
+    Room { name: "nginx", rooms: &["model"], crates: &["ngx", "nginx_sys", "libc"] },
+    Room { name: "store", rooms: &["nginx", "model"], crates: &["nginx_sys"] },
+    Room { name: "zone", rooms: &["nginx", "model"], crates: &["nginx_sys", "libc"] },
+    Room { name: "live", rooms: &["ops", "store", "zone", "nginx", "model"], crates: &[] },
+    Room {
+        name: "balancer",
+        rooms: &["live", "zone", "store", "nginx", "model"],
+        crates: &["ngx", "nginx_sys", "libc"],
+    },
+    Room { name: "handlers", rooms: &["ops", "nginx", "model"], crates: &["serde", "serde_json"] },
+    Room { name: "background", rooms: &["ops", "nginx", "model"], crates: &[] },
+    Room { name: "directives", rooms: &["nginx", "model", "ops", "handlers"], crates: &["nginx_sys"] },
+];
+
+/// Modules of the nginx room that handlers and background tasks may use.
+const EDGE: &[&str] = &["http", "log", "timers"];
+
+/// Crates that some room may use.
+const CRATES: &[&str] = &["ngx", "nginx_sys", "libc", "serde", "serde_json"];
+
+/// Words that only one room may write, and the room.
+const PRIVATE_WORDS: &[(&str, &str)] = &[
+    ("ngx_http_upstream_rr_", "zone"),
+    ("cfg(nginx_peer_", "zone"),
+    ("NGX_HTTP_NOT_", "handlers"),
+    ("NGX_HTTP_BAD_", "handlers"),
+    ("NGX_HTTP_INTERNAL_", "handlers"),
+];
+
+/// A place that breaks the table, in words.
+type Violation = String;
+
+/// What breaks the table in one file of a room. `path` is relative to `src`.
+fn violations(path: &Path, source: &str) -> Vec<Violation> {
+    let name = path.iter().next().unwrap().to_str().unwrap();
+    let Some(room) = ROOMS.iter().find(|room| room.name == name) else {
+        return vec![format!("{}: a room that the table does not have", path.display())];
+    };
+    let code = code_of(source);
+    let mut found = Vec::new();
+    let mut add = |what: String| found.push(format!("{}: {what}", path.display()));
+
+    for (word, rest) in paths(&code, "crate") {
+        if word == "{" {
+            add("imports by `crate::{..}`, which this test cannot read".into());
+        } else if word != room.name && !room.rooms.contains(&word) {
+            add(format!("may not import `{word}`"));
+        } else if word == "nginx" && ["handlers", "background"].contains(&room.name) {
+            let module = rest.strip_prefix("::").and_then(first_word).unwrap_or("");
+            if !EDGE.contains(&module) {
+                add(format!("may not import `nginx::{module}`"));
+            }
+        }
+    }
+    for name in CRATES.iter().filter(|name| !room.crates.contains(name)) {
+        if paths(&code, name).next().is_some() {
+            add(format!("may not use the crate `{name}`"));
+        }
+    }
+    let levels = path.iter().count() - usize::from(path.ends_with("mod.rs"));
+    if code.contains(&"super::".repeat(levels)) {
+        add("leaves its room by `super`".into());
+    }
+    for (word, owner) in PRIVATE_WORDS.iter().filter(|(_, owner)| *owner != room.name) {
+        if code.contains(word) {
+            add(format!("`{word}..` is a word of `{owner}`"));
+        }
+    }
+    if ["model", "ops"].contains(&room.name) && path.ends_with("mod.rs") && path.iter().count() == 2 {
+        let first = source.lines().next().unwrap_or("");
+        if first != "#![forbid(unsafe_code)]" {
+            add("does not begin with `#![forbid(unsafe_code)]`".into());
+        }
+    }
+    found
+}
+
+/// Each path that begins with the crate `name`: its second word, and what follows that.
+fn paths<'a>(code: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    code.match_indices(name).filter_map(move |(at, _)| {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') && !code[..at].ends_with(" ::")
+        {
+            return None;
+        }
+        let rest = code[at + name.len()..].strip_prefix("::")?;
+        let word = if rest.starts_with('{') { "{" } else { first_word(rest)? };
+        Some((word, &rest[word.len()..]))
+    })
+}
+
+/// The identifier at the start of a text.
+fn first_word(text: &str) -> Option<&str> {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    (end > 0).then(|| &text[..end])
+}
+
+/// The source without comments, and without the tests at its end, which may reach for anything.
+fn code_of(source: &str) -> String {
+    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
+    source.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+/// All Rust files below a folder, but those that only tests compile.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let test_only = ["tests.rs", "fixture.rs", "fake.rs"].iter().any(|name| path.ends_with(name));
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") && !test_only {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_room_keeps_to_the_table() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&src, &mut all);
+    assert!(all.len() > 30, "the rooms were found: {}", all.len());
+    let found: Vec<_> = all
+        .iter()
+        .filter(|path| **path != src.join("lib.rs"))
+        .flat_map(|path| violations(path.strip_prefix(&src).unwrap(), &fs::read_to_string(path).unwrap()))
+        .collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_table_is_that_of_the_document() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let document = fs::read_to_string(document).unwrap();
+    for room in ROOMS {
+        let row = document
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{}` |", room.name)))
+            .unwrap_or_else(|| panic!("no row for `{}`", room.name));
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let wanted =
+            |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        assert_eq!(cells[2], wanted(room.rooms), "rooms of `{}`", room.name);
+        assert_eq!(cells[3], wanted(room.crates), "crates of `{}`", room.name);
+    }
+}
+
+#[test]
+fn the_check_sees_what_it_must() {
+    let bad = [
+        ("ops/plan.rs", "use crate::store::Store;", "may not import `store`"),
+        ("ops/plan.rs", "fn f() { crate::nginx::log::Log::x() }", "may not import `nginx`"),
+        ("ops/plan.rs", "use nginx_sys::ngx_log_t;", "may not use the crate `nginx_sys`"),
+        ("ops/plan.rs", "use ::libc::c_int;", "may not use the crate `libc`"),
+        ("ops/plan.rs", "use super::super::zone::Zone;", "leaves its room"),
+        ("ops/plan.rs", "use crate::{model, zone};", "cannot read"),
+        ("ops/mod.rs", "//! Rules.", "does not begin with"),
+        ("ops/mod.rs", "use super::zone::Zone;", "leaves its room"),
+        ("handlers/status/mod.rs", "use crate::live::Live;", "may not import `live`"),
+        ("handlers/status/mod.rs", "use super::super::live::Live;", "leaves its room"),
+        ("handlers/mod.rs", "use crate::nginx::shm::add;", "may not import `nginx::shm`"),
+        ("balancer/hook.rs", "let p: ngx_http_upstream_rr_peer_t;", "is a word of `zone`"),
+        ("live/mod.rs", "#[cfg(nginx_peer_refs)]", "is a word of `zone`"),
+        ("live/mod.rs", "const X: u32 = NGX_HTTP_NOT_FOUND;", "is a word of `handlers`"),
+        ("attic/mod.rs", "", "does not have"),
+    ];
+    for (path, source, wanted) in bad {
+        let found = violations(Path::new(path), source);
+        assert!(found.iter().any(|found| found.contains(wanted)), "{path}: {source}: {found:?}");
+    }
+    let good = [
+        ("ops/plan.rs", "use crate::model::id::ServerId;\nuse super::error::OpError; // crate::store"),
+        ("handlers/status/json.rs", "use super::super::peer::Peer;\nuse crate::nginx::log::Log;"),
+        ("zone/peers.rs", "use nginx_sys::ngx_http_upstream_rr_peer_t;"),
+    ];
+    for (path, source) in good {
+        assert_eq!(violations(Path::new(path), source), Vec::<Violation>::new());
+    }
+}
