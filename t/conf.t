@@ -155,7 +155,7 @@ sub nothing_to_do {
 		[ 'no upstream', <<'CONF' ],
 %%TEST_GLOBALS%%
 events { }
-http { server { listen 127.0.0.1:8080; } }
+http { %%TEST_GLOBALS_HTTP%% server { listen 127.0.0.1:8080; } }
 CONF
 		[ 'no location of ours', $CONF ],
 		[ 'an upstream that nothing uses', <<'CONF' ],

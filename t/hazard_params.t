@@ -14,86 +14,82 @@ use lib "$FindBin::Bin/lib";
 use Test::More;
 
 use Test::Nginx;
-use Test::Nginx::Churn qw/differences totals/;
+use Test::Nginx::Churn qw/differences/;
 
 my $long = $ENV{TEST_NGINX_LONG};
+my $timeout = 150 + ($long // 0);
 
-my $t = Test::Nginx->new(timeout => 150 + ($long // 0))->has(qw/
+my $t = Test::Nginx->new(timeout => $timeout)->has(qw/
 	module http proxy upstream_zone upstream_keepalive upstream_least_conn
 	upstream_ip_hash upstream_hash upstream_random wrk
 /);
 
 # nginx's consistent hash and random keep weights in tables of each worker,
-# which older ones never make anew.
-my $tables_follow = $t->has_version('1.27.3');
+# which older versions never make anew.
+my $tables = $t->has_version('1.27.3');
 
-# By name: what stands in the block, and whether weights can change.
+# Name, what stands in the block, whether weights can change.
 my @methods = (
-	[ round_robin => '', 1 ],
-	[ least_conn => 'least_conn;', 1 ],
-	[ ip_hash => 'ip_hash;', 1 ],
-	[ hash => 'hash $request_id;', 1 ],
-	[ consistent => 'hash $request_id consistent;', $tables_follow ],
-	[ random => 'random;', $tables_follow ],
-	[ random_two => 'random two;', $tables_follow ],
+	[ 'round_robin', '', 1 ],
+	[ 'least_conn', 'least_conn;', 1 ],
+	[ 'ip_hash', 'ip_hash;', 1 ],
+	[ 'hash', 'hash $request_id;', 1 ],
+	[ 'consistent', 'hash $request_id consistent;', $tables ],
+	[ 'random', 'random;', $tables ],
+	[ 'random_two', 'random two;', $tables ],
 );
 
-push @methods, [ least_time => 'least_time header;', 1 ]
+push @methods, [ 'least_time', 'least_time header;', 1 ]
 	if $t->has_module_built('upstream_least_time');
 
-if ($t->has_module_built('sticky')) {
-	push @methods,
-		[ sticky => 'sticky cookie route;', 1 ],
-		[ sticky_random => 'random; sticky cookie route;', 1 ],
-		[ sticky_consistent => 'hash $request_id consistent; '
-			. 'sticky cookie route;', 1 ];
-}
+push @methods,
+	[ 'sticky', 'sticky cookie route;', 1 ],
+	[ 'sticky_random', 'random; sticky cookie route;', 1 ],
+	[ 'sticky_consistent',
+		'hash $request_id consistent; sticky cookie route;', 1 ]
+	if $t->has_module_built('sticky');
 
-$t->plan(7 * @methods + 1);
+$t->plan(8 * @methods);
 
-my $seconds = $long ? $long / @methods : 1.6;
+my $seconds = $long ? $long / @methods : 1.5;
+
+my $realip = $t->has_module_built('realip')
+	? 'set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;' : '';
 
 # 8081 and 8082 are always there, so that no request has a reason to fail.
-# 8083 comes and goes; 8084 refuses; 8085 answers 503, at once or late.
-my $upstreams = join '', map {
-	my ($name, $balancer) = @$_;
-
-	# keepalive comes after the balancer, sticky too, and after keepalive.
-	my ($first, $last) = $balancer =~ /\A(.*?)(sticky .*)?\z/;
-	$last //= '';
-
-	<<"BLOCK";
-    upstream $name {
-        zone $name 128k;
-        $first
+# 8083 comes and goes; 8084 comes and goes, and refuses; 8085 answers 503.
+my $upstreams = join '', map { <<"BLOCK" } @methods;
+    upstream $_->[0] {
+        zone $_->[0] 128k;
+        $_->[1]
         server 127.0.0.1:8081;
         server 127.0.0.1:8082;
         server 127.0.0.1:8083;
         server 127.0.0.1:8084;
         server 127.0.0.1:8085 max_fails=0;
         keepalive 16;
-        $last
     }
 
 BLOCK
-} @methods;
 
-my $realip = $t->has_module_built('realip')
-	? 'set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;' : '';
-
-$t->write_file_expand('nginx.conf', <<'CONF', UPSTREAMS => $upstreams, REALIP => $realip);
+$t->write_file_expand('nginx.conf', <<'CONF', REALIP => $realip,
 %%TEST_GLOBALS%%
 worker_processes 4;
 events { worker_connections 1024; }
 http {
     %%TEST_GLOBALS_HTTP%%
-    access_log off;
+    keepalive_requests 1000000;
+
+    # each attempt of the requests that failed
+    map $status $bad { 200 ""; default 1; }
+    log_format bad '$time_iso8601 $status $request_uri '
+                   '$upstream_addr $upstream_status';
+    access_log %%TESTDIR%%/bad.log bad if=$bad;
 
 %%UPSTREAMS%%
     server {
-        # spreads the clients over all workers
+        # spreads clients over the workers evenly
         listen 127.0.0.1:8080 reuseport;
-        keepalive_requests 1000000;
         %%REALIP%%
 
         proxy_http_version 1.1;
@@ -104,24 +100,25 @@ http {
             proxy_pass http://$group/$what;
         }
 
-        location /upstreamstatus { upstream_status; }
+        location /upstreamstatus {
+            access_log off;
+            upstream_status;
+        }
 
         location /upstreamcontrol {
+            access_log off;
             upstream_control;
             add_header X-Worker $pid;
         }
     }
 }
 CONF
+	UPSTREAMS => $upstreams);
 
-# The backends are another nginx, for the sake of speed; a daemon lends it the
-# patience.
-my $slow = $t->backend('127.0.0.1:8086', body => 'slow', uris => {
-	map { ("/slow/$_" => { delay => $_ / 1000 }) } 100, 200, 300,
-});
+# Another nginx has the speed of a backend, daemons lend it the patience.
+my $backends = Test::Nginx->new(timeout => $timeout);
 
-my $servers = Test::Nginx->new(timeout => 150 + ($long // 0));
-$servers->write_file_expand('nginx.conf', <<'CONF');
+$backends->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
 worker_processes 1;
 events { worker_connections 4096; }
@@ -143,12 +140,124 @@ http {
         listen 127.0.0.1:8085;
 
         location /fast { return 503; }
-
-        location /slow/ {
-            proxy_pass http://127.0.0.1:8086;
-            proxy_intercept_errors on;
-            header_filter;
-        }
+        location /slow/ { proxy_pass http://127.0.0.1:8087; }
     }
 }
 CONF
+
+my %late = map { ("/slow/$_" => { delay => $_ / 1000 }) } 100, 200, 300;
+$backends->backend('127.0.0.1:8086', uris => \%late);
+my $failing = $backends->backend('127.0.0.1:8087', status => 503,
+	uris => \%late);
+
+$backends->run();
+$t->leak_keys('/upstreamstatus', port(8080));
+$t->run();
+
+method(@$_) for @methods;
+
+sub method ($name, $balancer, $weights) {
+	my $retried = $failing->count();
+	my @uris = map { "/$name/$_" } qw{slow/100 slow/200 slow/300 fast};
+	my @loads = (
+		$t->load(uri => sub ($n) { $uris[ $n % @uris ] }, seconds => $seconds,
+			concurrency => 24, keepalive => 1,
+			headers => { 'X-Real-IP' => '10.1.2.3' }),
+		$t->load(uri => "/$name/fast", seconds => $seconds, concurrency => 4,
+			headers => { 'X-Real-IP' => '172.16.5.4' }),
+	);
+	my $churn = Test::Nginx::Churn->start(dir => $t->testdir(),
+		seconds => $seconds, clients => [ clients($name, $weights) ]);
+
+	my $wrk = $balancer =~ /sticky/ ? sampled($name, $churn)
+		: $t->wrk(uri => "/$name/fast", connections => 8, threads => 1,
+			seconds => int($seconds + 0.5),
+			headers => { 'X-Real-IP' => '192.168.7.9' });
+
+	my $changes = $churn->finish();
+	my @results = map { $_->finish() } @loads;
+	$retried = $failing->count() - $retried;
+
+	my $total = 0;
+	$total += $_->{total} for $wrk, @results;
+	note("$name: $total requests, $retried of them tried again after a late ",
+		"failure; $changes->{acked} changes in ",
+		sprintf('%.1f', $changes->{seconds}), ' s');
+
+	is_deeply([ map { $_->{failed} } $wrk, @results ], [ 0, 0, 0 ],
+		"$name: no request failed")
+		or diag(explain([ $wrk->{text}, map { @$_{qw/by_status errors/} }
+			@results ]), attempts($name));
+	cmp_ok($retried, '>', 0, "$name: requests were tried again");
+	is($wrk->{twice} // 0, 0, "$name: no cookie was set twice");
+
+	is_deeply($changes->{failed}, {}, "$name: no change failed");
+	cmp_ok($changes->{acked}, '>', 50 * $seconds, "$name: changes");
+	cmp_ok(scalar keys %{ $changes->{workers} }, '>', 1,
+		"$name: changes through several workers");
+	is_deeply([ @{ $changes->{wrong} }, @{ $changes->{backwards} },
+		differences(get_json('/upstreamstatus'), $changes->{model}) ], [],
+		"$name: each change is there");
+
+	my $reply = control("/upstreamcontrol?upstream=$name"
+		. '&server=127.0.0.1:8083&weight=2');
+	is($reply->status(), $weights ? 200 : 501, "$name: weight");
+}
+
+# What became of the first requests that failed.
+sub attempts ($name) {
+	my @lines = grep { m{ /$name/} }
+		split /^/, $t->logical($t->read_file('bad.log'));
+	splice @lines, 20 if @lines > 20;
+
+	return @lines;
+}
+
+# One client has what nginx counts in its totals, the other one the rest of the
+# same servers.
+sub clients ($name, $weights) {
+	my (@first, @second);
+
+	# A point of a consistent hash takes its time to compute, and there are
+	# 160 of them to a unit.
+	my @weights = $name =~ /consistent/ ? (1, 2, 3) : (1, 2, 5, 20, 100);
+
+	for my $port (8081 .. 8085) {
+		my %server = (upstream => $name, server => "127.0.0.1:$port");
+		my $always = $port =~ /[125]\z/;
+
+		push @first, { %server, param => 'state',
+			values => [ 'up', $always ? () : qw/up down drain/ ] };
+		push @first, { %server, param => 'weight', values => \@weights }
+			if $weights;
+
+		push @second, { %server, param => 'fail_timeout',
+			values => [ 0, 1, 10 ] };
+		push @second, { %server, param => 'max_conns',
+			values => [ 0, 1, 2, 50 ] } unless $port =~ /[12]\z/;
+		push @second, { %server, param => 'max_fails', values => [ 0, 1, 3 ] }
+			unless $port == 8085;
+	}
+
+	return \@first, \@second;
+}
+
+# Requests whose headers are looked at, in the place of wrk's.
+sub sampled ($name, $churn) {
+	my %result = (total => 0, failed => 0, twice => 0, text => '');
+
+	while ($churn->running()) {
+		my $uri = "/$name/" . ($result{total}++ % 8 ? 'fast' : 'slow/100');
+		my $reply = http_get($uri);
+		my @cookies = @{ $reply->headers()->{'set-cookie'} // [] };
+
+		if ($reply->status() != 200) {
+			$result{failed}++;
+			$result{text} .= $reply->status() . ' ' . $reply->error() . "\n";
+		}
+
+		$result{twice}++ if @cookies != 1;
+	}
+
+	return \%result;
+}

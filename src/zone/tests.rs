@@ -204,7 +204,9 @@ fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut ngx_http_
         let list = calloc::<ngx_http_upstream_rr_peers_t>(pool);
         (*list).shpool = pool;
         #[cfg(nginx_peer_refs)]
-        (|| (*list).config = calloc::<ngx_uint_t>(pool))();
+        {
+            (*list).config = calloc::<ngx_uint_t>(pool);
+        }
         let mut link = &raw mut (*list).peer;
         for (text, port, weight) in servers {
             let peer = calloc::<ngx_http_upstream_rr_peer_t>(pool);

@@ -1,0 +1,182 @@
+#!/usr/bin/env perl
+
+# Tests under load: with 4 workers and 1,000 parallel requests no request that
+# starts after the reply to "down" reaches the server, and after the reply to
+# "up" every worker sends it traffic again.
+#
+# TEST_NGINX_LONG is the time in seconds; rounds go on until it is over.
+
+use v5.36;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Test::More;
+
+use Test::Nginx;
+
+use constant { WORKERS => 4, ROUNDS => 20 };
+
+my $long = $ENV{TEST_NGINX_LONG} // 0;
+my $timeout = 150 + 2 * $long;
+
+my $t = Test::Nginx->new(timeout => $timeout)->has(qw/
+	module http proxy upstream_zone upstream_keepalive upstream_least_conn
+	upstream_random stub_status
+/)->plan(12);
+
+# The first name is the one that the documents of the control requests use.
+my %balancer = (
+	luaupstfoo => '', connfoo => 'least_conn;', randomfoo => 'random;',
+);
+my @names = sort keys %balancer;
+
+my $upstreams = join '', map { <<"BLOCK" } @names;
+    upstream $_ {
+        zone $_ 64k;
+        $balancer{$_}
+        server 127.0.0.1:8081;
+        server 127.0.0.1:8082;
+        server 127.0.0.1:8083;
+        keepalive 32;
+    }
+
+BLOCK
+
+$t->write_file_expand('nginx.conf', <<'CONF', UPSTREAMS => $upstreams);
+%%TEST_GLOBALS%%
+worker_processes 4;
+worker_rlimit_nofile 8192;
+events { worker_connections 4096; }
+http {
+    %%TEST_GLOBALS_HTTP%%
+    access_log off;
+    keepalive_requests 1000000;
+
+%%UPSTREAMS%%
+    server {
+        # spreads clients over the workers evenly
+        listen 127.0.0.1:8080 reuseport backlog=2048;
+
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header X-Worker $pid;
+
+        location ~ ^/(?<group>\w+)/$ {
+            proxy_pass http://$group;
+        }
+
+        location /requests { stub_status; }
+        location /upstreamstatus { upstream_status; }
+        location /upstreamcontrol { upstream_control; }
+    }
+}
+CONF
+
+my $backends = Test::Nginx->new(timeout => $timeout);
+
+$backends->write_file_expand('nginx.conf', <<'CONF');
+%%TEST_GLOBALS%%
+worker_processes 1;
+worker_rlimit_nofile 8192;
+events { worker_connections 4096; }
+http {
+    %%TEST_GLOBALS_HTTP%%
+    access_log off;
+    keepalive_requests 1000000;
+
+    server {
+        listen 127.0.0.1:8081 backlog=2048;
+        listen 127.0.0.1:8082 backlog=2048;
+        listen 127.0.0.1:8083 backlog=2048;
+
+        # who answered, and on whose behalf
+        location / { return 200 "$server_port $http_x_worker"; }
+    }
+}
+CONF
+
+$backends->run();
+$t->leak_keys('/upstreamstatus', port(8080));
+$t->run();
+
+
+my @ports = map { port($_) } 8081 .. 8083;
+my %sum = (map { $_ => 0 } qw/total failed rounds down up most/);
+my (%replies, %few, @astray, @missing);
+my $end = now() + $long;
+
+do { phase() } while (now() < $end);
+
+note("$sum{total} requests, $sum{most} at the same time; $sum{rounds} rounds; ",
+	"$sum{down} requests began while a server was down, ",
+	"$sum{up} when it was up again");
+
+is($sum{failed}, 0, 'no request failed');
+cmp_ok($sum{most}, '>=', 950, 'requests at the same time');
+is_deeply(\%replies, {
+	"200 down true nil\n" => @names * $sum{rounds},
+	"200 up true nil\n" => @names * $sum{rounds},
+}, 'replies');
+is($few{down} // 0, 0, 'requests began while a server was down');
+is($few{up} // 0, 0, 'requests began when it was up again');
+is_deeply(\@astray, [], 'none of them reached a server that was down');
+is_deeply(\@missing, [], 'each worker uses a server that is up again');
+
+# Takes servers down and up while the load goes on.  When it is over, what the
+# clients saw is compared with the times of the replies.
+sub phase () {
+	my $uri = sub ($n) { "/$names[$n % @names]/" };
+	my @loads = map {
+		$t->load(uri => $uri, seconds => 60, concurrency => 500, records => 1,
+			keepalive => $_)
+	} 0, 1;
+
+	my %workers = map { $_ => 1 } $t->workers();
+	my (@windows, %open);
+
+	for my $round (0 .. ROUNDS - 1) {
+		my $peer = $round % 3;
+
+		for my $word (qw/down up/) {
+			for my $name (@names) {
+				my $args = 'down=' . ($word eq 'down' ? 'true' : 'false')
+					. "&peer=$peer&stream=$name";
+
+				# What begins while this is under way may go either way.
+				$open{$name}{to} = now() if $open{$name};
+				my $reply = http_get("/upstreamcontrol?$args");
+				$open{$name} = {
+					from => now(), word => $word, name => $name,
+					server => $ports[$peer],
+				};
+				push @windows, $open{$name};
+				$replies{ $reply->status() . ' ' . $reply->body() }++;
+			}
+
+			pass_by($word eq 'down' ? 500 : 1000);
+		}
+
+		$sum{rounds}++;
+	}
+
+	$_->{to} = now() for values %open;
+
+	for my $result (map { $_->finish(now => 1) } @loads) {
+		$sum{$_} += $result->{$_} for qw/total failed/;
+		compare($_, @windows) for $result->{requests};
+	}
+
+	check($_, %workers) for @windows;
+}
+
+# Waits for so many more requests.
+sub pass_by ($n) {
+	my $goal = seen() + $n;
+	$t->wait_for(sub { seen() >= $goal }, 20, "$n more requests");
+}
+
+sub seen () {
+	my ($n) = http_get('/requests')->body() =~ /^ \d+ \d+ (\d+)/m;
+	return $n;
+}
