@@ -86,6 +86,14 @@ impl Address {
             None => parse_ipv4(text, default),
         }
     }
+
+    /// The port, or `None` for a unix socket.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Address::Ip(socket) => Some(socket.port()),
+            Address::Unix(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Address {

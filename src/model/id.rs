@@ -27,7 +27,7 @@ impl fmt::Display for Revision {
 pub struct UpstreamIndex(pub usize);
 
 /// One of the two lists in which nginx keeps the peers of an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
     /// Servers that are tried first.
     Primary,
@@ -43,7 +43,7 @@ impl Group {
 }
 
 /// Where a peer stands: its list, and its position there, from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
     /// The list.
     pub group: Group,

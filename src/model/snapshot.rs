@@ -103,6 +103,8 @@ pub struct Peer {
     pub down: u64,
     /// What is wanted of it.
     pub admin: Admin,
+    /// Whether nginx makes and removes it as a name resolves.
+    pub managed: bool,
     /// Who wanted it, unless it is up since the start.
     pub reason: Option<Reason>,
     /// Counters of failures.
@@ -165,6 +167,15 @@ pub struct Totals {
     pub refs: u64,
 }
 
+/// Peers that were removed while requests used them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Zombies {
+    /// How many.
+    pub peers: u64,
+    /// Requests that still use them.
+    pub conns: u64,
+}
+
 /// One upstream, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -186,4 +197,6 @@ pub struct Snapshot {
     pub primary: Totals,
     /// The same of the backups, where there is such a list.
     pub backup: Option<Totals>,
+    /// Peers that were removed while requests used them.
+    pub zombies: Zombies,
 }

@@ -1,10 +1,11 @@
 //! The way from the rules down to shared memory.
 
-use crate::model::id::{Revision, UpstreamIndex};
+use crate::model::id::{Revision, ServerId, UpstreamIndex};
 use crate::model::snapshot::{Method, Peer, Snapshot};
 
 use super::command::Selector;
 use super::error::OpError;
+use super::guard::Guard;
 use super::plan::Plan;
 
 /// All upstreams of the http block.
@@ -30,7 +31,16 @@ pub trait Upstreams {
     /// # Errors
     ///
     /// `CommitError::Moved` if the upstream is no longer what the plan was made for.
-    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Revision, CommitError>;
+    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError>;
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Number of changes of the upstream now.
+    pub revision: Revision,
+    /// The ids of the servers that were added, in the order of the plan.
+    pub added: Vec<ServerId>,
 }
 
 /// Why a plan was not carried out; nothing was changed.
@@ -55,6 +65,18 @@ pub trait Lookup {
 
     /// Whether weights can be changed under this method on this nginx.
     fn can_set_weight(&self) -> bool;
+
+    /// Whether servers can be added and removed on this nginx.
+    fn can_change_members(&self) -> bool;
+
+    /// Whether the method has a list of backups.
+    fn has_backups(&self) -> bool;
+
+    /// How many usable servers must be left by a change.
+    fn guard(&self) -> Option<Guard>;
+
+    /// All peers that are up: how many, and how many there are.
+    fn usable(&self) -> (usize, usize);
 
     /// Sum of the weights of all peers.
     fn total_weight(&self) -> u64;

@@ -1,8 +1,8 @@
 //! A change as it was asked for.
 
 use crate::model::address::Address;
-use crate::model::id::ServerId;
-use crate::model::params::Param;
+use crate::model::id::{Group, ServerId};
+use crate::model::params::{Param, Params};
 use crate::model::snapshot::Peer;
 use crate::model::state::Admin;
 
@@ -58,15 +58,50 @@ impl Change {
     }
 }
 
+/// A server that is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addition {
+    /// Text of the server, as it was typed: its identity beside the address.
+    pub server: String,
+    /// Its address.
+    pub address: Address,
+    /// Which list it is for.
+    pub group: Group,
+    /// weight, max_conns, max_fails, fail_timeout.
+    pub params: Params,
+    /// Up, down or draining.
+    pub admin: Admin,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Other parameters, or another state, of the chosen servers.
+    Set(Change),
+    /// A new server; nothing is chosen.
+    Add(Addition),
+    /// That the chosen server leaves.
+    Remove,
+    /// Another address of the chosen server, which keeps its id and its place. Without a port it keeps its port.
+    Readdress {
+        /// The address, as it was typed.
+        address: String,
+        /// What else changes.
+        change: Change,
+    },
+}
+
 /// A change, to whom, and who asks for it.
 #[derive(Clone, Debug)]
 pub struct Command {
     /// Name of the upstream, or of its zone.
     pub upstream: String,
-    /// The servers; each must choose at least one.
+    /// The servers; each must choose at least one, and exactly one to remove it or to change its address.
     pub servers: Vec<Selector>,
-    /// The change.
-    pub change: Change,
+    /// What is asked for.
+    pub action: Action,
+    /// Whether the guard of the upstream is set aside.
+    pub force: bool,
     /// Address of the client, for the log and the reason.
     pub client: String,
     /// The client's words.

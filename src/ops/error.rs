@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::model::address::AddressError;
+use crate::model::id::ServerId;
+use crate::model::query::quoted;
 use crate::model::snapshot::{Method, StaticReason};
 
 /// Why a command changed nothing.
@@ -15,6 +18,34 @@ pub enum OpError {
     ServerNotFound(String),
     /// There is no such position.
     BadPosition(usize),
+    /// The words choose several servers where one is needed; their ids.
+    Ambiguous(Vec<ServerId>),
+    /// nginx makes and removes the server as its name resolves.
+    ManagedByDns,
+    /// A server with this address is there already.
+    Exists(String),
+    /// A server with this address is there, in the other list.
+    OtherGroup,
+    /// The method has no list of backups.
+    NoBackup,
+    /// This nginx gives no way to add and remove servers yet.
+    MembersNotYet,
+    /// The text is no address.
+    BadAddress(AddressError),
+    /// Fewer servers would be left than the guard of the upstream asks for.
+    Guarded {
+        /// Usable servers that there would be.
+        left: usize,
+        /// How many there must be.
+        min: usize,
+    },
+    /// The zone of the upstream has no room for another server.
+    ZoneFull {
+        /// Name of the zone.
+        zone: String,
+        /// Bytes that were needed.
+        needed: usize,
+    },
     /// The method keeps weights where this nginx gives no way to refresh them.
     WeightNotYet(Method),
     /// The sum of the weights would be more than the method can take.
@@ -48,6 +79,26 @@ impl fmt::Display for OpError {
             Self::Static(reason) => write!(f, "upstream is static: {reason}"),
             Self::ServerNotFound(_) => f.write_str("server or peer is not found"),
             Self::BadPosition(_) => f.write_str("bad peer id"),
+            Self::Ambiguous(ids) => {
+                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                write!(f, "several servers match, choose one by id: {}", ids.join(", "))
+            }
+            Self::ManagedByDns => f.write_str("server is managed by DNS"),
+            Self::Exists(address) => write!(f, "server {} exists", quoted(address.as_bytes())),
+            Self::OtherGroup => f.write_str("can't change server type (primary<->backup)"),
+            Self::NoBackup => f.write_str("balancing method does not support parameter \"backup\""),
+            Self::MembersNotYet => {
+                f.write_str("servers cannot be added, removed or readdressed on nginx before 1.27.3: not yet supported")
+            }
+            Self::BadAddress(error) => error.fmt(f),
+            Self::Guarded { left, min } => {
+                write!(f, "guard: {left} usable servers would be left, at least {min} must be, use \"force=\"")
+            }
+            Self::ZoneFull { zone, needed } => write!(
+                f,
+                "no memory left in zone {}, {needed} bytes are needed: raise the size of \"zone\"",
+                quoted(zone.as_bytes())
+            ),
             Self::WeightNotYet(method) => {
                 write!(f, "weight: not yet supported with \"{}\" on nginx before 1.27.3", method.as_str())
             }

@@ -4,9 +4,11 @@
 pub mod access;
 pub mod command;
 pub mod error;
+pub mod guard;
 pub mod plan;
 
-pub use access::{CommitError, Lookup, Upstreams};
-pub use command::{Change, Command, Selector};
+pub use access::{CommitError, Committed, Lookup, Upstreams};
+pub use command::{Action, Addition, Change, Command, Selector};
 pub use error::OpError;
-pub use plan::{Entry, Outcome, Plan, execute};
+pub use guard::Guard;
+pub use plan::{Entry, Outcome, Plan, Removal, execute};

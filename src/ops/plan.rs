@@ -1,12 +1,13 @@
 //! From a command to what is done to each server.
 
+use crate::model::address::{Address, DEFAULT_PORT};
 use crate::model::id::{Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::{PARAMS, Params};
 use crate::model::snapshot::{Method, Peer};
 use crate::model::state::Admin;
 
-use super::access::{CommitError, Lookup, Upstreams};
-use super::command::{Command, Selector};
+use super::access::{CommitError, Committed, Lookup, Upstreams};
+use super::command::{Action, Addition, Change, Command, Selector};
 use super::error::OpError;
 
 /// How often a command is planned again when others were faster. Each time another change was made, so that a command
@@ -57,12 +58,38 @@ pub struct Entry {
     pub revive: bool,
     /// Whether its state was asked for, so that the client's note is the reason of it.
     pub restate: bool,
+    /// Its new address, and the text of it; none if it stays.
+    pub readdress: Option<NewAddress>,
+}
+
+/// Another address of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAddress {
+    /// The address.
+    pub address: Address,
+    /// What it was, as nginx writes it.
+    pub from: String,
+}
+
+/// A server that is to leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Identity.
+    pub id: ServerId,
+    /// Where it stood when the plan was made.
+    pub slot: Slot,
+    /// Text of the server.
+    pub server: String,
+    /// Its address.
+    pub name: String,
+    /// Requests that it served when the plan was made.
+    pub active: u64,
 }
 
 impl Entry {
     /// Whether anything is to be other than it is.
     pub fn is_change(&self) -> bool {
-        self.from != self.to
+        self.from != self.to || self.readdress.is_some()
     }
 
     /// What is to be other than it is.
@@ -74,6 +101,9 @@ impl Entry {
             }
         };
         add("state", self.from.admin.as_str().to_owned(), self.to.admin.as_str().to_owned());
+        if let Some(new) = &self.readdress {
+            add("address", new.from.clone(), new.address.to_string());
+        }
         for row in &PARAMS {
             add(
                 row.name,
@@ -94,6 +124,10 @@ pub struct Plan {
     pub membership: u64,
     /// The servers, each once, in nginx's order.
     pub entries: Vec<Entry>,
+    /// The servers that leave, in nginx's order.
+    pub removed: Vec<Removal>,
+    /// The servers that are new; each becomes the last of its list.
+    pub added: Vec<Addition>,
     /// Who asks.
     pub client: String,
     /// The client's words.
@@ -116,6 +150,10 @@ pub struct Outcome {
     pub revision: Revision,
     /// The servers that were chosen, and what changed.
     pub entries: Vec<Entry>,
+    /// The servers that left.
+    pub removed: Vec<Removal>,
+    /// The servers that are new, with their ids.
+    pub added: Vec<(ServerId, Addition)>,
 }
 
 /// Carries out a command: all of it, or nothing.
@@ -151,65 +189,166 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
     {
         return Err(OpError::NoteTooLong { len: note.len(), max: NOTE_MAX });
     }
-    let mut entries: Vec<Entry> = Vec::new();
-    for selector in &command.servers {
-        let peers = lookup.select(selector);
-        if peers.is_empty() {
-            return Err(match selector {
-                Selector::Position(position) => OpError::BadPosition(*position),
-                _ => OpError::ServerNotFound(selector.text()),
-            });
-        }
-        for peer in &peers {
-            if !entries.iter().any(|entry| entry.slot == peer.slot) {
-                entries.push(entry(peer, command)?);
-            }
-        }
-    }
-    let plan = Plan {
+    let mut plan = Plan {
         revision: lookup.revision(),
         membership: lookup.membership(),
-        entries,
+        entries: Vec::new(),
+        removed: Vec::new(),
+        added: Vec::new(),
         client: command.client.clone(),
         note: command.note.clone(),
     };
+    match &command.action {
+        Action::Set(change) => {
+            for selector in &command.servers {
+                for peer in &select(lookup, selector)? {
+                    if !plan.entries.iter().any(|entry| entry.slot == peer.slot) {
+                        plan.entries.push(entry(peer, change, None)?);
+                    }
+                }
+            }
+            plan.entries.sort_by_key(|entry| entry.slot);
+        }
+        Action::Add(addition) => {
+            check_addition(lookup, addition)?;
+            plan.added.push(addition.clone());
+        }
+        Action::Remove => {
+            let peer = select_one(lookup, &command.servers)?;
+            plan.removed.push(Removal {
+                id: id(&peer)?,
+                slot: peer.slot,
+                server: peer.server.clone(),
+                name: peer.name.clone(),
+                active: peer.active,
+            });
+        }
+        Action::Readdress { address, change } => {
+            let peer = select_one(lookup, &command.servers)?;
+            plan.entries.push(entry(&peer, change, readdress(&peer, address)?)?);
+        }
+    }
     check_weights(lookup, &plan)?;
+    if !command.force {
+        check_guard(lookup, &plan)?;
+    }
     Ok(plan)
 }
 
+/// The peers that a selector chooses; at least one.
+fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Peer>, OpError> {
+    let peers = lookup.select(selector);
+    if !peers.is_empty() {
+        return Ok(peers);
+    }
+    Err(match selector {
+        Selector::Position(position) => OpError::BadPosition(*position),
+        _ => OpError::ServerNotFound(selector.text()),
+    })
+}
+
+/// The one peer that is chosen, which may leave or change its address.
+fn select_one(lookup: &dyn Lookup, selectors: &[Selector]) -> Result<Peer, OpError> {
+    if !lookup.can_change_members() {
+        return Err(OpError::MembersNotYet);
+    }
+    let mut peers = Vec::new();
+    for selector in selectors {
+        peers.extend(select(lookup, selector)?);
+    }
+    match peers.as_slice() {
+        [] => Err(OpError::ServerNotFound(String::new())),
+        [peer] if peer.managed => Err(OpError::ManagedByDns),
+        [peer] => Ok(peer.clone()),
+        several => Err(OpError::Ambiguous(several.iter().filter_map(|peer| peer.id).collect())),
+    }
+}
+
+/// Identity of a peer; one that the store had no room for has none, and cannot be changed.
+fn id(peer: &Peer) -> Result<ServerId, OpError> {
+    peer.id.ok_or_else(|| OpError::ServerNotFound(peer.server.clone()))
+}
+
 /// What the command makes of one peer.
-fn entry(peer: &Peer, command: &Command) -> Result<Entry, OpError> {
+fn entry(peer: &Peer, change: &Change, readdress: Option<NewAddress>) -> Result<Entry, OpError> {
     let from = Wish { admin: peer.admin, params: peer.params };
     let mut to = from;
-    if let Some(admin) = command.change.admin {
+    if let Some(admin) = change.admin {
         to.admin = admin;
     }
-    for &(param, value) in &command.change.params {
+    for &(param, value) in &change.params {
         to.params.set(param, value);
     }
     Ok(Entry {
-        id: peer.id.ok_or_else(|| OpError::ServerNotFound(peer.server.clone()))?,
+        id: id(peer)?,
         slot: peer.slot,
         server: peer.server.clone(),
         from,
         to,
-        revive: command.change.admin == Some(Admin::Up),
-        restate: command.change.admin.is_some(),
+        revive: change.admin == Some(Admin::Up),
+        restate: change.admin.is_some(),
+        readdress,
     })
+}
+
+/// The address that a peer is to have; none if it has it. Without a port it keeps its own.
+fn readdress(peer: &Peer, text: &str) -> Result<Option<NewAddress>, OpError> {
+    let present = Address::parse(&peer.name);
+    let port = present.as_ref().ok().and_then(Address::port);
+    let address = Address::parse_with_default_port(text, port.unwrap_or(DEFAULT_PORT)).map_err(OpError::BadAddress)?;
+    let same = present.is_ok_and(|present| present == address);
+    Ok((!same).then(|| NewAddress { address, from: peer.name.clone() }))
+}
+
+/// Refuses a server that is there, or that the upstream has no list for.
+fn check_addition(lookup: &dyn Lookup, addition: &Addition) -> Result<(), OpError> {
+    if !lookup.can_change_members() {
+        return Err(OpError::MembersNotYet);
+    }
+    let present = lookup.select(&Selector::Server(addition.address.to_string()));
+    if present.iter().any(|peer| peer.slot.group == addition.group) {
+        return Err(OpError::Exists(addition.address.to_string()));
+    }
+    if !present.is_empty() {
+        return Err(OpError::OtherGroup);
+    }
+    if addition.group.is_backup() && !lookup.has_backups() {
+        return Err(OpError::NoBackup);
+    }
+    Ok(())
+}
+
+/// Refuses to leave fewer usable servers than the guard asks for, unless the change does not make them fewer.
+fn check_guard(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpError> {
+    let Some(guard) = lookup.guard() else { return Ok(()) };
+    let (usable, all) = lookup.usable();
+    let is_up = |admin: Admin| usize::from(admin == Admin::Up);
+    let mut left = usable;
+    for entry in &plan.entries {
+        left = left.saturating_add(is_up(entry.to.admin)).saturating_sub(is_up(entry.from.admin));
+    }
+    for removal in &plan.removed {
+        let was_up = lookup.select(&Selector::Id(removal.id)).iter().any(|peer| peer.admin == Admin::Up);
+        left = left.saturating_sub(usize::from(was_up));
+    }
+    let min = guard.min(all);
+    if left < usable && left < min { Err(OpError::Guarded { left, min }) } else { Ok(()) }
 }
 
 /// Refuses weights that the method cannot take.
 fn check_weights(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpError> {
-    if plan.entries.iter().all(|entry| entry.from.params.weight == entry.to.params.weight) {
+    let changes = plan.entries.iter().any(|entry| entry.from.params.weight != entry.to.params.weight);
+    if !changes && plan.added.is_empty() {
         return Ok(());
     }
-    if !lookup.can_set_weight() {
+    if changes && !lookup.can_set_weight() {
         return Err(OpError::WeightNotYet(lookup.method()));
     }
     if lookup.method() == Method::HashConsistent {
         let total = plan.entries.iter().fold(lookup.total_weight(), |total, entry| {
             total.saturating_sub(entry.from.params.weight).saturating_add(entry.to.params.weight)
         });
+        let total = plan.added.iter().fold(total, |total, added| total.saturating_add(added.params.weight));
         if total > CONSISTENT_WEIGHT_MAX {
             return Err(OpError::WeightTooLarge { total, max: CONSISTENT_WEIGHT_MAX });
         }
