@@ -2,6 +2,7 @@
 //! peers changed under a request.
 
 mod hook;
+mod idle;
 mod identify;
 mod request;
 mod retry;

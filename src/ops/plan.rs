@@ -168,8 +168,15 @@ pub fn execute(upstreams: &dyn Upstreams, command: &Command) -> Result<Outcome, 
     for _ in 0..ATTEMPTS {
         let plan = plan(upstreams.lookup(upstream)?.as_ref(), command)?;
         match upstreams.commit(upstream, &plan) {
-            Ok(revision) => {
-                return Ok(Outcome { upstream, revision, entries: plan.entries });
+            Ok(Committed { revision, added }) => {
+                let added = added.into_iter().zip(plan.added).collect();
+                return Ok(Outcome {
+                    upstream,
+                    revision,
+                    entries: plan.entries,
+                    removed: plan.removed,
+                    added,
+                });
             }
             Err(CommitError::Moved) => {}
             Err(CommitError::Refused(error)) => return Err(error),
@@ -295,7 +302,8 @@ fn entry(peer: &Peer, change: &Change, readdress: Option<NewAddress>) -> Result<
 fn readdress(peer: &Peer, text: &str) -> Result<Option<NewAddress>, OpError> {
     let present = Address::parse(&peer.name);
     let port = present.as_ref().ok().and_then(Address::port);
-    let address = Address::parse_with_default_port(text, port.unwrap_or(DEFAULT_PORT)).map_err(OpError::BadAddress)?;
+    let address =
+        Address::parse_with_default_port(text, port.unwrap_or(DEFAULT_PORT)).map_err(OpError::BadAddress)?;
     let same = present.is_ok_and(|present| present == address);
     Ok((!same).then(|| NewAddress { address, from: peer.name.clone() }))
 }
