@@ -16,6 +16,9 @@ mod slots;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod tests;
+#[cfg(all(test, nginx_peer_refs))]
+#[cfg(feature = "nginx-objs")]
+mod member_tests;
 
 /// The backend for the nginx that the module is compiled for.
 #[cfg(nginx_peer_refs)]
