@@ -140,8 +140,8 @@ sub dropped {
 	is(revision(), 4, 'four times');
 
 	is_deeply([ reload() ], [
-		'upstream "u": the reload dropped run-time changes of 2 servers',
-		'upstream "other": the reload dropped run-time changes of 1 servers',
+		'upstream "u": the reload dropped run-time changes of 2 server(s)',
+		'upstream "other": the reload dropped run-time changes of 1 server(s)',
 	], 'one notice for each upstream');
 	is(servers(), '0:8081 1:8082 2:8083', 'as the file says');
 	is(revision(), 5, 'one revision more');
