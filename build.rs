@@ -33,7 +33,9 @@ fn main() {
 
     println!("cargo::rustc-check-cfg=cfg(nginx_ssl)");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES");
-    if env::var("DEP_NGINX_FEATURES").is_ok_and(|features| features.split(',').any(|feature| feature == "ssl")) {
+    if env::var("DEP_NGINX_FEATURES")
+        .is_ok_and(|features| features.split(',').any(|feature| feature == "ssl"))
+    {
         println!("cargo::rustc-cfg=nginx_ssl");
     }
 

@@ -7,8 +7,9 @@
 use std::cell::{Cell, RefCell};
 
 use nginx_sys::{
-    NGX_DONE, NGX_OK, ngx_close_connection, ngx_connection_t, ngx_cycle, ngx_destroy_pool, ngx_event_handler_pt,
-    ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t, ngx_sockaddr_t, sockaddr, socklen_t,
+    NGX_DONE, NGX_OK, ngx_close_connection, ngx_connection_t, ngx_cycle, ngx_destroy_pool,
+    ngx_event_handler_pt, ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t, ngx_sockaddr_t,
+    sockaddr, socklen_t,
 };
 
 use crate::zone::{Departures, Extra, extra::Left};

@@ -2,8 +2,8 @@
 //! peers changed under a request.
 
 mod hook;
-mod idle;
 mod identify;
+mod idle;
 mod request;
 mod retry;
 

@@ -102,7 +102,9 @@ impl Locked {
         unsafe {
             let mut next_id = (*upstream).next_id;
             if let Err(full) = self.answer(upstream, &mut next_id, claims, claimed, wishes) {
-                for &server in claimed.0.iter().filter(|server| !server.is_null() && (***server).taken.get() == 0) {
+                for &server in
+                    claimed.0.iter().filter(|server| !server.is_null() && (***server).taken.get() == 0)
+                {
                     self.free_server(server);
                 }
                 return Err(full);
@@ -110,7 +112,7 @@ impl Locked {
             let mut dropped = 0;
             if wishes == Wishes::Dropped {
                 let revision = *(*upstream).revision.get_mut();
-                dropped = self.reset(revision, claims, claimed).max(usize::from((*upstream).moves > 0));
+                dropped = self.reset(revision, claims, claimed) + (*upstream).moves as usize;
                 (*upstream).moves = 0;
             }
             self.relink(upstream, claimed, wishes);

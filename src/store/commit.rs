@@ -117,7 +117,7 @@ impl Locked {
         unsafe { (*upstream.as_ptr()).revision.store(next, Ordering::SeqCst) };
         if !leaving.is_empty() || !arriving.is_empty() {
             // SAFETY: the lock is held.
-            unsafe { (*upstream.as_ptr()).moves += 1 };
+            unsafe { (*upstream.as_ptr()).moves += leaving.len().max(arriving.len()) as u64 };
             self.purge(upstream);
         }
         self.header().writing = ptr::null_mut();

@@ -271,7 +271,8 @@ impl Zone {
     /// Whether there are peers that left and are not freed yet.
     pub fn has_zombies(&self) -> bool {
         // SAFETY: the words lie in the zone; the pointer is compared and not followed.
-        self.extra().is_some_and(|extra| unsafe { !(&raw const (*extra.as_ptr()).zombies).read_volatile().is_null() })
+        self.extra()
+            .is_some_and(|extra| unsafe { !(&raw const (*extra.as_ptr()).zombies).read_volatile().is_null() })
     }
 
     /// Frees the peers that left and that no request uses any more. The caller holds the store's lock, so that only one

@@ -79,7 +79,11 @@ fn peer(zone: &Zone, index: usize) -> *mut ngx_http_upstream_rr_peer_t {
 fn the_sums_are_exact_after_each_step() {
     let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[]);
     let steps: [(&str, fn(&Zone), &[&str]); 6] = [
-        ("append", |zone| add(zone, Group::Primary, "127.0.0.1:3"), &["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]),
+        (
+            "append",
+            |zone| add(zone, Group::Primary, "127.0.0.1:3"),
+            &["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+        ),
         ("first", |zone| remove(zone, 0), &["127.0.0.1:2", "127.0.0.1:3"]),
         ("last", |zone| remove(zone, 1), &["127.0.0.1:2"]),
         ("only", |zone| remove(zone, 0), &[]),
@@ -106,7 +110,10 @@ fn another_address_takes_the_place_and_leaves_the_old_peer_as_it_was() {
         (*old).refs = 1;
         (*old).conns = 1;
     }
-    let at = vec![(Slot { group: Group::Primary, index: 1 }, Fate::Replace(prepare(&zone, "127.0.0.1:9").unwrap()))];
+    let at = vec![(
+        Slot { group: Group::Primary, index: 1 },
+        Fate::Replace(prepare(&zone, "127.0.0.1:9").unwrap()),
+    )];
     apply(&zone, Edits { at, ..Edits::default() });
     assert_eq!(names(&zone), ["127.0.0.1:1", "127.0.0.1:9", "127.0.0.1:3"]);
     let copy = zone.copy();
