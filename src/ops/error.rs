@@ -87,12 +87,15 @@ impl fmt::Display for OpError {
             Self::Exists(address) => write!(f, "server {} exists", quoted(address.as_bytes())),
             Self::OtherGroup => f.write_str("can't change server type (primary<->backup)"),
             Self::NoBackup => f.write_str("balancing method does not support parameter \"backup\""),
-            Self::MembersNotYet => {
-                f.write_str("servers cannot be added, removed or readdressed on nginx before 1.27.3: not yet supported")
-            }
+            Self::MembersNotYet => f.write_str(
+                "servers cannot be added, removed or readdressed on nginx before 1.27.3: not yet supported",
+            ),
             Self::BadAddress(error) => error.fmt(f),
             Self::Guarded { left, min } => {
-                write!(f, "guard: {left} usable servers would be left, at least {min} must be, use \"force=\"")
+                write!(
+                    f,
+                    "guard: {left} usable servers would be left, at least {min} must be, use \"force=\""
+                )
             }
             Self::ZoneFull { zone, needed } => write!(
                 f,

@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn percentages_are_rounded_up() {
-        for (percent, all, wanted) in [(50, 4, 2), (50, 5, 3), (1, 1, 1), (100, 7, 7), (34, 3, 2), (50, 0, 0)] {
+        for (percent, all, wanted) in [(50, 4, 2), (50, 5, 3), (1, 1, 1), (100, 7, 7), (34, 3, 2), (50, 0, 0)]
+        {
             assert_eq!(Guard::Percent(percent).min(all), wanted);
         }
         assert_eq!(Guard::Servers(2).min(1), 2);
