@@ -31,8 +31,16 @@ fn main() {
         }
     }
 
+    println!("cargo::rustc-check-cfg=cfg(nginx_ssl)");
+    println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES");
+    if env::var("DEP_NGINX_FEATURES")
+        .is_ok_and(|features| features.split(',').any(|feature| feature == "ssl"))
+    {
+        println!("cargo::rustc-cfg=nginx_ssl");
+    }
+
     let mut shim = cc::Build::new();
-    shim.file("csrc/peers.c").file("csrc/layout.c").include("csrc");
+    shim.file("csrc/peers.c").file("csrc/layout.c").file("csrc/peer_parts.c").include("csrc");
     let include = env::var_os("DEP_NGINX_INCLUDE").expect("nginx-sys reports the include paths");
     shim.includes(env::split_paths(&include));
     // nginx-sys publishes the -D flags of nginx's makefile under this key as "cflags=-DA -DB=1"

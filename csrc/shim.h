@@ -11,6 +11,9 @@ void nuc_peers_rlock(ngx_http_upstream_rr_peers_t *peers);
 void nuc_peers_wlock(ngx_http_upstream_rr_peers_t *peers);
 void nuc_peers_unlock(ngx_http_upstream_rr_peers_t *peers);
 
+size_t nuc_sockaddr_strlen(void);
+void nuc_sid(u_char *sid, const u_char *name, size_t len);
+
 /* Sizes and offsets in bytes, in the order of `Layout` in src/zone/layout.rs. */
 typedef struct {
     size_t  peer_size;

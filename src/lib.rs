@@ -147,7 +147,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
                 Some(_) => method.is_none().then_some(StaticReason::UnknownBalancer),
             };
             let changeable = fixed.is_none();
-            let upstream = live.add(us, method, fixed)?;
+            let upstream = live.add(us, method, fixed, None)?;
             if changeable {
                 Hook::install(cf, upstream)?;
             }

@@ -5,15 +5,16 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt,
+    NGX_ERROR, NGX_OK, ngx_conf_t, ngx_connection_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt,
     ngx_http_upstream_srv_conf_t, ngx_int_t,
 };
 
 use crate::live::{Upstream, catch_up};
 use crate::nginx::conf;
-use crate::nginx::event::Posted;
+use crate::nginx::event::Event;
 
 use super::guarded;
+use super::idle::{self, Idle};
 use super::request;
 
 /// Where an upstream's hook is found: the first words of this module's settings of the upstream.
@@ -32,7 +33,11 @@ pub struct Hook {
     /// The upstream.
     pub(super) upstream: NonNull<Upstream>,
     /// Catches up with the store.
-    catching_up: UnsafeCell<Posted>,
+    catching_up: UnsafeCell<Event>,
+    /// The idle connections of this worker.
+    idle: Idle,
+    /// Looks at them.
+    looking: UnsafeCell<Event>,
 }
 
 impl Hook {
@@ -49,8 +54,12 @@ impl Hook {
         unsafe {
             let mut seat = conf::srv_conf_in::<Seat>((*us).srv_conf)?;
             let original = (*us).peer.init?;
-            let catching_up = UnsafeCell::new(Posted::new(catch_up_later, with.as_ptr().cast()));
-            let hook = conf::pool_value((*cf.as_ptr()).pool, Self { original, upstream: with, catching_up })?;
+            let catching_up = UnsafeCell::new(Event::new(catch_up_later, with.as_ptr().cast()));
+            // The second event is told of the hook, which has its address only now.
+            let looking = UnsafeCell::new(Event::new(look_later, std::ptr::null_mut()));
+            let hook = Self { original, upstream: with, catching_up, idle: Idle::default(), looking };
+            let mut hook = conf::pool_value((*cf.as_ptr()).pool, hook)?;
+            hook.as_mut().looking = UnsafeCell::new(Event::new(look_later, hook.as_ptr().cast()));
             seat.as_mut().hook = Some(hook);
             let init: ngx_http_upstream_init_peer_pt = Some(ngx_http_upstream_control_init_peer);
             (*us).peer.init = init;
@@ -66,6 +75,24 @@ impl Hook {
     unsafe fn of<'a>(us: *mut ngx_http_upstream_srv_conf_t) -> Option<&'a Self> {
         // SAFETY: the settings of this module begin with a seat, and hooks live in the configuration's pool.
         unsafe { conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref().hook.map(|hook| hook.as_ref()) }
+    }
+
+    /// Notes a connection that keepalive took, and makes sure that somebody looks at it.
+    ///
+    /// # Safety
+    ///
+    /// The connection is one of this worker's.
+    pub(super) unsafe fn note_idle(&self, connection: *mut ngx_connection_t) {
+        // SAFETY: see above; one thread runs a worker, and the event is reached from here and from its own handler only.
+        unsafe {
+            self.idle.note(connection);
+            (*self.looking.get()).set_timer((*nginx_sys::ngx_cycle).log, idle::LOOK);
+        }
+    }
+
+    /// The idle connections of this worker.
+    pub(super) fn idle(&self) -> &Idle {
+        &self.idle
     }
 
     /// The upstream.
@@ -117,5 +144,18 @@ unsafe fn catch_up_later(upstream: *mut c_void) {
     // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
     if let Some(control) = unsafe { upstream.cast::<Upstream>().as_ref() }.and_then(Upstream::control) {
         catch_up(&control);
+    }
+}
+
+/// Looks at the idle connections from time to time, as long as there are any, and frees peers that left.
+unsafe fn look_later(hook: *mut c_void) {
+    // SAFETY: the event was made with this pointer; the hook lives as long as the event.
+    let Some(hook) = (unsafe { hook.cast::<Hook>().as_ref() }) else { return };
+    let Some(control) = hook.upstream().control() else { return };
+    hook.idle.look(control.extra());
+    control.reap();
+    if hook.idle.any() {
+        // SAFETY: see `Hook::note_idle`.
+        unsafe { (*hook.looking.get()).set_timer((*nginx_sys::ngx_cycle).log, idle::LOOK) };
     }
 }

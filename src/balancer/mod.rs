@@ -3,6 +3,7 @@
 
 mod hook;
 mod identify;
+mod idle;
 mod request;
 mod retry;
 

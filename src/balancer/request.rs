@@ -148,9 +148,32 @@ impl Ride {
             if failed {
                 Failed::remember(self, pc);
             }
-            self.peer = None;
+            if self.peer.take().is_some_and(|peer| peer.has_left()) {
+                self.keep_not(pc);
+            }
+            let connection = (*pc).connection;
             if let Some(free) = self.inner.free {
                 free(pc, self.inner.data, state);
+            }
+            if !connection.is_null() && (*pc).connection.is_null() && (*connection).idle() != 0 {
+                self.hook.as_ref().note_idle(connection);
+            }
+        }
+    }
+}
+
+impl Ride {
+    /// Keeps keepalive from keeping the connection, since the server has left.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to.
+    unsafe fn keep_not(&self, pc: *mut ngx_peer_connection_t) {
+        // SAFETY: see above; the request lives.
+        unsafe {
+            let upstream = (*self.r).upstream;
+            if !upstream.is_null() && ptr::eq(&raw const (*upstream).peer, pc) {
+                (*upstream).set_keepalive(0);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! All upstreams of the running configuration, as the rules see them.
 
-use crate::model::id::{Revision, UpstreamIndex};
+use crate::model::id::UpstreamIndex;
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::nginx::upstream as nginx;
-use crate::ops::{CommitError, Lookup, OpError, Plan, Upstreams};
+use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Plan, Upstreams};
 
 use super::change;
 use super::upstream::Upstream;
@@ -25,10 +25,11 @@ impl Live {
         conf: nginx::Upstream,
         method: Option<Method>,
         fixed: Option<StaticReason>,
+        guard: Option<Guard>,
     ) -> Option<&Upstream> {
         let (name, zone) = (conf.name(), conf.zone());
         let (fixed, control) = (fixed.into(), None.into());
-        self.upstreams.push(Box::new(Upstream { name, zone, conf, method, fixed, control }));
+        self.upstreams.push(Box::new(Upstream { name, zone, conf, method, guard, fixed, control }));
         self.upstreams.last().map(Box::as_ref)
     }
 
@@ -71,8 +72,9 @@ impl Upstreams for Live {
         Ok(Box::new(View::take(upstream, &control)))
     }
 
-    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Revision, CommitError> {
-        let control = self.get(upstream).and_then(Upstream::control).ok_or(CommitError::Moved)?;
-        change::commit(&control, plan)
+    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError> {
+        let upstream = self.get(upstream).ok_or(CommitError::Moved)?;
+        let control = upstream.control().ok_or(CommitError::Moved)?;
+        change::commit(upstream, &control, plan)
     }
 }

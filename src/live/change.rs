@@ -1,81 +1,141 @@
-//! Making a change, and making up for one.
+//! Making a change.
 
-use crate::model::id::{Revision, Slot};
-use crate::model::state::Admin;
+use crate::model::id::{Revision, ServerId, Slot};
 use crate::nginx::time::now;
-use crate::ops::{CommitError, OpError, Plan};
-use crate::store::commit::Change;
-use crate::store::{Locked, records};
-use crate::zone::Setting;
+use crate::ops::plan::Wish;
+use crate::ops::{Addition, CommitError, Committed, Entry, OpError, Plan};
+use crate::store::adopt::Claim;
+use crate::store::commit::{Arrival, Change};
+use crate::store::records::Reason;
+use crate::zone::prepared::{Full, Prepared};
+use crate::zone::{Edits, Fate, NewPeer, Setting};
 
-use super::upstream::Control;
+use super::catch_up::catch_up;
+use super::upstream::{Control, Upstream};
+
+/// Peers made for a plan before any lock is taken, and what the store has to know of them.
+struct Made {
+    /// What becomes of the peers that are there, and the new ones.
+    edits: Edits,
+    /// The new servers, in the order of the plan: those with another address, then those that are added.
+    names: Vec<(String, Vec<u8>)>,
+}
 
 /// Carries out a plan, wholly or not at all. When it returns, the peers show it.
-pub fn commit(control: &Control, plan: &Plan) -> Result<Revision, CommitError> {
-    // All memory of the heap is taken before the lock: while it is held, an allocation that fails would end the worker.
-    let settings: Vec<(Slot, Setting)> = plan
-        .entries
-        .iter()
-        .filter(|entry| entry.revive || entry.is_change())
-        .map(|entry| {
-            let setting = Setting { admin: entry.to.admin, params: entry.to.params, revive: entry.revive };
-            (entry.slot, setting)
-        })
-        .collect();
+pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Committed, CommitError> {
+    // All memory, of the heap and of the upstream's zone, is taken before the locks: while they are held, nothing may
+    // fail.
+    let zone_full = |full: Full| {
+        let zone = upstream.zone.clone().unwrap_or_default();
+        CommitError::Refused(OpError::ZoneFull { zone, needed: full.needed })
+    };
+    let mut made = make(control, plan).map_err(zone_full)?;
+    let reason = Reason::new(now().0, &plan.client, plan.note.as_deref());
+    let moves = plan.entries.iter().filter(|entry| entry.readdress.is_some()).count();
     let mut changes = Vec::with_capacity(plan.entries.len());
-    let reason = records::Reason::new(now().0, &plan.client, plan.note.as_deref());
+    let mut leaving = Vec::with_capacity(plan.removed.len() + moves);
+    let mut arriving = Vec::with_capacity(plan.added.len() + moves);
+    let mut added = Vec::with_capacity(plan.added.len());
 
     let mut locked = control.store.lock();
     let before = locked.revision(control.record);
     if before != plan.revision.0 {
         return Err(CommitError::Moved);
     }
-    if control.applied(&locked) != before {
-        apply_difference(control, &mut locked);
+    if control.applied() != before {
+        drop(locked);
+        catch_up(control);
         return Err(CommitError::Moved);
     }
+    let mut names = made.names.iter();
     for entry in plan.entries.iter().filter(|entry| plan.changes(entry)) {
         let server = locked.server(control.record, entry.id.0).ok_or(CommitError::Moved)?;
-        let reason = entry.restate.then_some(reason);
-        changes.push(Change::new(server, entry.to.admin, entry.to.params, reason));
+        let asked = entry.restate.then_some(reason);
+        if entry.readdress.is_some() {
+            let (text, name) = names.next().ok_or(CommitError::Moved)?;
+            let asked = asked.or_else(|| locked.reason(control.record, server));
+            leaving.push(server);
+            arriving.push(Arrival::new(moved_claim(entry, text, name), Some(server), asked));
+        } else {
+            changes.push(Change::new(server, entry.to.admin, entry.to.params, asked));
+        }
     }
-    let revision = if changes.is_empty() {
+    for removal in &plan.removed {
+        leaving.push(locked.server(control.record, removal.id.0).ok_or(CommitError::Moved)?);
+    }
+    for (addition, (text, name)) in plan.added.iter().zip(names) {
+        arriving.push(Arrival::new(added_claim(addition, text, name), None, Some(reason)));
+    }
+
+    let revision = if changes.is_empty() && leaving.is_empty() && arriving.is_empty() {
         before
     } else {
         locked
-            .commit(control.record, &mut changes)
+            .commit(control.record, &mut changes, &leaving, &mut arriving)
             .map_err(|full| CommitError::Refused(OpError::StoreFull { needed: full.needed }))?
     };
-    if control.zone.apply(control.abilities, plan.membership, &settings) {
+    added.extend(
+        arriving.iter().filter(|arrival| arrival.heir_of.is_none()).map(|arrival| ServerId(arrival.id)),
+    );
+    let applied = control.zone.apply(control.abilities, plan.membership, &mut made.edits);
+    if let Some(membership) = applied {
+        if locked.generation() == control.generation {
+            locked.set_membership(control.record, membership);
+        }
         control.set_applied(&locked, revision);
-    } else {
+        control.zone.reap();
+    }
+    drop(locked);
+    if applied.is_none() {
         // nginx resolved a name meanwhile, so that the peers may stand elsewhere.
-        apply_difference(control, &mut locked);
+        catch_up(control);
     }
-    Ok(Revision(revision))
+    Ok(Committed { revision: Revision(revision), added })
 }
 
-/// Applies what the store has and the zone does not: what a worker committed before it died, or what a process of
-/// another configuration committed.
-pub fn catch_up(control: &Control) {
-    if control.pulse().differs() {
-        let mut locked = control.store.lock();
-        apply_difference(control, &mut locked);
+/// Makes the peers of a plan.
+fn make(control: &Control, plan: &Plan) -> Result<Made, Full> {
+    let mut edits = Edits::default();
+    let mut names = Vec::new();
+    let mut prepare = |new: NewPeer<'_>| -> Result<Prepared, Full> {
+        let prepared = control.zone.prepare(&new, control.abilities)?;
+        names.push((new.server.to_owned(), prepared.name()));
+        Ok(prepared)
+    };
+    for entry in &plan.entries {
+        if let Some(new) = &entry.readdress {
+            let text = new.address.to_string();
+            let Wish { admin, params } = entry.to;
+            let prepared = prepare(NewPeer { server: &text, address: &new.address, params, admin })?;
+            edits.at.push((entry.slot, Fate::Replace(prepared)));
+        } else if entry.revive || entry.is_change() {
+            let Wish { admin, params } = entry.to;
+            edits.at.push((entry.slot, Fate::Set(Setting { admin, params, revive: entry.revive })));
+        }
     }
+    for removal in &plan.removed {
+        edits.at.push((removal.slot, Fate::Leave));
+    }
+    edits.at.sort_by_key(|(slot, _): &(Slot, Fate)| *slot);
+    for addition in &plan.added {
+        let Addition { server, address, group, params, admin } = addition;
+        let prepared = prepare(NewPeer { server, address, params: *params, admin: *admin })?;
+        edits.append.push((*group, prepared));
+    }
+    if plan.added.iter().any(|addition| addition.group.is_backup()) {
+        edits.backups = control.zone.prepare_backups()?;
+    }
+    Ok(Made { edits, names })
 }
 
-/// The same, with the lock held.
-fn apply_difference(control: &Control, locked: &mut Locked) {
-    let applied = control.applied(locked);
-    let revision = locked.revision(control.record);
-    let mut finder = locked.finder(control.record);
-    control.zone.apply_by_name(control.abilities, |slot, server, name| {
-        let wish = finder.find(slot.group, server, name)?.wish(revision);
-        (wish.revision > applied).then(|| Setting {
-            admin: wish.admin(),
-            params: wish.params(),
-            revive: wish.admin() == Admin::Up,
-        })
-    });
-    control.set_applied(locked, revision);
+/// A server with another address, as the store is asked for its record.
+fn moved_claim<'a>(entry: &Entry, text: &'a str, name: &'a [u8]) -> Claim<'a> {
+    let Wish { admin, params } = entry.to;
+    Claim { group: entry.slot.group, server: text.as_bytes(), name, admin, params, managed: false }
+}
+
+/// A new server, as the store is asked for its record.
+fn added_claim<'a>(addition: &Addition, text: &'a str, name: &'a [u8]) -> Claim<'a> {
+    let Addition { group, params, admin, .. } = addition;
+    Claim { group: *group, server: text.as_bytes(), name, admin: *admin, params: *params, managed: false }
 }

@@ -5,11 +5,12 @@
 //! ahead of its zone, because another died in between or belongs to another configuration, applies the difference.
 
 mod catalogue;
+mod catch_up;
 mod change;
 mod start;
 mod upstream;
 mod view;
 
 pub use catalogue::Live;
-pub use change::catch_up;
+pub use catch_up::catch_up;
 pub use upstream::Upstream;

@@ -1,7 +1,7 @@
 //! From a configuration that was read to one that can be controlled.
 
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use crate::model::snapshot::StaticReason;
 use crate::nginx::log::Log;
@@ -9,7 +9,7 @@ use crate::nginx::shm::{self, Word};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::{self, Locked, Store};
 use crate::zone::apply::Abilities;
-use crate::zone::{self, layout};
+use crate::zone::{self, Extra, layout};
 
 use super::catalogue::Live;
 use super::upstream::{Control, Upstream};
@@ -67,7 +67,7 @@ fn control(
     layout::check(&zone).map_err(StaticReason::Layout)?;
     let pool = zone.pool().ok_or(StaticReason::NoZone)?;
     // SAFETY: the pool is that of the zone, which lives as long as the configuration.
-    let applied = unsafe { Word::<AtomicU64>::alloc(pool) }.ok_or(StaticReason::ZoneFull)?;
+    let extra = unsafe { Word::<Extra>::alloc(pool) }.ok_or(StaticReason::ZoneFull)?;
 
     let copy = zone.copy();
     let claims: Vec<Claim<'_>> = copy.rows.iter().map(|row| claim(&copy, row)).collect();
@@ -81,22 +81,21 @@ fn control(
         Ok(adopted) => adopted,
         Err(store::lock::Full { .. }) => {
             // SAFETY: made above from this pool, and known to nobody else.
-            unsafe { Word::free(pool, applied) };
+            unsafe { Word::free(pool, extra) };
             return Err(StaticReason::StoreFull);
         }
     };
     if dropped > 0
         && let Some(log) = log
     {
-        log.notice(format_args!(
-            "upstream \"{}\": the reload dropped run-time changes of {dropped} servers",
-            upstream.name
-        ));
+        log.notice(format_args!("upstream \"{}\": the reload dropped its run-time changes", upstream.name));
     }
-    // SAFETY: nobody else knows the word before the workers start.
-    unsafe { applied.as_ref() }.store(revision, std::sync::atomic::Ordering::Release);
-    // SAFETY: the record is one of this store, and the word lies in the zone of these peers.
-    Ok(unsafe { Control::new(store, generation, record, zone, Abilities { method, drains }, applied) })
+    // SAFETY: the words lie in the zone of these peers, and nobody else knows them before the workers start.
+    let zone = unsafe {
+        extra.as_ref().applied.store(revision, Ordering::Release);
+        zone.with_extra(extra)
+    };
+    Ok(Control { store, generation, record, zone, abilities: Abilities { method, drains }, extra })
 }
 
 /// Finds or makes the records of an upstream and its servers. Returns how many servers lost run-time changes, too.

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::snapshot::{Method, StaticReason};
 use crate::nginx::upstream as nginx;
+use crate::ops::Guard;
 use crate::store::{self, Locked, Store};
-use crate::zone::Zone;
 use crate::zone::apply::Abilities;
+use crate::zone::{Extra, Zone};
 
 /// An upstream, from the reading of the configuration to the end of its last process.
 pub struct Upstream {
@@ -20,6 +21,8 @@ pub struct Upstream {
     pub zone: Option<String>,
     /// How it chooses; none if its balancer is none of nginx's own, so that its peers cannot be read.
     pub method: Option<Method>,
+    /// How many usable servers a change must leave.
+    pub guard: Option<Guard>,
     /// Why it cannot be changed, if it cannot.
     pub fixed: RefCell<Option<StaticReason>>,
     /// What it is controlled through, once the master has started it.
@@ -39,8 +42,8 @@ pub struct Control {
     pub zone: Zone,
     /// What its balancer understands.
     pub abilities: Abilities,
-    /// Revision that the peers show; in the zone of the upstream, since it ends with that.
-    applied: NonNull<AtomicU64>,
+    /// The module's words in the zone of the upstream.
+    pub extra: NonNull<Extra>,
 }
 
 /// Two words that differ when a process has to catch up.
@@ -48,8 +51,8 @@ pub struct Control {
 pub struct Pulse {
     /// Revision in the store.
     wanted: NonNull<AtomicU64>,
-    /// Revision in the zone.
-    applied: NonNull<AtomicU64>,
+    /// The module's words in the zone.
+    extra: NonNull<Extra>,
 }
 
 impl Pulse {
@@ -59,44 +62,46 @@ impl Pulse {
         // SAFETY: both words lie in shared zones that this process has mapped, in records that are not freed before
         // the zones themselves.
         unsafe {
-            self.wanted.as_ref().load(Ordering::Relaxed) != self.applied.as_ref().load(Ordering::Relaxed)
+            let applied = &self.extra.as_ref().applied;
+            self.wanted.as_ref().load(Ordering::Relaxed) != applied.load(Ordering::Relaxed)
         }
     }
 }
 
 impl Control {
-    /// # Safety
-    ///
-    /// `record` is a record of `store`, `applied` a word in the zone of `zone`, both for as long as the configuration
-    /// lives.
-    pub(super) unsafe fn new(
-        store: Store,
-        generation: u64,
-        record: NonNull<store::Upstream>,
-        zone: Zone,
-        abilities: Abilities,
-        applied: NonNull<AtomicU64>,
-    ) -> Self {
-        Self { store, generation, record, zone, abilities, applied }
-    }
-
     /// The words to compare on the way of a request.
+    #[inline]
     pub fn pulse(&self) -> Pulse {
         // SAFETY: the record is never freed; only the address of the word is taken.
         let wanted = unsafe { NonNull::new_unchecked(&raw mut (*self.record.as_ptr()).revision) };
-        Pulse { wanted, applied: self.applied }
+        Pulse { wanted, extra: self.extra }
+    }
+
+    /// The module's words in the zone of the upstream.
+    #[inline]
+    pub fn extra(&self) -> &Extra {
+        // SAFETY: they lie in a zone that lives as long as the configuration; the words that change are atomic, but for
+        // one that only the zone's own code reads.
+        unsafe { self.extra.as_ref() }
+    }
+
+    /// Frees the peers that left and that no request uses any more.
+    pub fn reap(&self) {
+        if self.zone.has_zombies() {
+            let locked = self.store.lock();
+            self.zone.reap();
+            drop(locked);
+        }
     }
 
     /// Revision that the peers show.
-    pub(super) fn applied(&self, _lock: &Locked) -> u64 {
-        // SAFETY: see `Pulse::differs`.
-        unsafe { self.applied.as_ref() }.load(Ordering::Acquire)
+    pub(super) fn applied(&self) -> u64 {
+        self.extra().applied.load(Ordering::Acquire)
     }
 
     /// Notes the revision that the peers show now.
     pub(super) fn set_applied(&self, _lock: &Locked, revision: u64) {
-        // SAFETY: see `Pulse::differs`.
-        unsafe { self.applied.as_ref() }.store(revision, Ordering::Release);
+        self.extra().applied.store(revision, Ordering::Release);
     }
 }
 

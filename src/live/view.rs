@@ -2,18 +2,18 @@
 
 use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
-use crate::model::snapshot::{Method, Peer, Snapshot, Totals};
+use crate::model::snapshot::{Method, Peer, Snapshot, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
 use crate::nginx::upstream::Configured;
-use crate::ops::{Lookup, Selector};
+use crate::ops::{Guard, Lookup, Selector};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::records;
 use crate::zone::apply::{Abilities, admin_of};
 use crate::zone::backend::Backend;
 use crate::zone::{self, Row};
 
-use super::change;
+use super::catch_up::catch_up;
 use super::upstream::{Control, Upstream};
 
 /// Reasons that a view makes room for before it takes the lock.
@@ -27,6 +27,10 @@ pub struct View {
     method: Method,
     /// nginx's count of changes to the lists.
     membership: u64,
+    /// Whether the method has a list of backups.
+    has_backups: bool,
+    /// How many usable servers a change must leave.
+    guard: Option<Guard>,
 }
 
 /// What the store knows of one peer.
@@ -53,7 +57,7 @@ impl View {
     pub fn take(upstream: &Upstream, control: &Control) -> Self {
         let mut room = REASONS;
         loop {
-            change::catch_up(control);
+            catch_up(control);
             let copy = control.zone.copy();
             if adopt_new_peers(control, &copy) {
                 continue;
@@ -78,9 +82,16 @@ impl View {
             peers: peers.collect(),
             primary: copy.primary,
             backup: copy.backup,
+            zombies: copy.zombies,
             ..empty(upstream)
         };
-        Self { snapshot, method: control.abilities.method, membership: copy.membership }
+        Self {
+            snapshot,
+            method: control.abilities.method,
+            membership: copy.membership,
+            has_backups: upstream.conf.has_backups(),
+            guard: upstream.guard,
+        }
     }
 
     /// Any upstream at one moment.
@@ -120,6 +131,23 @@ impl Lookup for View {
         zone::Current::can_set_weight(self.method)
     }
 
+    fn can_change_members(&self) -> bool {
+        zone::Current::CHANGES_MEMBERS
+    }
+
+    fn has_backups(&self) -> bool {
+        self.has_backups
+    }
+
+    fn guard(&self) -> Option<Guard> {
+        self.guard
+    }
+
+    fn usable(&self) -> (usize, usize) {
+        let peers = &self.snapshot.peers;
+        (peers.iter().filter(|peer| peer.admin == Admin::Up).count(), peers.len())
+    }
+
     fn total_weight(&self) -> u64 {
         self.snapshot.peers.iter().fold(0, |sum, peer| sum.saturating_add(peer.params.weight))
     }
@@ -146,6 +174,7 @@ fn empty(upstream: &Upstream) -> Snapshot {
         peers: Vec::new(),
         primary: Totals::default(),
         backup: None,
+        zombies: Zombies::default(),
     }
 }
 
@@ -176,6 +205,7 @@ fn peer(
         active: row.conns,
         down: row.down,
         admin,
+        managed: row.managed,
         reason,
         failures: Failures {
             fails: row.fails,
@@ -249,6 +279,7 @@ pub(super) fn claim<'a>(copy: &'a zone::Copy, row: &Row) -> Claim<'a> {
         name: copy.bytes(&row.name),
         admin: admin_of(row.down),
         params: row.params,
+        managed: row.managed,
     }
 }
 
@@ -279,6 +310,7 @@ fn configured(upstream: &Upstream) -> Vec<Peer> {
                 active: 0,
                 down: u64::from(down),
                 admin: if down { Admin::Down } else { Admin::Up },
+                managed: false,
                 reason: down.then_some(Reason::Configuration),
                 failures: Failures::default(),
                 last_failure: None,

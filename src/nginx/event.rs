@@ -1,24 +1,24 @@
-//! Work that a worker does after the present event.
+//! Work that a worker does after the present event, or after a while.
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nginx_sys::{ngx_event_t, ngx_log_t, ngx_post_event, ngx_posted_events};
+use nginx_sys::{ngx_add_timer, ngx_event_t, ngx_log_t, ngx_msec_t, ngx_post_event, ngx_posted_events};
 
 use super::log::Log;
 
-/// An event that can be posted: a word for nginx's queue, and what to do.
+/// An event: a word for nginx's queues, and what to do.
 ///
-/// It must stay at its address while it is posted, which it is for no longer than the present round of events.
-pub struct Posted {
+/// It must stay at its address while it is posted or set off.
+pub struct Event {
     /// nginx's side.
     event: ngx_event_t,
 }
 
-/// What a posted event does, given the pointer that it was made with.
+/// What an event does, given the pointer that it was made with.
 type Work = unsafe fn(*mut c_void);
 
-/// The pointers behind a posted event.
+/// The pointers behind an event.
 struct Task {
     /// What to do.
     work: Work,
@@ -26,18 +26,28 @@ struct Task {
     with: *mut c_void,
 }
 
-impl Posted {
+impl Event {
     /// An event that calls `work(with)`.
     ///
     /// # Safety
     ///
-    /// `work` may be called with `with` for as long as the event may be posted.
+    /// `work` may be called with `with` for as long as the event lives.
     pub unsafe fn new(work: Work, with: *mut c_void) -> Self {
         // SAFETY: the structure is plain words, for which zeroes are nginx's own start.
         let mut event: ngx_event_t = unsafe { std::mem::zeroed() };
         event.data = Box::into_raw(Box::new(Task { work, with })).cast();
         event.handler = Some(run);
         Self { event }
+    }
+
+    /// Sets the event off after so many milliseconds, unless it is set already. It does not keep a worker that is to end.
+    pub fn set_timer(&mut self, log: *mut ngx_log_t, after: ngx_msec_t) {
+        self.event.log = log;
+        self.event.set_cancelable(1);
+        if self.event.timer_set() == 0 {
+            // SAFETY: the timers are this worker's own, and the event stays where it is as long as the configuration.
+            unsafe { ngx_add_timer(&raw mut self.event, after) };
+        }
     }
 
     /// Posts the event, unless it is posted already.
@@ -48,7 +58,7 @@ impl Posted {
     }
 }
 
-impl Drop for Posted {
+impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: made by `new`, and given back once.
         drop(unsafe { Box::from_raw(self.event.data.cast::<Task>()) });
@@ -59,7 +69,7 @@ impl Drop for Posted {
 unsafe extern "C" fn run(event: *mut ngx_event_t) {
     // SAFETY: nginx calls this with the event that was posted, whose task lives as long as it.
     let (task, log) = unsafe { (&*(*event).data.cast::<Task>(), (*event).log) };
-    // SAFETY: see `Posted::new`.
+    // SAFETY: see `Event::new`.
     if catch_unwind(AssertUnwindSafe(|| unsafe { (task.work)(task.with) })).is_err() {
         // SAFETY: nginx's logs outlive its events.
         if let Some(log) = unsafe { Log::from_raw(log) } {

@@ -3,8 +3,8 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_module,
-    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
+    NGX_HTTP_UPSTREAM_BACKUP, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_upstream_main_conf_t,
+    ngx_http_upstream_module, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
 };
 
 use super::conf::{bytes, context};
@@ -99,6 +99,11 @@ impl Upstream {
         unsafe { self.conf().shm_zone.as_ref() }
             // SAFETY: likewise.
             .map(|zone| String::from_utf8_lossy(unsafe { bytes(&zone.shm.name) }).into_owned())
+    }
+
+    /// Whether its balancer has a list of backups.
+    pub fn has_backups(&self) -> bool {
+        self.conf().flags & NGX_HTTP_UPSTREAM_BACKUP as usize != 0
     }
 
     /// Its servers, as the configuration has them.

@@ -23,6 +23,8 @@ pub struct Claim<'a> {
     pub admin: Admin,
     /// Its parameters now.
     pub params: Params,
+    /// Whether nginx makes and removes it as a name resolves.
+    pub managed: bool,
 }
 
 /// Room for the answers to claims, made before the lock is taken.
@@ -100,16 +102,20 @@ impl Locked {
         unsafe {
             let mut next_id = (*upstream).next_id;
             if let Err(full) = self.answer(upstream, &mut next_id, claims, claimed, wishes) {
-                for &server in claimed.0.iter().filter(|server| !server.is_null() && (***server).taken == 0) {
+                for &server in
+                    claimed.0.iter().filter(|server| !server.is_null() && (***server).taken.get() == 0)
+                {
                     self.free_server(server);
                 }
                 return Err(full);
             }
-            let dropped = match wishes {
-                Wishes::Dropped => self.reset(claims, claimed),
-                Wishes::Kept => 0,
-            };
-            self.relink(upstream, claimed);
+            let mut dropped = 0;
+            if wishes == Wishes::Dropped {
+                let revision = *(*upstream).revision.get_mut();
+                dropped = self.reset(revision, claims, claimed).max(usize::from((*upstream).moves > 0));
+                (*upstream).moves = 0;
+            }
+            self.relink(upstream, claimed, wishes);
             (*upstream).next_id = next_id;
             (*upstream).generation = generation;
             (*upstream).membership = membership;
@@ -139,7 +145,7 @@ impl Locked {
             let first = (*upstream).servers;
             let mut server = first;
             while !server.is_null() {
-                (*server).taken = 0;
+                (*server).taken.set(0);
                 server = (*server).next;
             }
 
@@ -151,13 +157,17 @@ impl Locked {
                     server = self.find_free(first, claim, true);
                 }
                 if !server.is_null() {
-                    (*server).taken = 1;
+                    (*server).taken.set(1);
                     after = (*server).next;
                     *held = server;
                 }
             }
 
             for (claim, held) in claims.iter().zip(&mut claimed.0).filter(|(_, held)| held.is_null()) {
+                if wishes == Wishes::Kept && !claim.managed {
+                    // Not nginx's doing, but a change that this process has yet to catch up with.
+                    continue;
+                }
                 let server = self.new_server(claim)?;
                 *held = server;
                 let ancestor = match wishes {
@@ -168,7 +178,7 @@ impl Locked {
                     (*server).id = *next_id;
                     *next_id += 1;
                 } else {
-                    (*ancestor).taken = 2;
+                    (*ancestor).taken.set(2);
                     (*server).id = (*ancestor).id;
                 }
             }
@@ -188,7 +198,7 @@ impl Locked {
         unsafe {
             while !server.is_null() {
                 let record = &*server;
-                if record.taken == 0
+                if record.taken.get() == 0
                     && record.group() == claim.group
                     && self.text(&record.server) == claim.server
                     && (!same_address || self.text(&record.name) == claim.name)
@@ -202,7 +212,7 @@ impl Locked {
     }
 
     /// A record for a claim, linked nowhere, without an id.
-    fn new_server(&mut self, claim: &Claim<'_>) -> Result<*mut Server, Full> {
+    pub(super) fn new_server(&mut self, claim: &Claim<'_>) -> Result<*mut Server, Full> {
         let record = self.alloc::<Server>()?;
         // SAFETY: the record was made here, of zeroes; nobody else knows it.
         unsafe {
@@ -212,6 +222,7 @@ impl Locked {
                     (*record).server = server;
                     (*record).name = name;
                     (*record).backup = u64::from(claim.group.is_backup());
+                    (*record).managed = u64::from(claim.managed);
                     (*record).base = base;
                     (*record).wishes = [base; 2];
                     Ok(record)
@@ -229,40 +240,50 @@ impl Locked {
     }
 
     /// Takes what the configuration says for what is wanted, and counts the servers of which something else was.
-    unsafe fn reset(&mut self, claims: &[Claim<'_>], claimed: &Claimed) -> usize {
+    unsafe fn reset(&mut self, revision: u64, claims: &[Claim<'_>], claimed: &Claimed) -> usize {
         let mut dropped = 0;
         for (claim, &server) in claims.iter().zip(&claimed.0) {
             // SAFETY: see `answer`.
             unsafe {
                 let base = Wish::new(0, claim.admin, claim.params, ptr::null_mut());
-                let changed = |wish: &Wish| wish.revision > 0 && !wish.same(&base);
-                dropped += usize::from((*server).wishes.iter().any(changed));
+                let wanted = (*server).wish(revision);
+                dropped += usize::from(wanted.revision > 0 && !wanted.same(&base));
                 self.free_reasons(server);
                 (*server).base = base;
                 (*server).wishes = [base; 2];
+                (*server).managed = u64::from(claim.managed);
+                (*server).born = 0;
+                (*server).gone = 0;
             }
         }
         dropped
     }
 
-    /// Links the claimed records, in their order, and frees the others.
-    unsafe fn relink(&mut self, upstream: *mut Upstream, claimed: &Claimed) {
+    /// Links the claimed records, in their order, and frees the others; of a configuration that goes on only those of
+    /// peers that nginx made, since the others wait for a process that catches up.
+    unsafe fn relink(&mut self, upstream: *mut Upstream, claimed: &Claimed, wishes: Wishes) {
         // SAFETY: see `answer`.
         unsafe {
+            let mut waiting = ptr::null_mut();
             let mut server = (*upstream).servers;
             while !server.is_null() {
                 let next = (*server).next;
-                if (*server).taken != 1 {
-                    self.free_server(server);
+                if (*server).taken.get() != 1 {
+                    if wishes == Wishes::Kept && (*server).managed == 0 {
+                        (*server).next = waiting;
+                        waiting = server;
+                    } else {
+                        self.free_server(server);
+                    }
                 }
                 server = next;
             }
             let mut link = &raw mut (*upstream).servers;
-            for &server in &claimed.0 {
+            for &server in claimed.0.iter().filter(|server| !server.is_null()) {
                 *link = server;
                 link = &raw mut (*server).next;
             }
-            *link = ptr::null_mut();
+            *link = waiting;
         }
     }
 
@@ -279,7 +300,7 @@ impl Locked {
     }
 
     /// Frees a record that is linked nowhere.
-    unsafe fn free_server(&mut self, server: *mut Server) {
+    pub(super) unsafe fn free_server(&mut self, server: *mut Server) {
         // SAFETY: see `answer`.
         unsafe {
             self.free_reasons(server);

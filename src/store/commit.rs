@@ -6,6 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::model::params::Params;
 use crate::model::state::Admin;
 
+use super::adopt::Claim;
 use super::lock::{Full, Locked};
 use super::records::{Reason, Server, Upstream, Wish};
 
@@ -29,6 +30,27 @@ impl Change {
     /// A change of one server.
     pub fn new(server: NonNull<Server>, admin: Admin, params: Params, reason: Option<Reason>) -> Self {
         Self { server, admin, params, reason, reserved: ptr::null_mut(), obsolete: ptr::null_mut() }
+    }
+}
+
+/// A new server, or one that has another address.
+pub struct Arrival<'a> {
+    /// What it is.
+    pub claim: Claim<'a>,
+    /// The record whose id and place it takes, and which leaves.
+    pub heir_of: Option<NonNull<Server>>,
+    /// Who asks for it.
+    pub reason: Option<Reason>,
+    /// Its id, once the change is made.
+    pub id: u64,
+    /// The record in the zone, while the change is made.
+    record: *mut Server,
+}
+
+impl<'a> Arrival<'a> {
+    /// An arrival.
+    pub fn new(claim: Claim<'a>, heir_of: Option<NonNull<Server>>, reason: Option<Reason>) -> Self {
+        Self { claim, heir_of, reason, id: 0, record: ptr::null_mut() }
     }
 }
 
@@ -57,9 +79,15 @@ impl Locked {
     ///
     /// # Errors
     ///
-    /// The zone has no room for the reasons.
-    pub fn commit(&mut self, upstream: NonNull<Upstream>, changes: &mut [Change]) -> Result<u64, Full> {
-        self.reserve(changes)?;
+    /// The zone has no room for the reasons and the new records.
+    pub fn commit(
+        &mut self,
+        upstream: NonNull<Upstream>,
+        changes: &mut [Change],
+        leaving: &[NonNull<Server>],
+        arriving: &mut [Arrival<'_>],
+    ) -> Result<u64, Full> {
+        self.reserve(changes, arriving)?;
         self.header().writing = upstream.as_ptr();
         fence(Ordering::SeqCst);
 
@@ -76,9 +104,22 @@ impl Locked {
             let reason = if change.reason.is_some() { change.reserved } else { current.reason };
             *spare = Wish::new(next, change.admin, change.params, reason);
         }
+        for server in leaving {
+            // SAFETY: likewise.
+            unsafe { (*server.as_ptr()).gone = next };
+        }
+        for arrival in arriving.iter_mut() {
+            // SAFETY: likewise; the record was reserved above, and nobody else knows it.
+            unsafe { self.link(upstream, arrival, next) };
+        }
 
         // SAFETY: records of upstreams are never freed. Until this store the changes do not count, after it they do.
         unsafe { (*upstream.as_ptr()).revision.store(next, Ordering::SeqCst) };
+        if !leaving.is_empty() || !arriving.is_empty() {
+            // SAFETY: the lock is held.
+            unsafe { (*upstream.as_ptr()).moves += 1 };
+            self.purge(upstream);
+        }
         self.header().writing = ptr::null_mut();
         for change in changes {
             // SAFETY: the last wish that referred to it was overwritten above.
@@ -88,28 +129,100 @@ impl Locked {
     }
 
     /// Takes the memory that the changes need, so that nothing can fail after it.
-    fn reserve(&mut self, changes: &mut [Change]) -> Result<(), Full> {
-        for at in 0..changes.len() {
-            let Some(change) = changes.get_mut(at) else {
-                continue;
-            };
-            let Some(reason) = change.reason else { continue };
-            match self.alloc::<Reason>() {
-                // SAFETY: the chunk was made here, and nobody else knows it.
-                Ok(chunk) => unsafe {
-                    chunk.write(reason);
-                    change.reserved = chunk;
-                },
-                Err(full) => {
-                    for change in changes {
-                        // SAFETY: reserved above, and no wish refers to it yet.
-                        unsafe { self.free(change.reserved) };
-                        change.reserved = ptr::null_mut();
+    fn reserve(&mut self, changes: &mut [Change], arriving: &mut [Arrival<'_>]) -> Result<(), Full> {
+        let reserved = self.try_reserve(changes, arriving);
+        if reserved.is_err() {
+            // SAFETY: reserved just now, and nothing refers to any of it yet.
+            unsafe {
+                for change in changes {
+                    self.free(std::mem::replace(&mut change.reserved, ptr::null_mut()));
+                }
+                for arrival in arriving {
+                    if let Some(record) =
+                        NonNull::new(std::mem::replace(&mut arrival.record, ptr::null_mut()))
+                    {
+                        self.free_server(record.as_ptr());
                     }
-                    return Err(full);
                 }
             }
         }
+        reserved
+    }
+
+    /// The same; what was reserved before the zone was full stays so.
+    fn try_reserve(&mut self, changes: &mut [Change], arriving: &mut [Arrival<'_>]) -> Result<(), Full> {
+        for change in changes {
+            if let Some(reason) = change.reason {
+                change.reserved = self.reserve_reason(reason)?;
+            }
+        }
+        for arrival in arriving {
+            arrival.record = self.new_server(&arrival.claim)?;
+            if let Some(reason) = arrival.reason {
+                let reason = self.reserve_reason(reason)?;
+                // SAFETY: the record was made above, and nobody else knows it.
+                unsafe {
+                    (*arrival.record).wishes = (*arrival.record).wishes.map(|wish| wish.with_reason(reason))
+                };
+            }
+        }
         Ok(())
+    }
+
+    /// A copy of a reason in the zone.
+    fn reserve_reason(&mut self, reason: Reason) -> Result<*mut Reason, Full> {
+        let chunk = self.alloc::<Reason>()?;
+        // SAFETY: the chunk was made here, and nobody else knows it.
+        unsafe { chunk.write(reason) };
+        Ok(chunk)
+    }
+
+    /// Links a new record, so that it is there from `revision` on.
+    ///
+    /// # Safety
+    ///
+    /// The record was reserved; the one whose place it takes, if any, is linked.
+    unsafe fn link(&mut self, upstream: NonNull<Upstream>, arrival: &mut Arrival<'_>, revision: u64) {
+        let (upstream, record) = (upstream.as_ptr(), arrival.record);
+        // SAFETY: see above; the lock is held.
+        unsafe {
+            (*record).born = revision;
+            (*record).wishes = (*record).wishes.map(|wish| Wish { revision, ..wish });
+            if let Some(heir_of) = arrival.heir_of {
+                (*record).id = (*heir_of.as_ptr()).id;
+                (*record).next = (*heir_of.as_ptr()).next;
+                (*heir_of.as_ptr()).next = record;
+            } else {
+                (*record).id = (*upstream).next_id;
+                (*upstream).next_id += 1;
+                let mut link = &raw mut (*upstream).servers;
+                while let Some(present) = (*link).as_mut()
+                    && present.backup <= (*record).backup
+                {
+                    link = &raw mut present.next;
+                }
+                (*record).next = *link;
+                *link = record;
+            }
+            arrival.id = (*record).id;
+        }
+    }
+
+    /// Frees the records that count no more: those that left, and those that never came, because their writer died.
+    pub(super) fn purge(&mut self, upstream: NonNull<Upstream>) {
+        let revision = self.revision(upstream);
+        // SAFETY: the lock is held; records that are not there are referred to by nobody else.
+        unsafe {
+            let mut link = &raw mut (*upstream.as_ptr()).servers;
+            while let Some(server) = NonNull::new(*link) {
+                if (*server.as_ptr()).exists(revision) {
+                    (*server.as_ptr()).gone = 0;
+                    link = &raw mut (*server.as_ptr()).next;
+                } else {
+                    *link = (*server.as_ptr()).next;
+                    self.free_server(server.as_ptr());
+                }
+            }
+        }
     }
 }

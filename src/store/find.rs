@@ -16,11 +16,15 @@ pub struct Finder<'a> {
     first: *mut Server,
     /// The one after the last match.
     after: *mut Server,
+    /// Revision of the upstream.
+    revision: u64,
 }
 
 /// A record, for as long as the lock is held.
 #[derive(Clone, Copy)]
 pub struct Found<'a> {
+    /// The lock that keeps it.
+    locked: &'a Locked,
     /// The record.
     server: &'a Server,
 }
@@ -30,7 +34,13 @@ impl Locked {
     pub fn finder(&self, upstream: NonNull<Upstream>) -> Finder<'_> {
         // SAFETY: records of upstreams are never freed; the lock is held.
         let first = unsafe { (*upstream.as_ptr()).servers };
-        Finder { locked: self, first, after: first }
+        Finder { locked: self, first, after: first, revision: self.revision(upstream) }
+    }
+
+    /// Notes nginx's count of changes to the lists after a change that the records have, too.
+    pub fn set_membership(&mut self, upstream: NonNull<Upstream>, membership: u64) {
+        // SAFETY: likewise.
+        unsafe { (*upstream.as_ptr()).membership = membership };
     }
 
     /// nginx's count of changes to the lists that the records were last compared with.
@@ -43,21 +53,35 @@ impl Locked {
 impl<'a> Finder<'a> {
     /// The record of a peer.
     pub fn find(&mut self, group: Group, server: &[u8], name: &[u8]) -> Option<Found<'a>> {
-        let found = self.find_from(self.after, group, server, name);
-        let found = found.or_else(|| self.find_from(self.first, group, server, name))?;
+        self.find_where(group, server, name, |_| true)
+    }
+
+    /// The record of a peer, among those that `accept` takes.
+    fn find_where(
+        &mut self,
+        group: Group,
+        server: &[u8],
+        name: &[u8],
+        accept: impl Fn(&Server) -> bool,
+    ) -> Option<Found<'a>> {
+        let matches = |record: &Server| {
+            accept(record)
+                && record.exists(self.revision)
+                && record.group() == group
+                && self.locked.text(&record.name) == name
+                && self.locked.text(&record.server) == server
+        };
+        let found = self.find_from(self.after, matches).or_else(|| self.find_from(self.first, matches))?;
         self.after = found.server.next;
         Some(found)
     }
 
     /// The first match from a record on.
-    fn find_from(&self, mut at: *mut Server, group: Group, server: &[u8], name: &[u8]) -> Option<Found<'a>> {
+    fn find_from(&self, mut at: *mut Server, matches: impl Fn(&Server) -> bool) -> Option<Found<'a>> {
         // SAFETY: the lock is held for 'a, so that linked records stay as they are.
         while let Some(record) = unsafe { at.as_ref() } {
-            if record.group() == group
-                && self.locked.text(&record.name) == name
-                && self.locked.text(&record.server) == server
-            {
-                return Some(Found { server: record });
+            if matches(record) {
+                return Some(Found { locked: self.locked, server: record });
             }
             at = record.next;
         }
@@ -65,7 +89,60 @@ impl<'a> Finder<'a> {
     }
 }
 
+impl Locked {
+    /// Compares the records of an upstream with rows of list, text and address: says of each row whether it has a
+    /// record, and calls `missing` with each record that has no row, unless nginx makes its peers. `missing` must not
+    /// allocate.
+    pub fn compare<'a>(
+        &self,
+        upstream: NonNull<Upstream>,
+        rows: impl Iterator<Item = (Group, &'a [u8], &'a [u8])>,
+        found: &mut [bool],
+        mut missing: impl FnMut(Found<'_>),
+    ) {
+        for server in self.servers(upstream) {
+            // SAFETY: the record is linked, and the lock is held.
+            unsafe { server.as_ref() }.taken.set(0);
+        }
+        let mut finder = self.finder(upstream);
+        for ((group, server, name), found) in rows.zip(found) {
+            if let Some(record) = finder.find_where(group, server, name, |record| record.taken.get() == 0) {
+                record.server.taken.set(1);
+                *found = true;
+            }
+        }
+        for server in self.servers(upstream) {
+            // SAFETY: likewise.
+            let server = unsafe { server.as_ref() };
+            if server.taken.get() == 0 && server.managed == 0 {
+                missing(Found { locked: self, server });
+            }
+        }
+    }
+
+    /// Who asked for the state of a server.
+    pub fn reason(&self, upstream: NonNull<Upstream>, server: NonNull<Server>) -> Option<Reason> {
+        // SAFETY: the record is linked, and the lock is held.
+        Found { locked: self, server: unsafe { server.as_ref() } }.reason(self.revision(upstream))
+    }
+}
+
 impl Found<'_> {
+    /// Which list it belongs to.
+    pub fn group(&self) -> Group {
+        self.server.group()
+    }
+
+    /// Text of the server.
+    pub fn server(&self) -> &[u8] {
+        self.locked.text(&self.server.server)
+    }
+
+    /// Its address.
+    pub fn name(&self) -> &[u8] {
+        self.locked.text(&self.server.name)
+    }
+
     /// Identity.
     pub fn id(&self) -> u64 {
         self.server.id

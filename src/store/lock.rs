@@ -117,6 +117,7 @@ impl Locked {
                 }
                 server = (*server).next;
             }
+            self.purge(NonNull::new_unchecked(upstream));
         }
         self.header().writing = ptr::null_mut();
     }

@@ -1,5 +1,6 @@
 //! The shape of what lies in the module's zone.
 
+use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 
 use crate::model::id::Group;
@@ -58,6 +59,8 @@ pub struct Upstream {
     pub generation: u64,
     /// nginx's count of changes to the lists that the servers were last compared with.
     pub membership: u64,
+    /// Servers that came, went or moved since the configuration was adopted.
+    pub moves: u64,
     /// The first server: in the order of the peers.
     pub servers: *mut Server,
 }
@@ -75,8 +78,14 @@ pub struct Server {
     pub name: Text,
     /// Whether it is a `backup` server: 0 or 1.
     pub backup: u64,
+    /// Whether nginx makes and removes its peers as a name resolves: 0 or 1.
+    pub managed: u64,
+    /// The change of the upstream that brought it; 0 for the configuration.
+    pub born: u64,
+    /// The change that removed it; 0 for none.
+    pub gone: u64,
     /// While records are claimed: 0 for nobody, 1 if it stays, 2 if another record inherits its id.
-    pub taken: u64,
+    pub taken: Cell<u64>,
     /// What the configuration says of it.
     pub base: Wish,
     /// What was wanted last, and before: the one with the larger revision, unless that is beyond the revision of the
@@ -88,6 +97,11 @@ impl Server {
     /// Which list it belongs to.
     pub fn group(&self) -> Group {
         if self.backup == 0 { Group::Primary } else { Group::Backup }
+    }
+
+    /// Whether it is there, if its upstream is at `revision`.
+    pub fn exists(&self, revision: u64) -> bool {
+        self.born <= revision && (self.gone == 0 || self.gone > revision)
     }
 
     /// What is wanted of it, if its upstream is at `revision`.
@@ -128,6 +142,11 @@ impl Wish {
         };
         let params = [params.weight, params.max_conns, params.max_fails, params.fail_timeout];
         Self { revision, admin, params, reason }
+    }
+
+    /// The same, asked for by somebody else.
+    pub fn with_reason(self, reason: *mut Reason) -> Self {
+        Self { reason, ..self }
     }
 
     /// How new it is, if its upstream is at `revision`: 0 if it was never published.

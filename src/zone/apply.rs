@@ -5,14 +5,15 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_int_t, time_t};
 
-use crate::model::id::Slot;
+use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
 use crate::model::snapshot::Method;
 use crate::model::state::Admin;
 
 use super::Current;
-use super::backend::Backend;
-use super::peers::{Peers, Zone, bytes};
+use super::backend::{Backend, caches_weights};
+use super::peers::{Lists, Peers, Zone, bytes};
+use super::prepared::{Prepared, PreparedList};
 
 /// nginx's `down` word for the parameter `down`: NGX_HTTP_UPSTREAM_FAILED.
 const DOWN: usize = 1;
@@ -57,7 +58,7 @@ impl Abilities {
     }
 
     /// nginx's `down` word for a wish. Where the core knows no draining peers, one that drains is down.
-    fn down(self, admin: Admin) -> usize {
+    pub(super) fn down(self, admin: Admin) -> usize {
         match admin {
             Admin::Up => 0,
             Admin::Drain if self.drains => DRAINING,
@@ -66,34 +67,56 @@ impl Abilities {
     }
 }
 
+/// What becomes of the peer at one place.
+pub enum Fate {
+    /// It gets other parameters, or another state.
+    Set(Setting),
+    /// It leaves.
+    Leave,
+    /// It leaves, and this one takes its place.
+    Replace(Prepared),
+}
+
+/// A change of the lists: places in nginx's order, and peers that become the last of their list.
+#[derive(Default)]
+pub struct Edits {
+    /// What becomes of peers.
+    pub at: Vec<(Slot, Fate)>,
+    /// New peers.
+    pub append: Vec<(Group, Prepared)>,
+    /// A list of backups, in case that there is none.
+    pub backups: Option<PreparedList>,
+}
+
+/// What an edit touched.
+#[derive(Clone, Copy, Default)]
+struct Touched {
+    /// A weight.
+    weights: bool,
+    /// The members of a list.
+    members: bool,
+}
+
 impl Zone {
-    /// Sets the peers at the given places, in nginx's order. False, and nothing is changed, if the lists are no longer
-    /// those of `membership`.
-    pub fn apply(&self, abilities: Abilities, membership: u64, settings: &[(Slot, Setting)]) -> bool {
-        let lists = self.write();
+    /// Makes the edits, if the lists are still those of `membership`. Returns nginx's count of changes after them; none,
+    /// and nothing is changed, if others changed the lists.
+    pub fn apply(&self, abilities: Abilities, membership: u64, edits: &mut Edits) -> Option<u64> {
+        let mut lists = self.write();
         if self.membership() != membership {
-            return false;
+            return None;
         }
-        let mut weights_changed = false;
+        if let Some(backups) = &mut edits.backups {
+            // SAFETY: the write lock of the primaries is held, and there is no list of backups.
+            unsafe { self.link_backups(&mut lists, backups) };
+        }
+        let mut touched = Touched::default();
         for (group, list) in lists.iter() {
-            let mut wanted = settings.iter().filter(|(slot, _)| slot.group == group).peekable();
             // SAFETY: `lists` holds the write locks for as long as the loop runs.
-            for (index, peer) in unsafe { Peers::of(list) }.enumerate() {
-                let Some((_, setting)) = wanted.next_if(|(slot, _)| slot.index == index) else {
-                    if wanted.peek().is_none() {
-                        break;
-                    }
-                    continue;
-                };
-                // SAFETY: likewise.
-                weights_changed |= unsafe { set(list, peer, abilities, setting) };
-            }
+            unsafe { self.edit_list(group, list, abilities, edits, &mut touched) };
         }
-        if weights_changed {
-            // SAFETY: likewise.
-            unsafe { Current::weights_changed(lists.primary.as_ptr(), abilities.method) };
-        }
-        true
+        // SAFETY: likewise.
+        unsafe { self.finish(&lists, abilities, touched) };
+        Some(self.membership())
     }
 
     /// Sets each peer for which `wanted`, given its list, its server text and its address, has a setting. `wanted` must
@@ -104,22 +127,210 @@ impl Zone {
         mut wanted: impl FnMut(Slot, &[u8], &[u8]) -> Option<Setting>,
     ) {
         let lists = self.write();
-        let mut weights_changed = false;
+        let mut touched = Touched::default();
         for (group, list) in lists.iter() {
             // SAFETY: `lists` holds the write locks for as long as the loop runs, so that the peers and their texts stay.
             unsafe {
                 for (index, peer) in Peers::of(list).enumerate() {
                     let (server, name) = (bytes(&(*peer.as_ptr()).server), bytes(&(*peer.as_ptr()).name));
                     if let Some(setting) = wanted(Slot { group, index }, server, name) {
-                        weights_changed |= set(list, peer, abilities, &setting);
+                        touched.weights |= set(list, peer, abilities, &setting);
                     }
                 }
             }
         }
-        if weights_changed {
-            // SAFETY: likewise.
-            unsafe { Current::weights_changed(lists.primary.as_ptr(), abilities.method) };
+        // SAFETY: likewise.
+        unsafe { self.finish(&lists, abilities, touched) };
+    }
+
+    /// Makes the edits of one list, in one walk.
+    ///
+    /// # Safety
+    ///
+    /// The write locks of both lists are held.
+    unsafe fn edit_list(
+        &self,
+        group: Group,
+        list: NonNull<ngx_http_upstream_rr_peers_t>,
+        abilities: Abilities,
+        edits: &mut Edits,
+        touched: &mut Touched,
+    ) {
+        let mut fates = edits.at.iter_mut().filter(|(slot, _)| slot.group == group).peekable();
+        let mut appended = edits.append.iter_mut().filter(|(of, _)| *of == group).peekable();
+        // SAFETY: the locks are held; each peer that is followed is linked.
+        unsafe {
+            let mut link = &raw mut (*list.as_ptr()).peer;
+            let mut index = 0;
+            while let Some(peer) = NonNull::new(*link) {
+                if fates.peek().is_none() && appended.peek().is_none() {
+                    return;
+                }
+                match fates.next_if(|(slot, _)| slot.index == index).map(|(_, fate)| fate) {
+                    Some(Fate::Set(setting)) => touched.weights |= set(list, peer, abilities, setting),
+                    Some(Fate::Leave) => {
+                        *link = (*peer.as_ptr()).next;
+                        self.bury(list, peer);
+                        touched.members = true;
+                        index += 1;
+                        continue;
+                    }
+                    Some(Fate::Replace(prepared)) => {
+                        if let Some(new) = prepared.take() {
+                            (*new.as_ptr()).next = (*peer.as_ptr()).next;
+                            *link = new.as_ptr();
+                            count_in(list, new);
+                            self.bury(list, peer);
+                            touched.members = true;
+                        }
+                    }
+                    None => {}
+                }
+                link = &raw mut (*(*link)).next;
+                index += 1;
+            }
+            for (_, prepared) in appended {
+                if let Some(new) = prepared.take() {
+                    *link = new.as_ptr();
+                    link = &raw mut (*new.as_ptr()).next;
+                    count_in(list, new);
+                    touched.members = true;
+                }
+            }
         }
+    }
+
+    /// Makes the group exact, and tells the workers what they have to compute anew.
+    ///
+    /// # Safety
+    ///
+    /// The write locks of both lists are held.
+    unsafe fn finish(&self, lists: &Lists, abilities: Abilities, touched: Touched) {
+        let primary = lists.primary.as_ptr();
+        // SAFETY: see above.
+        unsafe {
+            if touched.members {
+                let backups = lists.backup.map_or(0, |backup| (*backup.as_ptr()).number);
+                let single = (*primary).number == 1 && backups == 0;
+                ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
+            }
+            if touched.members || (touched.weights && caches_weights(abilities.method)) {
+                Current::moved(primary);
+            }
+        }
+    }
+
+    /// Counts a peer out of its list and keeps it for the requests that use it. The caller has unlinked it.
+    ///
+    /// # Safety
+    ///
+    /// The write locks of both lists are held.
+    unsafe fn bury(
+        &self,
+        list: NonNull<ngx_http_upstream_rr_peers_t>,
+        peer: NonNull<ngx_http_upstream_rr_peer_t>,
+    ) {
+        let (list, peer) = (list.as_ptr(), peer.as_ptr());
+        // SAFETY: see above; the words of the zone are guarded by the same locks.
+        unsafe {
+            (*list).number = (*list).number.wrapping_sub(1);
+            (*list).total_weight = (*list).total_weight.wrapping_sub((*peer).weight as usize);
+            (*list).tries = (*list).tries.wrapping_sub(usize::from((*peer).down == 0));
+            set_weighted(list);
+            Current::bury(peer);
+            if let Some(extra) = self.extra() {
+                let extra = extra.as_ptr();
+                (*extra).depart((*peer).sockaddr, (*peer).socklen);
+                (*peer).next = (*extra).zombies;
+                (*extra).zombies = peer;
+            }
+        }
+    }
+
+    /// Puts an empty list of backups behind the primaries, and locks it with them.
+    ///
+    /// # Safety
+    ///
+    /// The write lock of the primaries is held.
+    unsafe fn link_backups(&self, lists: &mut Lists, prepared: &mut PreparedList) {
+        if lists.backup.is_some() {
+            return;
+        }
+        let Some(backup) = prepared.take() else { return };
+        let primary = lists.primary.as_ptr();
+        // SAFETY: see above; the list is zeroes, and nobody knows it before it is linked.
+        unsafe {
+            (*backup.as_ptr()).shpool = (*primary).shpool;
+            (*backup.as_ptr()).name = (*primary).name;
+            Current::share(primary, backup.as_ptr());
+            lists.adopt(backup);
+            (*primary).next = backup.as_ptr();
+        }
+    }
+
+    /// Whether there are peers that left and are not freed yet.
+    pub fn has_zombies(&self) -> bool {
+        // SAFETY: the words lie in the zone; the pointer is compared and not followed.
+        self.extra()
+            .is_some_and(|extra| unsafe { !(&raw const (*extra.as_ptr()).zombies).read_volatile().is_null() })
+    }
+
+    /// Frees the peers that left and that no request uses any more. The caller holds the store's lock, so that only one
+    /// process does so.
+    pub fn reap(&self) {
+        let (Some(extra), Some(pool)) = (self.extra(), self.pool()) else { return };
+        let mut dead = std::ptr::null_mut();
+        if !self.has_zombies() {
+            return;
+        }
+        // SAFETY: the words of the zone are guarded by the write locks.
+        unsafe {
+            let lists = self.write();
+            let mut link = &raw mut (*extra.as_ptr()).zombies;
+            while let Some(peer) = NonNull::new(*link) {
+                if Current::is_last(peer.as_ptr()) {
+                    *link = (*peer.as_ptr()).next;
+                    (*peer.as_ptr()).next = dead;
+                    dead = peer.as_ptr();
+                } else {
+                    link = &raw mut (*peer.as_ptr()).next;
+                }
+            }
+            drop(lists);
+            while let Some(peer) = NonNull::new(dead) {
+                dead = (*peer.as_ptr()).next;
+                Current::release(pool, peer);
+            }
+        }
+    }
+}
+
+/// Counts a linked peer into its list.
+///
+/// # Safety
+///
+/// The write locks of both lists are held.
+unsafe fn count_in(list: NonNull<ngx_http_upstream_rr_peers_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+    let (list, peer) = (list.as_ptr(), peer.as_ptr());
+    // SAFETY: see above.
+    unsafe {
+        (*list).number = (*list).number.wrapping_add(1);
+        (*list).total_weight = (*list).total_weight.wrapping_add((*peer).weight as usize);
+        (*list).tries = (*list).tries.wrapping_add(usize::from((*peer).down == 0));
+        set_weighted(list);
+    }
+}
+
+/// Notes whether any weight of a list differs from 1, as nginx does.
+///
+/// # Safety
+///
+/// The write lock of the list is held.
+unsafe fn set_weighted(list: *mut ngx_http_upstream_rr_peers_t) {
+    // SAFETY: see above.
+    unsafe {
+        let weighted = (*list).total_weight != (*list).number;
+        ngx_http_upstream_rr_peers_t::set_weighted_raw(list, u32::from(weighted));
     }
 }
 
@@ -156,8 +367,7 @@ unsafe fn set(
             (*peer).effective_weight = weight;
             // What is left of a large weight would starve the peer, or send it a burst.
             (*peer).current_weight = 0;
-            let weighted = (*list).total_weight != (*list).number;
-            ngx_http_upstream_rr_peers_t::set_weighted_raw(list, u32::from(weighted));
+            set_weighted(list);
         }
 
         (*peer).max_conns = setting.params.max_conns as usize;

@@ -5,10 +5,12 @@
 
 pub mod apply;
 pub mod backend;
+pub mod extra;
 pub mod layout;
 #[cfg(nginx_peer_refs)]
 mod native;
 pub mod peers;
+pub mod prepared;
 #[cfg(not(nginx_peer_refs))]
 mod slots;
 #[cfg(test)]
@@ -22,5 +24,7 @@ pub type Current = native::Native;
 #[cfg(not(nginx_peer_refs))]
 pub type Current = slots::Slots;
 
-pub use apply::Setting;
+pub use apply::{Edits, Fate, Setting};
+pub use extra::{Departures, Extra};
 pub use peers::{Chosen, Copy, Row, Zone};
+pub use prepared::NewPeer;

@@ -12,10 +12,11 @@ use nginx_sys::{
 
 use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
-use crate::model::snapshot::{Memory, Totals};
+use crate::model::snapshot::{Memory, Totals, Zombies};
 
 use super::Current;
 use super::backend::Backend;
+use super::extra::ExtraPtr;
 
 /// Rows that a copy makes room for beyond those it expects, so that a list that grows meanwhile rarely needs a second
 /// try.
@@ -47,6 +48,8 @@ unsafe extern "C" {
 pub struct Zone {
     /// The primaries; `next` leads to the backups.
     primary: NonNull<ngx_http_upstream_rr_peers_t>,
+    /// The module's words in the zone; none while the upstream is only read.
+    extra: Option<ExtraPtr>,
 }
 
 /// What one peer was at one moment. Texts are ranges of [`Copy::text`].
@@ -74,6 +77,8 @@ pub struct Row {
     pub checked: i64,
     /// nginx's word: 0 when the balancers may choose it.
     pub down: u64,
+    /// Whether nginx makes and removes it as a name resolves.
+    pub managed: bool,
 }
 
 /// All peers of an upstream at one moment.
@@ -91,6 +96,8 @@ pub struct Copy {
     pub primary: Totals,
     /// The same of the backups.
     pub backup: Option<Totals>,
+    /// Peers that left while requests used them.
+    pub zombies: Zombies,
 }
 
 impl Copy {
@@ -129,6 +136,17 @@ impl Drop for Lists {
 }
 
 impl Lists {
+    /// Locks a list of backups that nobody knows yet, and gives it back with the others.
+    ///
+    /// # Safety
+    ///
+    /// There was no list of backups; this one is about to be linked.
+    pub(super) unsafe fn adopt(&mut self, backup: NonNull<ngx_http_upstream_rr_peers_t>) {
+        // SAFETY: see above.
+        unsafe { nuc_peers_wlock(backup.as_ptr()) };
+        self.backup = Some(backup);
+    }
+
     /// The lists, with what they are.
     pub(super) fn iter(
         &self,
@@ -176,7 +194,27 @@ impl Zone {
     /// is a list of round robin peers), and its zone, if it has one, is initialized.
     pub unsafe fn of(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Option<Self> {
         // SAFETY: see above; `peer.data` is written once, by the zone's init.
-        NonNull::new(unsafe { (*us.as_ptr()).peer.data }.cast()).map(|primary| Self { primary })
+        NonNull::new(unsafe { (*us.as_ptr()).peer.data }.cast()).map(|primary| Self { primary, extra: None })
+    }
+
+    /// The same peers, with the module's words in their zone.
+    ///
+    /// # Safety
+    ///
+    /// The words lie in the zone of these peers, and there are no others.
+    pub unsafe fn with_extra(self, extra: ExtraPtr) -> Self {
+        Self { extra: Some(extra), ..self }
+    }
+
+    /// The module's words in the zone.
+    pub fn extra(&self) -> Option<ExtraPtr> {
+        self.extra
+    }
+
+    /// Whether there is a list of backups.
+    pub fn has_backups(&self) -> bool {
+        // SAFETY: the list is mapped; the word is set at most once, under its lock.
+        unsafe { !(&raw const (*self.primary.as_ptr()).next).read_volatile().is_null() }
     }
 
     /// nginx's count of changes to the lists.
@@ -281,6 +319,13 @@ impl Zone {
                 }
             }
             copy.single = (*lists.primary.as_ptr()).single() != 0;
+            copy.zombies = Zombies::default();
+            let mut zombie = self.extra.map_or(std::ptr::null_mut(), |extra| (*extra.as_ptr()).zombies);
+            while let Some(peer) = zombie.as_ref() {
+                copy.zombies.peers += 1;
+                copy.zombies.conns = copy.zombies.conns.wrapping_add(peer.conns as u64);
+                zombie = peer.next;
+            }
         }
         copy.membership = self.membership();
         if fits { Ok(()) } else { Err((rows, text)) }
@@ -370,6 +415,7 @@ unsafe fn row(peer: &ngx_http_upstream_rr_peer_t, slot: Slot, text: &mut Vec<u8>
         accessed: peer.accessed,
         checked: peer.checked,
         down: peer.down as u64,
+        managed: Current::managed(peer),
     }
 }
 
@@ -416,5 +462,15 @@ impl Chosen {
             let peer: NonNull<ngx_http_upstream_rr_peer_t> = peer;
             ((*peer.as_ptr()).sockaddr == pc.sockaddr).then_some(Self(peer))
         }
+    }
+
+    /// Whether the peer left its list since it was chosen.
+    ///
+    /// # Safety
+    ///
+    /// The request still holds the peer.
+    pub unsafe fn has_left(self) -> bool {
+        // SAFETY: a peer that is held is not freed; the word is written once, under locks, and read late at worst.
+        Current::is_zombie(unsafe { self.0.as_ref() })
     }
 }

@@ -1,0 +1,196 @@
+//! Idle connections to servers that left.
+//!
+//! nginx's keepalive keeps connections by address. One to a server that left would serve requests of another server that
+//! comes to the same address, and would stay open until its timeout. So each worker notes which of its connections went
+//! idle, closes those to addresses that left before it chooses a peer, and looks for them every half second besides.
+
+use std::cell::{Cell, RefCell};
+
+use nginx_sys::{
+    NGX_DONE, NGX_OK, ngx_close_connection, ngx_connection_t, ngx_cycle, ngx_destroy_pool,
+    ngx_event_handler_pt, ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t, ngx_sockaddr_t,
+    sockaddr, socklen_t,
+};
+
+use crate::zone::{Departures, Extra, extra::Left};
+
+/// Time between two looks at the idle connections, in milliseconds: a server that left sees its idle connections closed
+/// within a second.
+pub(super) const LOOK: ngx_msec_t = 500;
+
+/// Bits in a word.
+const BITS: usize = u64::BITS as usize;
+
+/// nginx's type of the function that an idle connection waits with.
+type Handler = unsafe extern "C" fn(*mut ngx_event_t);
+
+/// The idle connections of one upstream in one worker.
+#[derive(Default)]
+pub(super) struct Idle {
+    /// A bit for each of the worker's connections: whether it went idle for this upstream. It may have been closed or
+    /// taken since.
+    went_idle: RefCell<Vec<u64>>,
+    /// keepalive's function, by which its idle connections are known.
+    handler: Cell<Option<Handler>>,
+    /// The departures that were looked at.
+    seen: Cell<Departures>,
+}
+
+impl Idle {
+    /// Starts with the departures so far: they were before this worker had any connection.
+    pub fn start(&self, extra: &Extra) {
+        self.seen.set(extra.departures());
+    }
+
+    /// Notes a connection that keepalive has just taken.
+    ///
+    /// # Safety
+    ///
+    /// The connection is one of this worker's.
+    pub unsafe fn note(&self, connection: *mut ngx_connection_t) {
+        // SAFETY: see above.
+        unsafe {
+            let Some(at) = place(connection) else { return };
+            let (word, bit) = (at / BITS, 1_u64 << (at % BITS));
+            let mut went_idle = self.went_idle.borrow_mut();
+            if went_idle.len() <= word {
+                // Once in a worker's life: nginx's connections do not grow.
+                went_idle.resize((*ngx_cycle).connection_n.div_ceil(BITS), 0);
+            }
+            if let Some(word) = went_idle.get_mut(word) {
+                *word |= bit;
+            }
+            self.handler.set((*(*connection).read).handler);
+        }
+    }
+
+    /// Whether any connection was noted.
+    pub fn any(&self) -> bool {
+        self.went_idle.borrow().iter().any(|word| *word != 0)
+    }
+
+    /// Closes the idle connections to addresses that left since the last look.
+    #[inline]
+    pub fn look(&self, extra: &Extra) {
+        if extra.departures() != self.seen.get() {
+            self.close_left(extra);
+        }
+    }
+
+    /// The same, when there are departures.
+    #[cold]
+    fn close_left(&self, extra: &Extra) {
+        let (left, now) = extra.left_since(self.seen.get());
+        self.seen.set(now);
+        let Some(handler) = self.handler.get() else { return };
+        // Closing a connection runs no code of this module, so that the bits stay borrowed.
+        let mut went_idle = self.went_idle.borrow_mut();
+        for (index, word) in went_idle.iter_mut().enumerate() {
+            let mut unseen = *word;
+            while unseen != 0 {
+                let bit = unseen & unseen.wrapping_neg();
+                unseen &= !bit;
+                // SAFETY: one thread runs a worker, and the array of its connections lives as long as it.
+                if !unsafe { keep(index * BITS + bit.trailing_zeros() as usize, handler, &left) } {
+                    *word &= !bit;
+                }
+            }
+        }
+    }
+
+    /// After a peer was chosen: drops an open connection that came with it, if the address left meanwhile.
+    ///
+    /// # Safety
+    ///
+    /// keepalive has just given `pc` a connection (`rc` is NGX_DONE).
+    pub unsafe fn check(&self, extra: &Extra, pc: *mut ngx_peer_connection_t, rc: ngx_int_t) -> ngx_int_t {
+        if rc != NGX_DONE as ngx_int_t || extra.departures() == self.seen.get() {
+            return rc;
+        }
+        // SAFETY: see above. Without a connection nginx opens one.
+        unsafe {
+            let (left, _) = extra.left_since(self.seen.get());
+            if !left.has((*pc).sockaddr, (*pc).socklen) {
+                return rc;
+            }
+            close((*pc).connection);
+            (*pc).connection = std::ptr::null_mut();
+            (*pc).set_cached(0);
+            NGX_OK as ngx_int_t
+        }
+    }
+}
+
+/// The place of a connection among those of the worker.
+///
+/// # Safety
+///
+/// One thread runs a worker, whose configuration has its connections.
+unsafe fn place(connection: *const ngx_connection_t) -> Option<usize> {
+    // SAFETY: see above; the pointers are compared, not followed.
+    unsafe {
+        let first = (*ngx_cycle).connections.addr();
+        let at = connection.addr().checked_sub(first)? / size_of::<ngx_connection_t>();
+        (at < (*ngx_cycle).connection_n).then_some(at)
+    }
+}
+
+/// Looks at a connection that once went idle. False if it is closed now, or no idle connection any more.
+///
+/// # Safety
+///
+/// `at` is a place among the worker's connections.
+unsafe fn keep(at: usize, handler: Handler, left: &Left) -> bool {
+    // SAFETY: see above; a free connection has a descriptor of -1 and is not looked at further.
+    unsafe {
+        if at >= (*ngx_cycle).connection_n {
+            return false;
+        }
+        let connection = (*ngx_cycle).connections.add(at);
+        if (*connection).fd == -1 || (*connection).idle() == 0 {
+            return false;
+        }
+        let waits_with: ngx_event_handler_pt = (*(*connection).read).handler;
+        if !waits_with.is_some_and(|waits_with| std::ptr::fn_addr_eq(waits_with, handler)) {
+            return false;
+        }
+        let mut address: ngx_sockaddr_t = std::mem::zeroed();
+        let mut len = size_of::<ngx_sockaddr_t>() as socklen_t;
+        let address: *mut sockaddr = (&raw mut address).cast();
+        if libc::getpeername((*connection).fd, address.cast(), &raw mut len) == 0
+            && !left.has(address, len.min(size_of::<ngx_sockaddr_t>() as socklen_t))
+        {
+            return true;
+        }
+        // As nginx itself does with idle connections when a worker is to end.
+        (*connection).set_close(1);
+        handler((*connection).read);
+        false
+    }
+}
+
+/// Closes a connection that keepalive has given away.
+///
+/// # Safety
+///
+/// Nothing else refers to the connection.
+unsafe fn close(connection: *mut ngx_connection_t) {
+    // SAFETY: see above; this is what nginx does with a connection to a peer that it is done with.
+    unsafe {
+        if connection.is_null() {
+            return;
+        }
+        #[cfg(nginx_ssl)]
+        if !(*connection).ssl.is_null() {
+            (*(*connection).ssl).set_no_wait_shutdown(1);
+            (*(*connection).ssl).set_no_send_shutdown(1);
+            // It says no more than that the shutdown is done, since it is told not to wait.
+            let _ = nginx_sys::ngx_ssl_shutdown(connection);
+        }
+        let pool = (*connection).pool;
+        ngx_close_connection(connection);
+        if !pool.is_null() {
+            ngx_destroy_pool(pool);
+        }
+    }
+}

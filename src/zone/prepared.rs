@@ -1,0 +1,215 @@
+//! A new peer: whole before anything refers to it.
+
+use std::net::SocketAddr;
+use std::ptr::NonNull;
+
+use nginx_sys::{
+    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_pool_t, ngx_sock_ntop,
+    ngx_sockaddr_t, socklen_t,
+};
+
+use crate::model::address::Address;
+use crate::model::params::Params;
+use crate::model::state::Admin;
+
+use super::Current;
+use super::apply::Abilities;
+use super::backend::Backend;
+use super::peers::{Zone, bytes};
+
+/// What a new peer is to be.
+pub struct NewPeer<'a> {
+    /// Text of the server.
+    pub server: &'a str,
+    /// Its address.
+    pub address: &'a Address,
+    /// weight, max_conns, max_fails, fail_timeout.
+    pub params: Params,
+    /// Up, down or draining.
+    pub admin: Admin,
+}
+
+/// The zone of the upstream has no room for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// Bytes that were needed.
+    pub needed: usize,
+}
+
+/// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.
+pub struct Prepared {
+    /// The pool that it came from.
+    pool: NonNull<ngx_slab_pool_t>,
+    /// The peer; none once it is linked.
+    peer: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+}
+
+impl Prepared {
+    /// Its address, as nginx writes it.
+    pub fn name(&self) -> Vec<u8> {
+        // SAFETY: the peer is this value's own until it is linked.
+        self.peer.map_or_else(Vec::new, |peer| unsafe { bytes(&(*peer.as_ptr()).name) }.to_vec())
+    }
+
+    /// Hands the peer over to the list that it is linked in.
+    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peer_t>> {
+        self.peer.take()
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            // SAFETY: nothing refers to the peer, and the pool lives as long as the zone.
+            unsafe { Current::release(self.pool, peer) };
+        }
+    }
+}
+
+/// A list of backups in the zone's memory, linked nowhere. Dropping it gives the memory back.
+pub struct PreparedList {
+    /// The pool that it came from.
+    pool: NonNull<ngx_slab_pool_t>,
+    /// The list; none once it is linked.
+    list: Option<NonNull<ngx_http_upstream_rr_peers_t>>,
+}
+
+impl PreparedList {
+    /// Hands the list over.
+    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peers_t>> {
+        self.list.take()
+    }
+}
+
+impl Drop for PreparedList {
+    fn drop(&mut self) {
+        if let Some(list) = self.list.take() {
+            // SAFETY: made by `prepare_backups` from this pool, and linked nowhere.
+            unsafe { nginx_sys::ngx_slab_free(self.pool.as_ptr(), list.as_ptr().cast()) };
+        }
+    }
+}
+
+impl Zone {
+    /// Makes a peer.
+    ///
+    /// # Errors
+    ///
+    /// The zone is full; nothing of it stays taken.
+    pub fn prepare(&self, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
+        let pool = self.pool().ok_or(Full { needed: 0 })?;
+        // SAFETY: the pool is mapped as long as the zone.
+        let peer = unsafe { Current::prepare(pool, new.server.as_bytes(), abilities.drains)? };
+        // SAFETY: the peer was made above, with buffers of the sizes that are written, and nobody else knows it.
+        unsafe {
+            let peer = peer.as_ptr();
+            let address: *mut ngx_sockaddr_t = (*peer).sockaddr.cast();
+            (*peer).socklen = write_address(address, new.address);
+            (*peer).name.len =
+                ngx_sock_ntop((*peer).sockaddr, (*peer).socklen, (*peer).name.data, name_size(), 1);
+            let weight = isize::try_from(new.params.weight).unwrap_or(isize::MAX);
+            (*peer).weight = weight;
+            (*peer).effective_weight = weight;
+            (*peer).max_conns = new.params.max_conns as usize;
+            (*peer).max_fails = new.params.max_fails as usize;
+            (*peer).fail_timeout = new.params.fail_timeout as _;
+            (*peer).down = abilities.down(new.admin);
+            Current::name_session(peer, abilities.drains);
+        }
+        Ok(Prepared { pool, peer: Some(peer) })
+    }
+
+    /// Makes a list of backups, unless there is one.
+    ///
+    /// # Errors
+    ///
+    /// The zone is full.
+    pub fn prepare_backups(&self) -> Result<Option<PreparedList>, Full> {
+        let pool = self.pool().ok_or(Full { needed: 0 })?;
+        if self.has_backups() {
+            return Ok(None);
+        }
+        // SAFETY: the pool is mapped as long as the zone.
+        let list = unsafe { calloc(pool, &[size_of::<ngx_http_upstream_rr_peers_t>()]) }?;
+        let list = list.first().copied().and_then(|list| NonNull::new(list.cast()));
+        Ok(list.map(|list| PreparedList { pool, list: Some(list) }))
+    }
+}
+
+unsafe extern "C" {
+    /// Size of the buffer of a name.
+    fn nuc_sockaddr_strlen() -> usize;
+}
+
+/// Size of the buffer of a peer's name, in bytes.
+pub(super) fn name_size() -> usize {
+    // SAFETY: the shim returns a constant.
+    unsafe { nuc_sockaddr_strlen() }
+}
+
+/// Chunks of zeroes of these sizes, all or none. nginx is kept from logging that there are none: the caller says so.
+///
+/// # Safety
+///
+/// The pool is mapped.
+pub(super) unsafe fn calloc<const N: usize>(
+    pool: NonNull<ngx_slab_pool_t>,
+    sizes: &[usize; N],
+) -> Result<[*mut u8; N], Full> {
+    let mut chunks = [std::ptr::null_mut::<u8>(); N];
+    let pool = pool.as_ptr();
+    // SAFETY: the pool is mapped; its mutex guards its words and its chunks.
+    unsafe {
+        nginx_sys::ngx_shmtx_lock(&raw mut (*pool).mutex);
+        let logs = ngx_slab_pool_t::log_nomem_raw(pool);
+        ngx_slab_pool_t::set_log_nomem_raw(pool, 0);
+        for (chunk, size) in chunks.iter_mut().zip(sizes) {
+            if *size > 0 {
+                *chunk = nginx_sys::ngx_slab_calloc_locked(pool, *size).cast();
+            }
+        }
+        let failed = chunks.iter().zip(sizes).any(|(chunk, size)| *size > 0 && chunk.is_null());
+        if failed {
+            for chunk in chunks.iter().filter(|chunk| !chunk.is_null()) {
+                nginx_sys::ngx_slab_free_locked(pool, chunk.cast());
+            }
+        }
+        ngx_slab_pool_t::set_log_nomem_raw(pool, logs);
+        nginx_sys::ngx_shmtx_unlock(&raw mut (*pool).mutex);
+        if failed { Err(Full { needed: sizes.iter().sum() }) } else { Ok(chunks) }
+    }
+}
+
+/// Writes an address the way nginx's parsers do. Returns its length.
+///
+/// # Safety
+///
+/// `to` is a zeroed address.
+unsafe fn write_address(to: *mut ngx_sockaddr_t, address: &Address) -> socklen_t {
+    // SAFETY: see above; each form fits the union.
+    unsafe {
+        match address {
+            Address::Ip(SocketAddr::V4(ip)) => {
+                (*to).sockaddr_in.sin_family = libc::AF_INET as _;
+                (*to).sockaddr_in.sin_port = ip.port().to_be();
+                (*to).sockaddr_in.sin_addr.s_addr = u32::from_ne_bytes(ip.ip().octets());
+                size_of::<nginx_sys::sockaddr_in>() as socklen_t
+            }
+            Address::Ip(SocketAddr::V6(ip)) => {
+                let address: *mut libc::sockaddr_in6 = to.cast();
+                (*address).sin6_family = libc::AF_INET6 as _;
+                (*address).sin6_port = ip.port().to_be();
+                (*address).sin6_addr.s6_addr = ip.ip().octets();
+                size_of::<libc::sockaddr_in6>() as socklen_t
+            }
+            Address::Unix(path) => {
+                let address: *mut libc::sockaddr_un = to.cast();
+                (*address).sun_family = libc::AF_UNIX as _;
+                for (to, from) in (*address).sun_path.iter_mut().zip(path.bytes()) {
+                    *to = from as _;
+                }
+                size_of::<libc::sockaddr_un>() as socklen_t
+            }
+        }
+    }
+}
