@@ -13,6 +13,8 @@ pub enum Kind {
     ServerNotFound,
     /// The values are well-formed, but not allowed for this upstream.
     BadValue,
+    /// What is asked for is so already, in the words of ngx_dynamic_upstream: the reply has no body.
+    NothingToDo,
     /// A page of another site made a browser send the request.
     CrossSite,
     /// There is no such upstream.
@@ -22,6 +24,18 @@ pub enum Kind {
         /// Value of `Allow`.
         allow: &'static str,
     },
+    /// A server with this address is there.
+    EntryExists,
+    /// Several servers match where one is meant.
+    Ambiguous,
+    /// nginx makes and removes the server as its name resolves.
+    ManagedByDns,
+    /// Fewer servers would be left than must be.
+    Guarded,
+    /// A server cannot become a backup, or cease to be one.
+    OtherGroup,
+    /// Some of the upstreams refused; the body says which.
+    PartlyDone,
     /// The body is too large.
     BodyTooLarge,
     /// The query string is too long.
@@ -44,10 +58,15 @@ impl Kind {
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
+            Self::NothingToDo => 304,
             Self::BadArgument | Self::ServerNotFound | Self::BadValue => 400,
             Self::CrossSite => 403,
             Self::UpstreamNotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
+            Self::EntryExists | Self::Ambiguous | Self::ManagedByDns | Self::Guarded | Self::PartlyDone => {
+                409
+            }
+            Self::OtherGroup => 412,
             Self::BodyTooLarge => 413,
             Self::QueryTooLong => 414,
             Self::UnsupportedBody => 415,
@@ -63,9 +82,16 @@ impl Kind {
             Self::BadArgument => "BadArgument",
             Self::ServerNotFound => "ServerNotFound",
             Self::BadValue => "BadValue",
+            Self::NothingToDo => "NothingToDo",
             Self::CrossSite => "CrossSite",
             Self::UpstreamNotFound => "UpstreamNotFound",
             Self::MethodNotAllowed { .. } => "MethodNotAllowed",
+            Self::EntryExists => "EntryExists",
+            Self::Ambiguous => "Ambiguous",
+            Self::ManagedByDns => "ManagedByDns",
+            Self::Guarded => "Guarded",
+            Self::OtherGroup => "OtherGroup",
+            Self::PartlyDone => "PartlyDone",
             Self::BodyTooLarge => "BodyTooLarge",
             Self::QueryTooLong => "QueryTooLong",
             Self::UnsupportedBody => "UnsupportedBody",
@@ -125,9 +151,18 @@ impl From<&OpError> for Kind {
             OpError::UpstreamNotFound(_) => Self::UpstreamNotFound,
             OpError::Static(_) => Self::UpstreamStatic,
             OpError::ServerNotFound(_) | OpError::BadPosition(_) => Self::ServerNotFound,
-            OpError::WeightNotYet(_) => Self::NotSupported,
-            OpError::WeightTooLarge { .. } | OpError::NoteTooLong { .. } => Self::BadValue,
-            OpError::StoreFull { .. } => Self::NoMemory,
+            OpError::Ambiguous(_) => Self::Ambiguous,
+            OpError::ManagedByDns => Self::ManagedByDns,
+            OpError::Exists(_) => Self::EntryExists,
+            OpError::OtherGroup => Self::OtherGroup,
+            OpError::Guarded { .. } => Self::Guarded,
+            OpError::BadAddress(_) => Self::BadArgument,
+            OpError::WeightNotYet(_) | OpError::MembersNotYet => Self::NotSupported,
+            OpError::WeightTooLarge { .. } | OpError::NoteTooLong { .. } | OpError::NoBackup => {
+                Self::BadValue
+            }
+            // The NGINX Plus API answers 500 when a zone is full, whatever its documents say.
+            OpError::StoreFull { .. } | OpError::ZoneFull { .. } => Self::NoMemory,
             OpError::Busy => Self::Busy,
         }
     }

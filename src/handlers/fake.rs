@@ -4,10 +4,10 @@ use std::cell::RefCell;
 
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::Params;
-use crate::model::snapshot::{Memory, Method, Peer, Snapshot, StaticReason, Totals};
+use crate::model::snapshot::{Memory, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
-use crate::ops::{CommitError, Lookup, OpError, Plan, Selector, Upstreams};
+use crate::ops::{Addition, CommitError, Committed, Guard, Lookup, OpError, Plan, Selector, Upstreams};
 
 /// The time of all calls in tests.
 pub const NOW: UnixTime = UnixTime(1_000_000_000);
@@ -18,6 +18,10 @@ pub struct Fake {
     upstreams: RefCell<Vec<Snapshot>>,
     /// What each commit is refused with, if with anything.
     pub refuse: Option<OpError>,
+    /// Whether servers can come and go.
+    pub members: bool,
+    /// How many usable servers each upstream must keep.
+    pub guard: Option<Guard>,
 }
 
 /// A primary peer, up, with the default parameters.
@@ -34,6 +38,7 @@ pub fn peer(index: usize, server: &str) -> Peer {
         active: 0,
         down: 0,
         admin: Admin::Up,
+        managed: false,
         reason: None,
         failures: Failures {
             fails: 0,
@@ -63,6 +68,7 @@ pub fn upstream(name: &str, peers: Vec<Peer>) -> Snapshot {
         memory: Some(memory),
         primary: Totals { number: 3, total_weight: 3, tries: 3, counted: 3, ..Totals::default() },
         backup: None,
+        zombies: Zombies::default(),
         peers,
     }
 }
@@ -84,7 +90,7 @@ pub fn fake() -> Fake {
 impl Fake {
     /// These upstreams.
     pub fn new(upstreams: Vec<Snapshot>) -> Self {
-        Self { upstreams: RefCell::new(upstreams), refuse: None }
+        Self { upstreams: RefCell::new(upstreams), refuse: None, members: true, guard: None }
     }
 
     /// A peer of `backend` by its place in the listing.
@@ -113,11 +119,11 @@ impl Upstreams for Fake {
         let snapshot = self.snapshot(upstream).unwrap();
         match snapshot.fixed {
             Some(reason) => Err(OpError::Static(reason)),
-            None => Ok(Box::new(FakeLookup(snapshot))),
+            None => Ok(Box::new(FakeLookup { snapshot, members: self.members, guard: self.guard })),
         }
     }
 
-    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Revision, CommitError> {
+    fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError> {
         if let Some(error) = &self.refuse {
             return Err(CommitError::Refused(error.clone()));
         }
@@ -128,24 +134,64 @@ impl Upstreams for Fake {
             peer.admin = entry.to.admin;
             peer.down = u64::from(entry.to.admin != Admin::Up);
             peer.params = entry.to.params;
+            if let Some(new) = &entry.readdress {
+                peer.name = new.address.to_string();
+                peer.server.clone_from(&peer.name);
+            }
             if entry.restate {
                 peer.reason =
                     Some(Reason::Operator { at: NOW, client: plan.client.clone(), note: plan.note.clone() });
             }
         }
-        if plan.entries.iter().any(|entry| plan.changes(entry)) {
+        let is_change = plan.entries.iter().any(|entry| plan.changes(entry));
+        if is_change || !plan.added.is_empty() || !plan.removed.is_empty() {
             snapshot.revision.0 += 1;
         }
-        Ok(snapshot.revision)
+        snapshot.peers.retain(|peer| plan.removed.iter().all(|removal| Some(removal.id) != peer.id));
+        let added = plan.added.iter().map(|addition| push(snapshot, addition)).collect();
+        renumber(snapshot);
+        Ok(Committed { revision: snapshot.revision, added })
+    }
+}
+
+/// Makes a server the last of its list.
+fn push(snapshot: &mut Snapshot, addition: &Addition) -> ServerId {
+    let id = snapshot.peers.iter().filter_map(|peer| peer.id).max().map_or(0, |id| id.0 + 1);
+    snapshot.peers.push(Peer {
+        id: Some(ServerId(id)),
+        slot: Slot { group: addition.group, index: usize::MAX },
+        name: addition.address.to_string(),
+        params: addition.params,
+        admin: addition.admin,
+        down: u64::from(addition.admin != Admin::Up),
+        ..peer(0, &addition.server)
+    });
+    ServerId(id)
+}
+
+/// Gives the peers their places, from 0 in each list.
+fn renumber(snapshot: &mut Snapshot) {
+    snapshot.peers.sort_by_key(|peer| peer.slot);
+    let (mut primary, mut backup) = (0.., 0..);
+    for peer in &mut snapshot.peers {
+        let places = if peer.is_backup() { &mut backup } else { &mut primary };
+        peer.slot.index = places.next().unwrap();
     }
 }
 
 /// Look-ups in one upstream.
-struct FakeLookup(Snapshot);
+struct FakeLookup {
+    /// The upstream.
+    snapshot: Snapshot,
+    /// Whether servers can come and go.
+    members: bool,
+    /// How many must be left.
+    guard: Option<Guard>,
+}
 
 impl Lookup for FakeLookup {
     fn revision(&self) -> Revision {
-        self.0.revision
+        self.snapshot.revision
     }
 
     fn membership(&self) -> u64 {
@@ -160,11 +206,28 @@ impl Lookup for FakeLookup {
         true
     }
 
+    fn can_change_members(&self) -> bool {
+        self.members
+    }
+
+    fn has_backups(&self) -> bool {
+        self.snapshot.method != Some(Method::IpHash)
+    }
+
+    fn guard(&self) -> Option<Guard> {
+        self.guard
+    }
+
+    fn usable(&self) -> (usize, usize) {
+        let peers = &self.snapshot.peers;
+        (peers.iter().filter(|peer| peer.admin == Admin::Up).count(), peers.len())
+    }
+
     fn total_weight(&self) -> u64 {
-        self.0.peers.iter().map(|peer| peer.params.weight).sum()
+        self.snapshot.peers.iter().map(|peer| peer.params.weight).sum()
     }
 
     fn select(&self, selector: &Selector) -> Vec<Peer> {
-        self.0.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
+        self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
     }
 }

@@ -19,7 +19,7 @@ mod status;
 use crate::nginx::http::{self, ngx_http_request_t, ngx_int_t};
 use crate::ops::Upstreams;
 
-pub use settings::{Methods, Settings};
+pub use settings::{Dialect, Methods, Settings};
 
 /// What the handlers need of the http block. The module's main configuration must begin with it, and be `repr(C)`:
 /// handlers cast the pointer to that configuration to a pointer to this.
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn ngx_http_upstream_status_handler(r: *mut ngx_http_reque
     unsafe { http::serve::<status::Status>(r) }
 }
 
-/// Content handler of a location with `upstream_control`.
+/// Content handler of a location with `upstream_control` or `upstream_conf`.
 ///
 /// # Safety
 ///

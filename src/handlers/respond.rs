@@ -58,6 +58,7 @@ impl Answer {
     /// A refusal. As text it is its words and nothing else, not even a line's end.
     pub fn refused(refusal: &Refusal, format: Format) -> Self {
         match format {
+            _ if refusal.kind == Kind::NothingToDo => Self::refused_with(refusal, TEXT, Vec::new()),
             Format::Json => Self::refused_in_json(refusal),
             Format::Text => Self::refused_in_words(refusal, refusal.text.clone()),
         }
@@ -70,10 +71,8 @@ impl Answer {
 
     /// A refusal as JSON.
     fn refused_in_json(refusal: &Refusal) -> Self {
-        let error =
-            ErrorBody { status: refusal.kind.status(), text: &refusal.text, code: refusal.kind.code() };
         // Three plain fields: this cannot fail, and the status alone says enough.
-        let body = serde_json::to_vec(&ErrorReply { error }).unwrap_or_default();
+        let body = serde_json::to_vec(&ErrorReply { error: refusal.into() }).unwrap_or_default();
         Self::refused_with(refusal, JSON, body)
     }
 
@@ -93,6 +92,18 @@ impl Answer {
         self.response.content_type = HTML;
         self.response.body = body.into_bytes();
         self.response.headers.push(("Content-Security-Policy", "default-src 'none'".to_owned()));
+        self
+    }
+
+    /// The same with the status of a refusal: something of what was asked for was not done.
+    pub fn with_status_of(mut self, kind: Kind) -> Self {
+        self.response.status = kind.status();
+        self
+    }
+
+    /// The same, but the log is told only this.
+    pub fn logged_instead(mut self, level: Level, line: impl Display) -> Self {
+        self.log = vec![(level, line.to_string())];
         self
     }
 
@@ -122,13 +133,19 @@ struct ErrorReply<'a> {
 
 /// An error in JSON, in the fields of the NGINX Plus API.
 #[derive(Serialize)]
-struct ErrorBody<'a> {
+pub struct ErrorBody<'a> {
     /// The HTTP status.
     status: u16,
     /// The words for people.
     text: &'a str,
     /// The word for programs.
     code: &'static str,
+}
+
+impl<'a> From<&'a Refusal> for ErrorBody<'a> {
+    fn from(refusal: &'a Refusal) -> Self {
+        Self { status: refusal.kind.status(), text: &refusal.text, code: refusal.kind.code() }
+    }
 }
 
 /// The reply after a panic, of which the log knows more.

@@ -1,14 +1,25 @@
 //! What a directive says about the handlers of its location.
 
-/// Methods by which `upstream_control` can be called.
+/// Methods by which the servers of an upstream can be changed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Methods {
     /// `GET` and `POST`.
     #[default]
     Any,
-    /// `POST` only, so that following a link changes nothing: `upstream_control methods=POST`.
+    /// `POST` only, so that following a link changes nothing: `methods=POST`.
     PostOnly,
+}
+
+/// Whose requests a location takes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// Those of all programs, told apart by their arguments: `upstream_control`.
+    #[default]
+    Any,
+    /// Those of NGINX Plus's directive of the same name: `upstream_conf`.
+    UpstreamConf,
 }
 
 /// Settings of a location. The module's location configuration must begin with it, and be `repr(C)`: handlers cast the
@@ -17,6 +28,8 @@ pub enum Methods {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Methods by which `upstream_control` can be called.
+    /// Methods by which the servers of an upstream can be changed.
     pub methods: Methods,
+    /// Whose requests they are.
+    pub dialect: Dialect,
 }

@@ -63,7 +63,9 @@ pub enum StaticReason {
 impl fmt::Display for StaticReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoZone => f.write_str("upstream has no \"zone\""),
+            Self::NoZone => {
+                f.write_str("upstream has no \"zone\": add \"upstream_auto_zone 64k;\" or \"zone NAME 64k;\"")
+            }
             Self::Implicit => f.write_str("not an \"upstream\" block"),
             Self::Excluded => f.write_str("\"upstream_dynamic off\" is set"),
             Self::UnknownBalancer => f.write_str("unknown load balancing method"),

@@ -6,6 +6,8 @@ use crate::model::params::{Param, Params};
 use crate::model::snapshot::Peer;
 use crate::model::state::Admin;
 
+use super::host;
+
 /// Words that choose servers of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
@@ -15,6 +17,8 @@ pub enum Selector {
     Id(ServerId),
     /// Text of the `server` directive, or an address.
     Server(String),
+    /// A host at any port, a host at one port, or an address.
+    Host(String),
 }
 
 impl Selector {
@@ -23,7 +27,7 @@ impl Selector {
         match self {
             Self::Position(position) => position.to_string(),
             Self::Id(id) => id.to_string(),
-            Self::Server(server) => server.clone(),
+            Self::Server(text) | Self::Host(text) => text.clone(),
         }
     }
 
@@ -38,6 +42,7 @@ impl Selector {
                     || *text == peer.name
                     || Address::parse(text).is_ok_and(|wanted| Address::parse(&peer.name) == Ok(wanted))
             }
+            Self::Host(text) => host::is_of(text, &peer.server, &peer.name),
         }
     }
 }

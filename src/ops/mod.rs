@@ -4,8 +4,14 @@
 pub mod access;
 pub mod command;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod guard;
+pub mod host;
 pub mod plan;
+mod rules;
+#[cfg(test)]
+mod tests;
 
 pub use access::{CommitError, Committed, Lookup, Upstreams};
 pub use command::{Action, Addition, Change, Command, Selector};

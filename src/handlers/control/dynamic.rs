@@ -1,18 +1,26 @@
 //! The form of ngx_dynamic_upstream: `upstream=` and what to do with which of its servers. The reply to a change is the
-//! whole upstream. With `id=` it is that server, in the form of NGINX Plus's `upstream_conf`.
+//! whole upstream. With `id=`, and throughout in a location with `upstream_conf`, the lines are those of NGINX Plus's
+//! directive of that name, and a change is answered with the server that it was about.
 
 use crate::model::query::Query;
 use crate::model::snapshot::{Peer, Snapshot};
+use crate::nginx::log::Level;
 use crate::ops::{Command, OpError, Selector, Upstreams};
 
 use super::super::accept::Format;
 use super::super::call::Call;
-use super::super::error::Refusal;
+use super::super::error::{Kind, Refusal};
 use super::super::respond::Answer;
-use super::change::carry_out;
+use super::super::settings::Dialect;
+use super::change::{Done, carry_out};
+use super::everywhere;
 use super::json::ServersView;
 use super::lines::{Style, listing};
-use super::order::{Choice, Order};
+use super::order::{Choice, Order, Task};
+use super::words::given;
+
+/// What is said in place of the lines of an upstream whose last server was removed: a comment, for who reads lines.
+const NONE_LEFT: &str = "# no servers left\n";
 
 /// The answer to a request in this form.
 ///
@@ -24,13 +32,46 @@ pub fn answer(
     query: &Query,
     upstreams: &dyn Upstreams,
     format: Format,
+    dialect: Dialect,
 ) -> Result<Answer, Refusal> {
-    let order = Order::parse(query)?;
-    if order.change.is_empty() {
-        list(call, &order, upstreams, format)
-    } else {
-        change(call, order, upstreams, format)
+    if dialect == Dialect::UpstreamConf && given(query, "upstream").is_none() {
+        // Old programs call without arguments to find out whether the directive is there: by status and log line.
+        let text = "missing \"upstream\" argument";
+        return Ok(Answer::refused(&Refusal::argument(text), format).logged_instead(Level::Error, text));
     }
+    let order = Order::parse(query, dialect)?;
+    if dialect == Dialect::Any && order.upstream == everywhere::ALL {
+        return everywhere::answer(call, order, upstreams, format);
+    }
+    let is_numbered = dialect == Dialect::UpstreamConf || matches!(order.choice, Choice::Id(_));
+    let style = match order.verbose {
+        _ if is_numbered => Style::Numbered,
+        true => Style::Verbose,
+        false => Style::Plain,
+    };
+    let Some(action) = order.task.action() else {
+        return list(call, &order, upstreams, format, style);
+    };
+    let command = Command {
+        upstream: order.upstream.clone(),
+        servers: order.choice.selectors(),
+        action,
+        force: order.force,
+        client: call.client.clone(),
+        note: order.note.clone(),
+    };
+    match carry_out(upstreams, &command) {
+        Ok(done) => Ok(done.log(changed(call, &order, &done, format, style))),
+        Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => {
+            Err(Refusal::new(Kind::NothingToDo, error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether ngx_dynamic_upstream answers such an error as if there were nothing to do.
+fn is_so_already(task: &Task, error: &OpError) -> bool {
+    matches!((task, error), (Task::Add(_), OpError::Exists(_)) | (Task::Remove, OpError::ServerNotFound(_)))
 }
 
 /// Lists the upstream, or the server with an id. Other choices without a change choose nothing.
@@ -39,6 +80,7 @@ fn list(
     order: &Order,
     upstreams: &dyn Upstreams,
     format: Format,
+    style: Style,
 ) -> Result<Answer, Refusal> {
     let found = upstreams.find(&order.upstream).and_then(|upstream| upstreams.snapshot(upstream));
     let snapshot = found.ok_or_else(|| OpError::UpstreamNotFound(order.upstream.clone()))?;
@@ -48,38 +90,30 @@ fn list(
         if peers.is_empty() {
             return Err(OpError::ServerNotFound(selector.text()).into());
         }
-        return Ok(singly(&snapshot, &peers, Style::Numbered, format, call));
+        return Ok(singly(&snapshot, &peers, style, format, call));
     }
-    let style = if order.verbose { Style::Verbose } else { Style::Plain };
     Ok(match format {
         Format::Json => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
         Format::Text => Answer::text(listing(&snapshot.peers, style)),
     })
 }
 
-/// Changes servers.
-fn change(
-    call: &Call<'_>,
-    order: Order,
-    upstreams: &dyn Upstreams,
-    format: Format,
-) -> Result<Answer, Refusal> {
-    let command = Command {
-        upstream: order.upstream,
-        servers: order.choice.selectors(),
-        change: order.change,
-        client: call.client.clone(),
-        note: order.note,
-    };
-    let done = carry_out(upstreams, &command)?;
+/// The reply to a change.
+fn changed(call: &Call<'_>, order: &Order, done: &Done, format: Format, style: Style) -> Answer {
     let (snapshot, peers) = (&done.snapshot, done.peers());
-    let answer = match (order.choice, format) {
-        (Choice::Id(_), _) => singly(snapshot, &peers, Style::Numbered, format, call),
-        (_, Format::Text) => Answer::text(listing(&snapshot.peers, Style::Verbose)),
-        (Choice::Several(_), Format::Json) => Answer::json(&ServersView::list(snapshot, peers, call.now)),
+    match (&order.task, format) {
+        (Task::Remove, Format::Json) => {
+            Answer::json(&ServersView::removed(snapshot, done.removed.first(), call.now))
+        }
+        (Task::Remove, Format::Text) if snapshot.peers.is_empty() => Answer::text(NONE_LEFT.to_owned()),
+        (Task::Remove, Format::Text) => Answer::text(listing(&snapshot.peers, style)),
+        _ if style == Style::Numbered => singly(snapshot, &peers, style, format, call),
+        (_, Format::Text) => Answer::text(listing(&snapshot.peers, style)),
+        (_, Format::Json) if matches!(order.choice, Choice::Several(_)) => {
+            Answer::json(&ServersView::list(snapshot, peers, call.now))
+        }
         (_, Format::Json) => Answer::json(&ServersView::singly(snapshot, &peers, call.now)),
-    };
-    Ok(done.log(answer))
+    }
 }
 
 /// The reply about a server that was addressed singly.
@@ -100,7 +134,7 @@ mod tests {
 
     /// Status and body of the reply to a `GET`.
     fn get(args: &str, upstreams: &Fake) -> (u16, String) {
-        let response = answer(&Call::get(args), Ok(&[]), Some(upstreams)).response;
+        let response = answer(&Call::get(args), Ok(&[]), Some(upstreams), Dialect::Any).response;
         (response.status, String::from_utf8(response.body).unwrap())
     }
 
@@ -222,7 +256,8 @@ mod tests {
             let mut upstreams = fake();
             upstreams.refuse = Some(error);
             let refused =
-                answer(&Call::get("upstream=backend&id=0&down="), Ok(&[]), Some(&upstreams)).response;
+                answer(&Call::get("upstream=backend&id=0&down="), Ok(&[]), Some(&upstreams), Dialect::Any)
+                    .response;
             assert_eq!(refused.status, status);
             assert_eq!(refused.headers.contains(&("Retry-After", "1".to_owned())), retry);
         }
@@ -243,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_is_logged() {
-        let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake())).log;
+        let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).log;
         assert!(log("upstream=backend").is_empty());
         assert!(log("upstream=backend&id=1&up=").is_empty(), "a no-op");
         assert_eq!(

@@ -3,19 +3,19 @@
 
 use crate::model::query::{Query, quoted};
 use crate::model::state::Admin;
-use crate::ops::{Change, Command, OpError, Selector, Upstreams};
+use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::{FORMAT, Format};
-use super::super::arguments::only;
+use super::super::arguments::{flag, only};
 use super::super::call::Call;
-use super::super::error::{Kind, Refusal};
+use super::super::error::Refusal;
 use super::super::respond::Answer;
 use super::change::{Done, carry_out};
 use super::json::ServersView;
 
 /// The arguments. `name` and `server` are those of a form, and mean nothing.
-const KNOWN: [&str; 10] =
-    ["stream", "peer", "down", "vdown", "addr", "name", "server", "gui", "note", FORMAT];
+const KNOWN: [&str; 11] =
+    ["stream", "peer", "down", "vdown", "addr", "name", "server", "gui", "force", "note", FORMAT];
 
 /// The reply where nothing is asked for.
 const NOTHING: &str = "<b>not yet implemented !</b>\n";
@@ -114,23 +114,22 @@ fn verb(query: &Query) -> Result<Option<Verb>, Refusal> {
 /// Does what is asked for.
 fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) -> Result<Done, Failure> {
     let stream = query.get("stream").unwrap_or_default();
-    let upstream = upstreams.find(stream).ok_or_else(|| OpError::UpstreamNotFound(stream.to_owned()))?;
-    let admin = match verb {
-        Verb::Up => Admin::Up,
-        Verb::Down => Admin::Down,
+    // Before the position, which may be missing: of both, scripts know this error.
+    upstreams.find(stream).ok_or_else(|| OpError::UpstreamNotFound(stream.to_owned()))?;
+    let set = |admin| Action::Set(Change { admin: Some(admin), params: Vec::new() });
+    let action = match verb {
+        Verb::Up => set(Admin::Up),
+        Verb::Down => set(Admin::Down),
         Verb::Address => {
-            let lookup = upstreams.lookup(upstream)?;
-            let selector = position(query)?;
-            if lookup.select(&selector).is_empty() {
-                return Err(bad_position().into());
-            }
-            return Err(Refusal::new(Kind::NotSupported, "address change is not yet supported").into());
+            let address = query.get("addr").unwrap_or_default().to_owned();
+            Action::Readdress { address, change: Change::default() }
         }
     };
     let command = Command {
         upstream: stream.to_owned(),
         servers: vec![position(query)?],
-        change: Change { admin: Some(admin), params: Vec::new() },
+        action,
+        force: flag(query, "force")?,
         client: call.client.clone(),
         note: query.get("note").filter(|note| !note.is_empty()).map(str::to_owned),
     };
@@ -176,13 +175,14 @@ fn markup(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::super::fake::fake;
+    use super::super::super::settings::Dialect;
     use super::super::answer;
     use super::*;
     use crate::nginx::log::Level;
 
     /// Status and body of the reply to a `GET`.
     fn get(args: &str) -> (u16, String) {
-        let response = answer(&Call::get(args), Ok(&[]), Some(&fake())).response;
+        let response = answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).response;
         (response.status, String::from_utf8(response.body).unwrap())
     }
 
@@ -210,21 +210,52 @@ mod tests {
             ("down=maybe&peer=0&stream=backend", 400, "down nil invalid value \"maybe\"\n"),
             ("down=&peer=0&stream=backend", 400, "down nil invalid value \"\"\n"),
             ("down=true&peer=0&stream=backend&x=", 400, "down nil unknown argument \"x\"\n"),
+            ("addr=192.168.169.2:85&peer=0&stream=backend", 200, "changed true nil\n"),
+            ("addr=192.168.169.2&peer=0&stream=backend", 200, "changed true nil\n"),
+            ("addr=127.0.0.1:8081&peer=0&stream=backend", 200, "changed true nil\n"),
             (
-                "addr=192.168.169.2:85&peer=0&stream=backend",
-                501,
-                "changed nil address change is not yet supported\n",
+                "addr=1.2.3&peer=0&stream=backend",
+                400,
+                "changed nil invalid address \"1.2.3\": not an ip address\n",
+            ),
+            ("addr=&peer=0&stream=backend", 400, "changed nil empty address\n"),
+            (
+                "addr=app.test:80&peer=0&stream=backend",
+                400,
+                "changed nil host name \"app.test:80\" where an address is needed\n",
             ),
             ("addr=192.168.169.2:85&peer=9&stream=backend", 400, "changed nil bad peer id\n"),
             ("peer=0&stream=backend", 200, "<b>not yet implemented !</b>\n"),
             ("stream=nope", 200, "<b>not yet implemented !</b>\n"),
-            ("down=true&peer=0&stream=fixed", 501, "down nil upstream has no \"zone\"\n"),
-            ("down=0&peer=0&stream=fixed", 501, "up nil upstream has no \"zone\"\n"),
-            ("addr=1&peer=0&stream=fixed", 501, "changed nil upstream has no \"zone\"\n"),
+            ("down=true&peer=0&stream=fixed", 501, "down nil upstream has no \"zone\": ADD\n"),
+            ("down=0&peer=0&stream=fixed", 501, "up nil upstream has no \"zone\": ADD\n"),
+            ("addr=1&peer=0&stream=fixed", 501, "changed nil upstream has no \"zone\": ADD\n"),
         ];
+        let add = "add \"upstream_auto_zone 64k;\" or \"zone NAME 64k;\"";
         for (args, status, body) in table {
-            assert_eq!(get(args), (status, body.to_owned()), "{args}");
+            assert_eq!(get(args), (status, body.replace("ADD", add)), "{args}");
         }
+    }
+
+    #[test]
+    fn an_address_is_changed_by_position() {
+        let upstreams = fake();
+        let call = Call::get("addr=192.168.169.2&peer=1&stream=backend");
+        let answer = answer(&call, Ok(&[]), Some(&upstreams), Dialect::Any);
+        assert_eq!(upstreams.backend_peer(1).name, "192.168.169.2:8082");
+        let line = "upstream \"backend\" server \"127.0.0.1:8082\": \
+                    address 127.0.0.1:8082 -> 192.168.169.2:8082, revision 4";
+        assert_eq!(answer.log, [(Level::Notice, line.to_owned())]);
+    }
+
+    #[test]
+    fn an_old_nginx_cannot_change_addresses() {
+        let mut old = fake();
+        old.members = false;
+        let call = Call::get("addr=192.168.169.2&peer=1&stream=backend");
+        let response = answer(&call, Ok(&[]), Some(&old), Dialect::Any).response;
+        let text = OpError::MembersNotYet.to_string();
+        assert_eq!((response.status, response.body), (501, format!("changed nil {text}\n").into_bytes()));
     }
 
     #[test]
@@ -239,7 +270,7 @@ mod tests {
         for (args, status, text) in table {
             for gui in ["gui", "gui=", "gui=1"] {
                 let call = format!("stream=backend&{args}&{gui}");
-                let response = answer(&Call::get(&call), Ok(&[]), Some(&fake())).response;
+                let response = answer(&Call::get(&call), Ok(&[]), Some(&fake()), Dialect::Any).response;
                 assert_eq!(response.content_type, "text/html; charset=utf-8");
                 assert_eq!(response.status, status);
                 assert_eq!(String::from_utf8(response.body).unwrap(), format!("{text}{REFRESH}"), "{call}");
@@ -265,7 +296,7 @@ mod tests {
 
     #[test]
     fn what_is_logged() {
-        let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake())).log;
+        let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).log;
         let line =
             "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, revision 4, note: \"x\"";
         assert_eq!(log("stream=backend&peer=0&down=1&note=x"), [(Level::Notice, line.to_owned())]);

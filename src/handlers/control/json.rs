@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::model::snapshot::{Peer, Snapshot};
 use crate::model::time::UnixTime;
+use crate::ops::Removal;
 
 use super::super::peer::PeerView;
 
@@ -17,9 +18,28 @@ pub struct ServersView<'a> {
     /// The server that was addressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<PeerView<'a>>,
+    /// The server that was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed: Option<RemovedView<'a>>,
+    /// How many servers are left after one was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<usize>,
     /// The servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     servers: Option<Vec<PeerView<'a>>>,
+}
+
+/// A server that was removed.
+#[derive(Serialize)]
+struct RemovedView<'a> {
+    /// Its identity, which no other server will get.
+    id: u64,
+    /// Its text.
+    server: &'a str,
+    /// Its address.
+    name: &'a str,
+    /// Requests that it still served then.
+    active: u64,
 }
 
 impl<'a> ServersView<'a> {
@@ -37,8 +57,26 @@ impl<'a> ServersView<'a> {
         Self { servers: Some(servers), ..Self::empty(snapshot) }
     }
 
+    /// The server that was removed, and the servers that are left.
+    pub fn removed(snapshot: &'a Snapshot, removed: Option<&'a Removal>, now: UnixTime) -> Self {
+        let removed = removed.map(|removal| RemovedView {
+            id: removal.id.0,
+            server: &removal.server,
+            name: &removal.name,
+            active: removal.active,
+        });
+        Self { removed, left: Some(snapshot.peers.len()), ..Self::list(snapshot, &snapshot.peers, now) }
+    }
+
     /// The upstream without servers.
     fn empty(snapshot: &'a Snapshot) -> Self {
-        Self { upstream: &snapshot.name, revision: snapshot.revision.0, server: None, servers: None }
+        Self {
+            upstream: &snapshot.name,
+            revision: snapshot.revision.0,
+            server: None,
+            removed: None,
+            left: None,
+            servers: None,
+        }
     }
 }

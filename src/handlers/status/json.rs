@@ -2,7 +2,7 @@
 
 use serde::ser::{Serialize, Serializer};
 
-use crate::model::snapshot::{Memory, Snapshot, Totals};
+use crate::model::snapshot::{Memory, Snapshot, Totals, Zombies};
 use crate::model::time::UnixTime;
 
 use super::super::peer::PeerView;
@@ -54,6 +54,9 @@ struct UpstreamView<'a> {
     revision: u64,
     /// The peers.
     peers: Peers<'a>,
+    /// Servers that were removed while requests used them, and are still used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zombies: Option<u64>,
     /// Memory of its zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     zone_memory: Option<MemoryView>,
@@ -73,6 +76,7 @@ impl<'a> UpstreamView<'a> {
             reason: snapshot.fixed.as_ref().map(ToString::to_string),
             revision: snapshot.revision.0,
             peers: Peers { snapshot, now },
+            zombies: dynamic.then_some(snapshot.zombies.peers),
             zone_memory: snapshot.memory.map(MemoryView::from),
             leaks: (verbose && dynamic).then(|| LeaksView::from(snapshot)),
         }
@@ -130,14 +134,30 @@ impl From<Memory> for MemoryView {
 #[derive(serde::Serialize)]
 struct LeaksView {
     /// The list of primaries.
-    primary: TotalsView,
+    primary: PrimaryView,
     /// The list of backups, if there is one.
     backup: Option<TotalsView>,
 }
 
+/// The list of primaries. nginx keeps what was removed from either list in this one.
+#[derive(serde::Serialize)]
+struct PrimaryView {
+    /// What it says of itself.
+    #[serde(flatten)]
+    totals: TotalsView,
+    /// Peers that were removed while requests used them.
+    zombies: u64,
+    /// Requests that still use them.
+    zombie_conns: u64,
+}
+
 impl From<&Snapshot> for LeaksView {
     fn from(snapshot: &Snapshot) -> Self {
-        Self { primary: snapshot.primary.into(), backup: snapshot.backup.map(TotalsView::from) }
+        let Zombies { peers, conns } = snapshot.zombies;
+        Self {
+            primary: PrimaryView { totals: snapshot.primary.into(), zombies: peers, zombie_conns: conns },
+            backup: snapshot.backup.map(TotalsView::from),
+        }
     }
 }
 
@@ -194,7 +214,7 @@ mod tests {
             json(&fake::upstream("u", Vec::new()), false),
             r#"{"upstreams":{"u":{"zone":"u_zone","method":"round_robin","dynamic":true,"revision":3,"peers":[],"#
                 .to_owned()
-                + r#""zone_memory":{"size":65536,"used":24576,"free":36864,"pages":{"total":15,"free":9}}}}}"#
+                + r#""zombies":0,"zone_memory":{"size":65536,"used":24576,"free":36864,"pages":{"total":15,"free":9}}}}}"#
         );
     }
 
@@ -206,7 +226,8 @@ mod tests {
         snapshot.method = None;
         snapshot.memory = None;
         let wanted = r#"{"upstreams":{"u":{"zone":null,"method":null,"dynamic":false,"#.to_owned()
-            + r#""reason":"upstream has no \"zone\"","revision":3,"peers":[]}}}"#;
+            + r#""reason":"upstream has no \"zone\": add \"upstream_auto_zone 64k;\" or \"zone NAME 64k;\"","#
+            + r#""revision":3,"peers":[]}}}"#;
         assert_eq!(json(&snapshot, false), wanted);
         // There are no lists of ours to look at.
         assert_eq!(json(&snapshot, true), wanted);
@@ -215,12 +236,15 @@ mod tests {
     #[test]
     fn leaks_are_shown_when_asked_for() {
         let mut snapshot = fake::upstream("u", Vec::new());
+        snapshot.zombies = Zombies { peers: 1, conns: 2 };
         let primary =
             r#","leaks":{"primary":{"number":3,"total_weight":3,"tries":3,"counted":3,"counted_weight":0,"#
                 .to_owned()
-                + r#""counted_usable":0,"conns":0,"refs":0},"backup":"#;
+                + r#""counted_usable":0,"conns":0,"refs":0,"zombies":1,"zombie_conns":2},"backup":"#;
+        assert!(json(&snapshot, false).contains(r#""peers":[],"zombies":1,"#));
         assert!(json(&snapshot, true).ends_with(&(primary.clone() + "null}}}}")));
         snapshot.backup = Some(snapshot.primary);
         assert!(json(&snapshot, true).contains(&(primary + r#"{"number":3,"#)));
+        assert!(json(&snapshot, true).ends_with(r#""refs":0}}}}}"#), "the list of backups has no zombies");
     }
 }

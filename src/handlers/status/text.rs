@@ -56,6 +56,10 @@ fn block(page: &mut String, snapshot: &Snapshot, verbose: bool, now: UnixTime) {
         if let Some(backup) = &snapshot.backup {
             totals(page, "backup", backup);
         }
+        let zombies = snapshot.zombies;
+        if zombies.peers > 0 {
+            let _ = writeln!(page, "  zombies: {}, conns {}", zombies.peers, zombies.conns);
+        }
     }
 }
 
@@ -115,7 +119,7 @@ fn totals(page: &mut String, list: &str, totals: &Totals) {
 mod tests {
     use super::super::super::fake::{self, NOW};
     use super::*;
-    use crate::model::snapshot::StaticReason;
+    use crate::model::snapshot::{StaticReason, Zombies};
     use crate::model::state::{Admin, Reason};
 
     #[test]
@@ -143,15 +147,19 @@ mod tests {
              client ::1 at 1970-01-01T00:00:00Z: disk\n\
              \x20 7   10.0.0.3         10.0.0.3     up backup  1       0       0          0/1    10s           -\n\
              \n\
-             upstream \"v\": round_robin, static: upstream has no \"zone\"\n\
+             upstream \"v\": round_robin, static: upstream has no \"zone\": \
+             add \"upstream_auto_zone 64k;\" or \"zone NAME 64k;\"\n\
              \x20 id  server  address  state  weight  active  max_conns  fails  fail_timeout  reason\n"
         );
     }
 
     #[test]
     fn leaks_are_shown_when_asked_for() {
-        let text = page(&[fake::upstream("u", Vec::new())], true, NOW);
-        assert!(text.ends_with("  primary: number 3/3, total_weight 3/0, tries 3/0, conns 0, refs 0\n"));
+        let mut snapshot = fake::upstream("u", Vec::new());
+        let primary = "  primary: number 3/3, total_weight 3/0, tries 3/0, conns 0, refs 0\n";
+        assert!(page(&[snapshot.clone()], true, NOW).ends_with(primary));
+        snapshot.zombies = Zombies { peers: 1, conns: 2 };
+        assert!(page(&[snapshot], true, NOW).ends_with(&(primary.to_owned() + "  zombies: 1, conns 2\n")));
     }
 
     #[test]

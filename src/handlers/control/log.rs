@@ -1,0 +1,163 @@
+//! What the log says of a change. nginx adds client and request line to each line.
+
+use std::fmt::Write;
+
+use crate::model::params::PARAMS;
+use crate::model::state::Admin;
+use crate::ops::{Addition, Command, Entry, Outcome, Removal};
+
+/// The lines of a change: one for each server that is not as it was.
+pub fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
+    let note = command.note.as_deref();
+    let line = |server: &str, what: &str| {
+        let mut line =
+            format!("upstream \"{upstream}\" server \"{server}\": {what}, revision {}", outcome.revision);
+        if let Some(note) = note {
+            // A quote in it must not look like the end of it. Writing to a String cannot fail.
+            let note = note.replace('\\', "\\\\").replace('"', "\\\"");
+            let _ = write!(line, ", note: \"{note}\"");
+        }
+        line
+    };
+    let changed = outcome.entries.iter().filter_map(|entry| {
+        let what = changed(entry, note.is_some())?;
+        Some(line(&entry.server, &what))
+    });
+    let removed = outcome.removed.iter().map(|removal| line(&removal.server, &removed(removal)));
+    let added = outcome.added.iter().map(|(_, addition)| line(&addition.server, &added(addition)));
+    changed.chain(removed).chain(added).collect()
+}
+
+/// What changed of a server; none if it is as it was.
+fn changed(entry: &Entry, is_noted: bool) -> Option<String> {
+    let differences = entry.differences();
+    if differences.is_empty() {
+        // A new note on the same state is a change, too.
+        return (is_noted && entry.restate).then(|| format!("state {}", entry.to.admin.as_str()));
+    }
+    let texts = differences.iter().map(|it| format!("{} {} -> {}", it.what, it.from, it.to));
+    Some(texts.collect::<Vec<_>>().join(", "))
+}
+
+/// What is said of a server that left.
+fn removed(removal: &Removal) -> String {
+    format!("removed, {} requests are still served", removal.active)
+}
+
+/// What is said of a new server.
+fn added(addition: &Addition) -> String {
+    let mut text = "added".to_owned();
+    let address = addition.address.to_string();
+    if address != addition.server {
+        text.push_str(", address ");
+        text.push_str(&address);
+    }
+    for row in &PARAMS {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", {} {}", row.name, addition.params.get(row.param));
+    }
+    if addition.group.is_backup() {
+        text.push_str(", backup");
+    }
+    if addition.admin != Admin::Up {
+        text.push_str(", state ");
+        text.push_str(addition.admin.as_str());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fake::fake;
+    use super::super::change::carry_out;
+    use super::*;
+    use crate::model::address::Address;
+    use crate::model::id::Group;
+    use crate::model::params::{Param, Params};
+    use crate::ops::{Action, Change, Selector};
+
+    /// A command for servers of `backend`.
+    fn command(servers: &[usize], action: Action, note: Option<&str>) -> Command {
+        Command {
+            upstream: "backend_zone".to_owned(),
+            servers: servers.iter().copied().map(Selector::Position).collect(),
+            action,
+            force: false,
+            client: "127.0.0.1".to_owned(),
+            note: note.map(str::to_owned),
+        }
+    }
+
+    /// A change of state and parameters.
+    fn set(admin: Option<Admin>, params: Vec<(Param, u64)>) -> Action {
+        Action::Set(Change { admin, params })
+    }
+
+    #[test]
+    fn a_line_for_each_server_that_changed() {
+        let upstreams = fake();
+        let lines = |command: &Command| carry_out(&upstreams, command).unwrap().lines;
+        let down = command(&[0], set(Some(Admin::Down), vec![(Param::Weight, 5)]), None);
+        assert_eq!(
+            lines(&down),
+            ["upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, weight 1 -> 5, revision 4"]
+        );
+        assert!(lines(&down).is_empty(), "a no-op");
+        assert_eq!(
+            lines(&command(&[0, 1], set(Some(Admin::Down), Vec::new()), Some("disk"))),
+            [
+                "upstream \"backend\" server \"127.0.0.1:8081\": state down, revision 5, note: \"disk\"",
+                "upstream \"backend\" server \"127.0.0.1:8082\": state up -> down, revision 5, note: \"disk\"",
+            ]
+        );
+        let same = command(&[0], set(None, vec![(Param::Weight, 5)]), Some("noted"));
+        assert!(lines(&same).is_empty(), "a note on what was not asked for");
+    }
+
+    #[test]
+    fn a_note_cannot_end_early() {
+        let noted = command(&[0], set(Some(Admin::Up), Vec::new()), Some(r#"x", client: \1"#));
+        assert_eq!(
+            carry_out(&fake(), &noted).unwrap().lines,
+            [r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, note: "x\", client: \\1""#]
+        );
+    }
+
+    #[test]
+    fn servers_that_come_go_and_move() {
+        let line = |servers: &[usize], action, note| {
+            carry_out(&fake(), &command(servers, action, note)).unwrap().lines.join("\n")
+        };
+        let new = |server: &str, group, admin| {
+            let address = Address::parse(server).unwrap();
+            Action::Add(Addition {
+                server: server.to_owned(),
+                address,
+                group,
+                params: Params::default(),
+                admin,
+            })
+        };
+        assert_eq!(
+            line(&[], new("127.0.0.9:80", Group::Primary, Admin::Up), Some("new")),
+            "upstream \"backend\" server \"127.0.0.9:80\": added, weight 1, max_conns 0, max_fails 1, \
+             fail_timeout 10, revision 4, note: \"new\""
+        );
+        assert_eq!(
+            line(&[], new("127.0.0.9", Group::Backup, Admin::Down), None),
+            "upstream \"backend\" server \"127.0.0.9\": added, address 127.0.0.9:80, weight 1, max_conns 0, \
+             max_fails 1, fail_timeout 10, backup, state down, revision 4"
+        );
+        assert_eq!(
+            line(&[1], Action::Remove, Some("gone")),
+            "upstream \"backend\" server \"127.0.0.1:8082\": removed, 0 requests are still served, revision 4, \
+             note: \"gone\""
+        );
+        let change = Change { admin: Some(Admin::Drain), params: Vec::new() };
+        assert_eq!(
+            line(&[0], Action::Readdress { address: "127.0.0.9".to_owned(), change }, None),
+            "upstream \"backend\" server \"127.0.0.1:8081\": state up -> draining, \
+             address 127.0.0.1:8081 -> 127.0.0.9:8081, revision 4"
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! One upstream in memory, for the tests of the rules.
+
+use std::cell::Cell;
+
+use crate::model::address::Address;
+use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
+use crate::model::params::{Param, Params};
+use crate::model::snapshot::{Method, Peer, Snapshot};
+use crate::model::state::{Admin, Failures};
+
+use super::access::{CommitError, Committed, Lookup, Upstreams};
+use super::command::{Action, Addition, Change, Command, Selector};
+use super::error::OpError;
+use super::guard::Guard;
+use super::plan::Plan;
+
+/// One upstream whose plans are made by others so often before ours.
+pub struct Fake {
+    /// Its peers.
+    pub peers: Vec<Peer>,
+    /// How it chooses.
+    pub method: Method,
+    /// Whether weights may change.
+    pub weights: bool,
+    /// Whether servers may come and go.
+    pub members: bool,
+    /// Whether there may be backups.
+    pub backups: bool,
+    /// How many must be left.
+    pub guard: Option<Guard>,
+    /// How often a commit finds that others were faster.
+    pub moved: Cell<usize>,
+}
+
+impl Upstreams for Fake {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn find(&self, name: &str) -> Option<UpstreamIndex> {
+        (name == "u").then_some(UpstreamIndex(0))
+    }
+
+    fn snapshot(&self, _: UpstreamIndex) -> Option<Snapshot> {
+        None
+    }
+
+    fn lookup(&self, _: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
+        Ok(Box::new(self))
+    }
+
+    fn commit(&self, _: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError> {
+        if let Some(left) = self.moved.get().checked_sub(1) {
+            self.moved.set(left);
+            return Err(CommitError::Moved);
+        }
+        let members = plan.added.len() + plan.removed.len();
+        let is_change = members > 0 || plan.entries.iter().any(|entry| plan.changes(entry));
+        let ids = (self.peers.len() as u64..).map(ServerId);
+        Ok(Committed {
+            revision: Revision(plan.revision.0 + u64::from(is_change)),
+            added: ids.take(plan.added.len()).collect(),
+        })
+    }
+}
+
+impl Lookup for &Fake {
+    fn revision(&self) -> Revision {
+        Revision(7)
+    }
+
+    fn membership(&self) -> u64 {
+        3
+    }
+
+    fn method(&self) -> Method {
+        self.method
+    }
+
+    fn can_set_weight(&self) -> bool {
+        self.weights
+    }
+
+    fn can_change_members(&self) -> bool {
+        self.members
+    }
+
+    fn has_backups(&self) -> bool {
+        self.backups
+    }
+
+    fn guard(&self) -> Option<Guard> {
+        self.guard
+    }
+
+    fn usable(&self) -> (usize, usize) {
+        (self.peers.iter().filter(|peer| peer.admin == Admin::Up).count(), self.peers.len())
+    }
+
+    fn total_weight(&self) -> u64 {
+        self.peers.iter().map(|peer| peer.params.weight).sum()
+    }
+
+    fn select(&self, selector: &Selector) -> Vec<Peer> {
+        self.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
+    }
+}
+
+/// A peer that is up.
+pub fn peer(id: u64, group: Group, index: usize, server: &str, name: &str) -> Peer {
+    Peer {
+        id: Some(ServerId(id)),
+        slot: Slot { group, index },
+        server: server.into(),
+        name: name.into(),
+        params: Params::default(),
+        effective_weight: 1,
+        current_weight: 0,
+        active: 0,
+        down: 0,
+        admin: Admin::Up,
+        managed: false,
+        reason: None,
+        failures: Failures::default(),
+        last_failure: None,
+    }
+}
+
+/// Round robin over a host with two addresses, an IPv6 address, a socket, and a backup.
+pub fn fake() -> Fake {
+    let peers = vec![
+        peer(0, Group::Primary, 0, "host:81", "127.0.0.1:81"),
+        peer(1, Group::Primary, 1, "host:81", "127.0.0.2:81"),
+        peer(2, Group::Primary, 2, "[::1]", "[::1]:80"),
+        peer(3, Group::Primary, 3, "unix:/s", "unix:/s"),
+        peer(4, Group::Backup, 0, "127.0.0.1:82", "127.0.0.1:82"),
+    ];
+    Fake {
+        peers,
+        method: Method::RoundRobin,
+        weights: true,
+        members: true,
+        backups: true,
+        guard: None,
+        moved: Cell::new(0),
+    }
+}
+
+/// A command of a test.
+pub fn act(servers: Vec<Selector>, action: Action) -> Command {
+    Command { upstream: "u".into(), servers, action, force: false, client: "192.0.2.1".into(), note: None }
+}
+
+/// A change of parameters or state.
+pub fn command(servers: Vec<Selector>, change: Change) -> Command {
+    act(servers, Action::Set(change))
+}
+
+/// Up, down or drain.
+pub fn admin(admin: Admin) -> Change {
+    Change { admin: Some(admin), params: Vec::new() }
+}
+
+/// A new weight.
+pub fn weight(weight: u64) -> Change {
+    Change { admin: None, params: vec![(Param::Weight, weight)] }
+}
+
+/// A new server with this weight.
+pub fn add(server: &str, group: Group, weight: u64) -> Command {
+    let address = Address::parse(server).unwrap();
+    let params = Params { weight, ..Params::default() };
+    act(Vec::new(), Action::Add(Addition { server: server.into(), address, group, params, admin: Admin::Up }))
+}
+
+/// Another address of a server.
+pub fn readdress(server: Selector, address: &str) -> Command {
+    act(vec![server], Action::Readdress { address: address.into(), change: Change::default() })
+}

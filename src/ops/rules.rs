@@ -1,0 +1,116 @@
+//! What a command must not do, and whom it is about.
+
+use crate::model::address::{Address, DEFAULT_PORT};
+use crate::model::id::ServerId;
+use crate::model::snapshot::{Method, Peer};
+use crate::model::state::Admin;
+
+use super::access::Lookup;
+use super::command::{Addition, Selector};
+use super::error::OpError;
+use super::plan::{NewAddress, Plan};
+
+/// Largest sum of weights under consistent hash: nginx makes 160 points of 16 bytes for each unit, in each worker,
+/// which is 40 MB at this sum.
+pub(super) const CONSISTENT_WEIGHT_MAX: u64 = 16_384;
+
+/// The peers that a selector chooses; at least one.
+pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Peer>, OpError> {
+    let peers = lookup.select(selector);
+    if !peers.is_empty() {
+        return Ok(peers);
+    }
+    Err(match selector {
+        Selector::Position(position) => OpError::BadPosition(*position),
+        _ => OpError::ServerNotFound(selector.text()),
+    })
+}
+
+/// The one peer that is chosen, which may leave or change its address.
+pub(super) fn select_one(lookup: &dyn Lookup, selectors: &[Selector]) -> Result<Peer, OpError> {
+    if !lookup.can_change_members() {
+        return Err(OpError::MembersNotYet);
+    }
+    let mut peers = Vec::new();
+    for selector in selectors {
+        peers.extend(select(lookup, selector)?);
+    }
+    match peers.as_slice() {
+        [] => Err(OpError::ServerNotFound(String::new())),
+        // None of them could be chosen by its id.
+        several if several.iter().all(|peer| peer.managed) => Err(OpError::ManagedByDns),
+        [peer] => Ok(peer.clone()),
+        several => Err(OpError::Ambiguous(several.iter().filter_map(|peer| peer.id).collect())),
+    }
+}
+
+/// Identity of a peer; one that the store had no room for has none, and cannot be changed.
+pub(super) fn id(peer: &Peer) -> Result<ServerId, OpError> {
+    peer.id.ok_or_else(|| OpError::ServerNotFound(peer.server.clone()))
+}
+
+/// The address that a peer is to have; none if it has it. Without a port it keeps its own.
+pub(super) fn readdress(peer: &Peer, text: &str) -> Result<Option<NewAddress>, OpError> {
+    let present = Address::parse(&peer.name);
+    let port = present.as_ref().ok().and_then(Address::port);
+    let address =
+        Address::parse_with_default_port(text, port.unwrap_or(DEFAULT_PORT)).map_err(OpError::BadAddress)?;
+    let same = present.is_ok_and(|present| present == address);
+    Ok((!same).then(|| NewAddress { address, from: peer.name.clone() }))
+}
+
+/// Refuses a server that is there, or that the upstream has no list for.
+pub(super) fn check_addition(lookup: &dyn Lookup, addition: &Addition) -> Result<(), OpError> {
+    if !lookup.can_change_members() {
+        return Err(OpError::MembersNotYet);
+    }
+    let present = lookup.select(&Selector::Server(addition.address.to_string()));
+    if present.iter().any(|peer| peer.slot.group == addition.group) {
+        return Err(OpError::Exists(addition.address.to_string()));
+    }
+    if !present.is_empty() {
+        return Err(OpError::OtherGroup);
+    }
+    if addition.group.is_backup() && !lookup.has_backups() {
+        return Err(OpError::NoBackup);
+    }
+    Ok(())
+}
+
+/// Refuses to leave fewer usable servers than the guard asks for, unless the change does not make them fewer.
+pub(super) fn check_guard(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpError> {
+    let Some(guard) = lookup.guard() else { return Ok(()) };
+    let (usable, all) = lookup.usable();
+    let is_up = |admin: Admin| usize::from(admin == Admin::Up);
+    let mut left = usable;
+    for entry in &plan.entries {
+        left = left.saturating_add(is_up(entry.to.admin)).saturating_sub(is_up(entry.from.admin));
+    }
+    for removal in &plan.removed {
+        let was_up = lookup.select(&Selector::Id(removal.id)).iter().any(|peer| peer.admin == Admin::Up);
+        left = left.saturating_sub(usize::from(was_up));
+    }
+    let min = guard.min(all);
+    if left < usable && left < min { Err(OpError::Guarded { left, min }) } else { Ok(()) }
+}
+
+/// Refuses weights that the method cannot take.
+pub(super) fn check_weights(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpError> {
+    let changes = plan.entries.iter().any(|entry| entry.from.params.weight != entry.to.params.weight);
+    if !changes && plan.added.is_empty() {
+        return Ok(());
+    }
+    if changes && !lookup.can_set_weight() {
+        return Err(OpError::WeightNotYet(lookup.method()));
+    }
+    if lookup.method() == Method::HashConsistent {
+        let total = plan.entries.iter().fold(lookup.total_weight(), |total, entry| {
+            total.saturating_sub(entry.from.params.weight).saturating_add(entry.to.params.weight)
+        });
+        let total = plan.added.iter().fold(total, |total, added| total.saturating_add(added.params.weight));
+        if total > CONSISTENT_WEIGHT_MAX {
+            return Err(OpError::WeightTooLarge { total, max: CONSISTENT_WEIGHT_MAX });
+        }
+    }
+    Ok(())
+}
