@@ -143,7 +143,7 @@ unsafe fn init(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t
 unsafe fn catch_up_later(upstream: *mut c_void) {
     // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
     if let Some(control) = unsafe { upstream.cast::<Upstream>().as_ref() }.and_then(Upstream::control) {
-        catch_up(&control);
+        catch_up(control);
     }
 }
 

@@ -37,11 +37,6 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    /// Starts with the departures so far: they were before this worker had any connection.
-    pub fn start(&self, extra: &Extra) {
-        self.seen.set(extra.departures());
-    }
-
     /// Notes a connection that keepalive has just taken.
     ///
     /// # Safety

@@ -114,13 +114,16 @@ impl Ride {
     unsafe fn get(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
         // SAFETY: see above; the function is the balancer's own, with its own data.
         unsafe {
-            let Some(get) = self.inner.get else {
+            let hook = self.hook.as_ref();
+            let (Some(get), Some(control)) = (self.inner.get, hook.upstream().control()) else {
                 return NGX_ERROR as ngx_int_t;
             };
+            hook.idle().look(control.extra());
             let mut rc = get(pc, self.inner.data);
             if retry::is_due(self, rc) {
                 rc = retry::run(self, pc, rc);
             }
+            rc = hook.idle().check(control.extra(), pc, rc);
             if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
                 self.peer = Chosen::of(&*pc);
                 ngx::ngx_log_debug!(
@@ -160,9 +163,7 @@ impl Ride {
             }
         }
     }
-}
 
-impl Ride {
     /// Keeps keepalive from keeping the connection, since the server has left.
     ///
     /// # Safety

@@ -1,5 +1,7 @@
 //! All upstreams of the running configuration, as the rules see them.
 
+use std::cell::OnceCell;
+
 use crate::model::id::UpstreamIndex;
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::nginx::upstream as nginx;
@@ -28,7 +30,7 @@ impl Live {
         guard: Option<Guard>,
     ) -> Option<&Upstream> {
         let (name, zone) = (conf.name(), conf.zone());
-        let (fixed, control) = (fixed.into(), None.into());
+        let (fixed, control) = (fixed.into(), OnceCell::new());
         self.upstreams.push(Box::new(Upstream { name, zone, conf, method, guard, fixed, control }));
         self.upstreams.last().map(Box::as_ref)
     }
@@ -69,12 +71,12 @@ impl Upstreams for Live {
         let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
         let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
         let control = upstream.control().ok_or_else(|| OpError::Static(reason()))?;
-        Ok(Box::new(View::take(upstream, &control)))
+        Ok(Box::new(View::take(upstream, control)))
     }
 
     fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError> {
         let upstream = self.get(upstream).ok_or(CommitError::Moved)?;
         let control = upstream.control().ok_or(CommitError::Moved)?;
-        change::commit(upstream, &control, plan)
+        change::commit(upstream, control, plan)
     }
 }

@@ -41,7 +41,8 @@ impl Live {
         let generation = store.lock().begin_generation();
         for upstream in self.iter().filter(|upstream| upstream.fixed().is_none()) {
             match control(upstream, store, generation, drains, log) {
-                Ok(control) => upstream.control.set(Some(control)),
+                // Set once: the master starts a configuration once.
+                Ok(control) => drop(upstream.control.set(control)),
                 Err(reason) => {
                     if let Some(log) = log {
                         log.warn(format_args!("upstream \"{}\" is static: {reason}", upstream.name));

@@ -1,6 +1,6 @@
 //! One upstream of the running configuration.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,11 +26,10 @@ pub struct Upstream {
     /// Why it cannot be changed, if it cannot.
     pub fixed: RefCell<Option<StaticReason>>,
     /// What it is controlled through, once the master has started it.
-    pub control: Cell<Option<Control>>,
+    pub control: OnceCell<Control>,
 }
 
 /// What a changeable upstream is controlled through.
-#[derive(Clone, Copy)]
 pub struct Control {
     /// The module's zone.
     pub store: Store,
@@ -112,7 +111,8 @@ impl Upstream {
     }
 
     /// What the upstream is controlled through, if it can be changed.
-    pub fn control(&self) -> Option<Control> {
+    #[inline]
+    pub fn control(&self) -> Option<&Control> {
         self.control.get()
     }
 

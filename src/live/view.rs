@@ -97,7 +97,7 @@ impl View {
     /// Any upstream at one moment.
     pub fn snapshot(upstream: &Upstream) -> Snapshot {
         if let Some(control) = upstream.control() {
-            return Self::take(upstream, &control).snapshot;
+            return Self::take(upstream, control).snapshot;
         }
         let mut snapshot = empty(upstream);
         if let Some(peers) = upstream.peers() {
