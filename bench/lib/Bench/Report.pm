@@ -86,9 +86,9 @@ sub _cells ($row) {
 		$row->{name}, $goal, sprintf('%.4f', $ratio->{median}),
 		_verdict($row), $span->(qw/low high/), $span->(qw/q1 q3/),
 		$span->(qw/min max/), $ratio->{pairs},
-		sprintf '%.*f / %.*f %s',
+		sprintf('%.*f / %.*f %s',
 			map({ $row->{digits} // 0, $_ } @$ratio{qw/one other/}),
-			$row->{unit},
+			$row->{unit}) =~ s/ \z//r,
 	];
 }
 

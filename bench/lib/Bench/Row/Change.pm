@@ -55,9 +55,8 @@ sub run ($class, $session) {
 	my %instructions = (
 		name => 'instructions of a change, ' . SERVERS . ' servers',
 		unit => '', how => "$what, counted as for the proxied request, but "
-			. 'with malloc() and free(): what nginx does in user space. The '
-			. 'kernel, which has the greater part in the processor time '
-			. 'of both, is left out. `bench/run.pl change`',
+			. 'with malloc() and free(). What the kernel does for either is '
+			. 'left out here. `bench/run.pl change`',
 	);
 	return map { +{ %$_, missing => 'needs the module' } }
 		\%cpu, \%instructions if $session->null();
