@@ -7,12 +7,13 @@
 use std::cell::{Cell, RefCell};
 
 use nginx_sys::{
-    NGX_DONE, NGX_OK, ngx_close_connection, ngx_connection_t, ngx_cycle, ngx_destroy_pool,
-    ngx_event_handler_pt, ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t, ngx_sockaddr_t,
-    sockaddr, socklen_t,
+    NGX_DONE, NGX_OK, ngx_connection_t, ngx_cycle, ngx_event_handler_pt, ngx_event_t, ngx_int_t, ngx_msec_t,
+    ngx_peer_connection_t, ngx_sockaddr_t, sockaddr, socklen_t,
 };
 
 use crate::zone::{Departures, Extra, extra::Left};
+
+use super::connection;
 
 /// Time between two looks at the idle connections, in milliseconds: a server that left sees its idle connections closed
 /// within a second.
@@ -108,7 +109,7 @@ impl Idle {
             if !left.has((*pc).sockaddr, (*pc).socklen) {
                 return rc;
             }
-            close((*pc).connection);
+            connection::close((*pc).connection);
             (*pc).connection = std::ptr::null_mut();
             (*pc).set_cached(0);
             NGX_OK as ngx_int_t
@@ -161,31 +162,5 @@ unsafe fn keep(at: usize, handler: Handler, left: &Left) -> bool {
         (*connection).set_close(1);
         handler((*connection).read);
         false
-    }
-}
-
-/// Closes a connection that keepalive has given away.
-///
-/// # Safety
-///
-/// Nothing else refers to the connection.
-unsafe fn close(connection: *mut ngx_connection_t) {
-    // SAFETY: see above; this is what nginx does with a connection to a peer that it is done with.
-    unsafe {
-        if connection.is_null() {
-            return;
-        }
-        #[cfg(nginx_ssl)]
-        if !(*connection).ssl.is_null() {
-            (*(*connection).ssl).set_no_wait_shutdown(1);
-            (*(*connection).ssl).set_no_send_shutdown(1);
-            // It says no more than that the shutdown is done, since it is told not to wait.
-            let _ = nginx_sys::ngx_ssl_shutdown(connection);
-        }
-        let pool = (*connection).pool;
-        ngx_close_connection(connection);
-        if !pool.is_null() {
-            ngx_destroy_pool(pool);
-        }
     }
 }

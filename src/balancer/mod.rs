@@ -1,6 +1,7 @@
 //! What rides on a proxied request: which balancer an upstream has, a hook around it, and another try when the lists of
 //! peers changed under a request.
 
+mod connection;
 mod hook;
 mod identify;
 mod idle;

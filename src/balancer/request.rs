@@ -59,6 +59,8 @@ pub(super) struct Ride {
     pub inner: Inner,
     /// nginx's count of changes to the lists when the balancer prepared.
     pub membership: u64,
+    /// Whether the balancer prepared again since.
+    pub prepared_again: bool,
     /// The peer that the request holds.
     pub peer: Option<Chosen>,
     /// Peers that this request failed on.
@@ -91,6 +93,7 @@ pub(super) unsafe fn ride(
             hook,
             inner: Inner::of(pc),
             membership,
+            prepared_again: false,
             peer: None,
             failed: ptr::null_mut(),
             cookies: Cookies::from_here(r),
@@ -119,7 +122,8 @@ impl Ride {
                 return NGX_ERROR as ngx_int_t;
             };
             hook.idle().look(control.extra());
-            let mut rc = get(pc, self.inner.data);
+            // A balancer that prepared again has forgotten which peers this request failed on.
+            let mut rc = if self.prepared_again { retry::choose(self, pc) } else { get(pc, self.inner.data) };
             if retry::is_due(self, rc) {
                 rc = retry::run(self, pc, rc);
             }
@@ -146,9 +150,9 @@ impl Ride {
     unsafe fn free(&mut self, pc: *mut ngx_peer_connection_t, state: ngx_uint_t) {
         // SAFETY: see above.
         unsafe {
-            // An old connection that broke says nothing about the server.
-            let failed = state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0 && (*pc).cached() == 0;
-            if failed {
+            let failed = state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0;
+            // An old connection that broke before it answered says nothing about the server.
+            if failed && ((*pc).cached() == 0 || self.has_answered()) {
                 Failed::remember(self, pc);
             }
             if self.peer.take().is_some_and(|peer| peer.has_left()) {
@@ -162,6 +166,17 @@ impl Ride {
                 self.hook.as_ref().note_idle(connection);
             }
         }
+    }
+
+    /// Whether the peer has answered with a status.
+    ///
+    /// # Safety
+    ///
+    /// The request lives.
+    unsafe fn has_answered(&self) -> bool {
+        // SAFETY: see above.
+        unsafe { (*self.r).upstream.as_ref().and_then(|upstream| upstream.state.as_ref()) }
+            .is_some_and(|state| state.status != 0)
     }
 
     /// Keeps keepalive from keeping the connection, since the server has left.

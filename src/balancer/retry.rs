@@ -7,12 +7,13 @@
 use std::ptr;
 
 use nginx_sys::{
-    NGX_BUSY, NGX_OK, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_palloc, ngx_peer_connection_t,
-    ngx_sockaddr_t, ngx_table_elt_t, sockaddr, socklen_t,
+    NGX_BUSY, NGX_DONE, NGX_OK, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_palloc,
+    ngx_peer_connection_t, ngx_sockaddr_t, ngx_table_elt_t, sockaddr, socklen_t,
 };
 
 use crate::nginx::conf;
 
+use super::connection;
 use super::request::{Inner, Ride};
 
 /// Preparations for one choice, at most: each follows a change that fell between two steps of one worker.
@@ -81,6 +82,7 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
             return None;
         }
         ride.inner = inner;
+        ride.prepared_again = true;
         ngx::ngx_log_debug!(
             mask: ngx::log::DebugMask::Http,
             (*pc).log,
@@ -91,22 +93,31 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
 }
 
 /// Lets the balancer choose among the peers that this request did not fail on.
-unsafe fn choose(ride: &Ride, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
+///
+/// # Safety
+///
+/// `pc` is the connection that the ride belongs to; nginx holds no peer for it.
+pub(super) unsafe fn choose(ride: &Ride, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
     let Some((get, free)) = ride.inner.get.zip(ride.inner.free) else {
         return NGX_BUSY as ngx_int_t;
     };
     // SAFETY: the functions are the balancer's own, with its own data. What get gave is given back once before get is
-    // called again, as nginx itself does. A peer with an open connection (NGX_DONE) is taken.
+    // called again, as nginx itself does.
     unsafe {
         let mut rc = get(pc, ride.inner.data);
         for _ in 0..GIVEN_BACK {
-            if rc != NGX_OK as ngx_int_t || !Failed::has(ride.failed, pc) {
+            let given = rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t;
+            if !given || !Failed::has(ride.failed, pc) {
                 break;
             }
             let tries = (*pc).tries;
             free(pc, ride.inner.data, 0);
             (*pc).tries = tries;
             (*pc).sockaddr = ptr::null_mut();
+            // An open connection that came with the peer, unless keepalive has taken it back.
+            connection::close((*pc).connection);
+            (*pc).connection = ptr::null_mut();
+            (*pc).set_cached(0);
             rc = get(pc, ride.inner.data);
         }
         rc

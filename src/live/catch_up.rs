@@ -49,7 +49,7 @@ struct Difference {
 /// Applies what the store has and the peers do not show.
 pub fn catch_up(control: &Control) {
     for _ in 0..ATTEMPTS {
-        if !control.pulse().differs() || try_catch_up(control) {
+        if !control.pulse().differs() || control.zone.is_stuck() || try_catch_up(control) {
             return;
         }
     }

@@ -37,6 +37,9 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
     let mut arriving = Vec::with_capacity(plan.added.len() + moves);
     let mut added = Vec::with_capacity(plan.added.len());
 
+    if control.zone.is_stuck() {
+        return Err(CommitError::Refused(OpError::Stuck));
+    }
     let mut locked = control.store.lock();
     let before = locked.revision(control.record);
     if before != plan.revision.0 {

@@ -86,7 +86,7 @@ impl Control {
 
     /// Frees the peers that left and that no request uses any more.
     pub fn reap(&self) {
-        if self.zone.has_zombies() {
+        if self.zone.has_zombies() && !self.zone.is_stuck() {
             let locked = self.store.lock();
             self.zone.reap();
             drop(locked);

@@ -67,6 +67,8 @@ pub enum OpError {
         /// Bytes that were needed.
         needed: usize,
     },
+    /// A process died with the lock of the peers, which nothing but a reload gives back.
+    Stuck,
     /// Others changed the upstream each time the change was about to be made.
     Busy,
 }
@@ -115,6 +117,7 @@ impl fmt::Display for OpError {
                 f,
                 "no memory left in the module's zone, {needed} bytes are needed: raise \"upstream_control_zone\""
             ),
+            Self::Stuck => f.write_str("a worker died with the lock of the upstream: reload nginx"),
             Self::Busy => f.write_str("upstream is being changed by others, try again"),
         }
     }

@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nginx_sys::{
     ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize,
@@ -27,6 +29,12 @@ const TEXT_PER_PEER: usize = 64;
 
 /// Longest name that the start-up check believes in: nginx's buffers for it, NGX_SOCKADDR_STRLEN, are shorter.
 const NAME_MAX: usize = 256;
+
+/// What nginx's lock holds while somebody writes: `ngx_rwlock`'s NGX_RWLOCK_WLOCK.
+const WRITE_LOCKED: usize = usize::MAX;
+
+/// How long a lock is held without a break before its holder is taken for dead.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// Longest `socklen` that a peer can have: that of a unix socket.
 const SOCKLEN_MAX: u32 = size_of::<libc::sockaddr_un>() as u32;
@@ -251,6 +259,22 @@ impl Zone {
     /// Locks both lists for writing.
     pub(super) fn write(&self) -> Lists {
         self.lock(nuc_peers_wlock)
+    }
+
+    /// Whether the lock of the primaries seems to be held by a process that died with it, which nothing gives back: its
+    /// word stays the same for a second. Nobody may wait for it with a lock of ours in hand.
+    pub fn is_stuck(&self) -> bool {
+        let start = Instant::now();
+        // SAFETY: the list is mapped, and the word is read as what it is to everybody.
+        let word = unsafe { AtomicUsize::from_ptr((&raw mut (*self.primary.as_ptr()).rwlock).cast()) };
+        let first = word.load(Ordering::Relaxed);
+        while first == WRITE_LOCKED && word.load(Ordering::Relaxed) == first {
+            if start.elapsed() > STUCK {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
     }
 
     /// Copies all peers out, from one moment.
