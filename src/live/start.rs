@@ -88,7 +88,10 @@ fn control(
     if dropped > 0
         && let Some(log) = log
     {
-        log.notice(format_args!("upstream \"{}\": the reload dropped its run-time changes", upstream.name));
+        log.notice(format_args!(
+            "upstream \"{}\": the reload dropped run-time changes of {dropped} server(s)",
+            upstream.name
+        ));
     }
     // SAFETY: the words lie in the zone of these peers, and nobody else knows them before the workers start.
     let zone = unsafe {

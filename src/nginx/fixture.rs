@@ -72,3 +72,14 @@ pub fn free_pages(zone: NonNull<ngx_shm_zone_t>) -> usize {
     // SAFETY: made by `shm_zone`.
     unsafe { (*pool(zone)).pfree }
 }
+
+/// Chunks and pages of a zone that are taken: a number for each size of chunk, and the pages.
+pub fn used(zone: NonNull<ngx_shm_zone_t>) -> Vec<usize> {
+    let pool = pool(zone);
+    // SAFETY: made by `shm_zone`; nginx keeps a record for each size of chunk from `min_shift` to half a page.
+    unsafe {
+        let sizes = ngx_pagesize_shift - (*pool).min_shift;
+        let stats = std::slice::from_raw_parts((*pool).stats, sizes);
+        stats.iter().map(|size| size.used).chain([(*pool).pfree]).collect()
+    }
+}

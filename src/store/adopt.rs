@@ -112,7 +112,7 @@ impl Locked {
             let mut dropped = 0;
             if wishes == Wishes::Dropped {
                 let revision = *(*upstream).revision.get_mut();
-                dropped = self.reset(revision, claims, claimed).max(usize::from((*upstream).moves > 0));
+                dropped = self.reset(revision, claims, claimed) + (*upstream).moves as usize;
                 (*upstream).moves = 0;
             }
             self.relink(upstream, claimed, wishes);

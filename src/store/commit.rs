@@ -117,7 +117,7 @@ impl Locked {
         unsafe { (*upstream.as_ptr()).revision.store(next, Ordering::SeqCst) };
         if !leaving.is_empty() || !arriving.is_empty() {
             // SAFETY: the lock is held.
-            unsafe { (*upstream.as_ptr()).moves += 1 };
+            unsafe { (*upstream.as_ptr()).moves += leaving.len().max(arriving.len()) as u64 };
             self.purge(upstream);
         }
         self.header().writing = ptr::null_mut();
@@ -161,9 +161,9 @@ impl Locked {
             if let Some(reason) = arrival.reason {
                 let reason = self.reserve_reason(reason)?;
                 // SAFETY: the record was made above, and nobody else knows it.
-                unsafe {
-                    (*arrival.record).wishes = (*arrival.record).wishes.map(|wish| wish.with_reason(reason))
-                };
+                for wish in unsafe { &mut (*arrival.record).wishes } {
+                    wish.reason = reason;
+                }
             }
         }
         Ok(())
@@ -187,7 +187,9 @@ impl Locked {
         // SAFETY: see above; the lock is held.
         unsafe {
             (*record).born = revision;
-            (*record).wishes = (*record).wishes.map(|wish| Wish { revision, ..wish });
+            for wish in &mut (*record).wishes {
+                wish.revision = revision;
+            }
             if let Some(heir_of) = arrival.heir_of {
                 (*record).id = (*heir_of.as_ptr()).id;
                 (*record).next = (*heir_of.as_ptr()).next;

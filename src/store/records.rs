@@ -144,11 +144,6 @@ impl Wish {
         Self { revision, admin, params, reason }
     }
 
-    /// The same, asked for by somebody else.
-    pub fn with_reason(self, reason: *mut Reason) -> Self {
-        Self { reason, ..self }
-    }
-
     /// How new it is, if its upstream is at `revision`: 0 if it was never published.
     fn age(&self, revision: u64) -> u64 {
         if self.revision > revision { 0 } else { self.revision.saturating_add(1) }

@@ -8,7 +8,7 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 
 use super::adopt::{Claim, Claimed, Wishes};
-use super::commit::Change;
+use super::commit::{Arrival, Change};
 use super::records::Reason;
 use super::{Locked, Store, Upstream};
 
@@ -29,6 +29,7 @@ fn claim<'a>(server: &'a str, name: &'a str) -> Claim<'a> {
         name: name.as_bytes(),
         admin: Admin::Up,
         params: Params::default(),
+        managed: false,
     }
 }
 
@@ -50,7 +51,7 @@ fn ids(locked: &Locked, record: NonNull<Upstream>) -> Vec<u64> {
 fn down(locked: &mut Locked, record: NonNull<Upstream>, id: u64) -> Result<u64, super::lock::Full> {
     let server = locked.server(record, id).unwrap();
     let reason = Some(Reason::new(1, "127.0.0.1", Some("test")));
-    locked.commit(record, &mut [Change::new(server, Admin::Down, Params::default(), reason)])
+    locked.commit(record, &mut [Change::new(server, Admin::Down, Params::default(), reason)], &[], &mut [])
 }
 
 /// What is wanted of the first server with this text, and the note of it.
@@ -121,9 +122,10 @@ fn a_reload_drops_changes_says_how_many_and_counts_itself() {
 fn changes_survive_when_nginx_resolves_a_name_again() {
     let (store, _) = store();
     let mut locked = store.lock();
-    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("a", "2")]);
+    let managed = |name| Claim { managed: true, ..claim("a", name) };
+    let (record, _) = adopt(&mut locked, &[managed("1"), managed("2")]);
     down(&mut locked, record, 1).unwrap();
-    let claims = [claim("a", "3"), claim("a", "2")];
+    let claims = [managed("3"), managed("2")];
     let mut claimed = Claimed::with_room(claims.len());
     locked.claim(record, 1, 7, &claims, &mut claimed, Wishes::Kept).unwrap();
     assert_eq!(ids(&locked, record), [2, 1]);
@@ -232,4 +234,104 @@ fn a_zone_is_found_again_as_it_was_left() {
     let mut locked = again.lock();
     assert_eq!(locked.upstream(b"u"), Ok(record));
     assert_eq!(locked.revision(record), 1);
+}
+
+/// Adds a server at run time. Returns its id.
+fn add(locked: &mut Locked, record: NonNull<Upstream>, new: Claim<'_>) -> Result<u64, super::lock::Full> {
+    let reason = Some(Reason::new(1, "127.0.0.1", None));
+    let mut arriving = [Arrival::new(new, None, reason)];
+    locked.commit(record, &mut [], &[], &mut arriving)?;
+    Ok(arriving[0].id)
+}
+
+#[test]
+fn servers_come_go_and_move() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let backup = Claim { group: Group::Backup, ..claim("z", "9") };
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2"), backup]);
+    assert_eq!(add(&mut locked, record, claim("c", "3")), Ok(3));
+    assert_eq!(ids(&locked, record), [0, 1, 3, 2], "a new primary is the last of the primaries");
+    assert_eq!(add(&mut locked, record, Claim { group: Group::Backup, ..claim("y", "8") }), Ok(4));
+    assert_eq!(ids(&locked, record), [0, 1, 3, 2, 4]);
+
+    let gone = locked.server(record, 0).unwrap();
+    locked.commit(record, &mut [], &[gone], &mut []).unwrap();
+    assert_eq!(ids(&locked, record), [1, 3, 2, 4]);
+
+    down(&mut locked, record, 1).unwrap();
+    let old = locked.server(record, 1).unwrap();
+    let reason = locked.reason(record, old);
+    let moved = Claim { admin: Admin::Down, ..claim("b2", "22") };
+    locked.commit(record, &mut [], &[old], &mut [Arrival::new(moved, Some(old), reason)]).unwrap();
+    assert_eq!(ids(&locked, record), [1, 3, 2, 4], "it keeps its id and its place");
+    assert_eq!(wanted(&locked, record, "b2", "22"), (Admin::Down, Some("test".into())));
+    assert_eq!(locked.revision(record), 5);
+}
+
+#[test]
+fn arrivals_and_departures_of_a_dead_writer_did_not_happen() {
+    let (store, zone) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2")]);
+    add(&mut locked, record, claim("c", "3")).unwrap();
+    let before = fixture::free_pages(zone);
+    // As if a worker died before the word that publishes.
+    let gone = locked.server(record, 0).unwrap();
+    add(&mut locked, record, claim("d", "4")).unwrap();
+    // SAFETY: the records are linked, and the lock is held.
+    unsafe {
+        (*gone.as_ptr()).gone = 2;
+        (*record.as_ptr()).revision = 1.into();
+    }
+    locked.header().writing = record.as_ptr();
+    drop(locked);
+
+    let mut locked = store.lock();
+    assert_eq!(ids(&locked, record), [0, 1, 2]);
+    assert_eq!(fixture::free_pages(zone), before);
+    assert_eq!(add(&mut locked, record, claim("e", "5")), Ok(4), "its id is not used again");
+    assert_eq!(ids(&locked, record), [0, 1, 2, 4]);
+}
+
+#[test]
+fn comparing_says_who_is_missing_and_who_is_a_stranger() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let managed = Claim { managed: true, ..claim("m", "7") };
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("a", "1"), claim("b", "2"), managed]);
+    let rows = [("a", "1"), ("x", "5"), ("b", "2")];
+    let rows = rows.map(|(server, name)| (Group::Primary, server.as_bytes(), name.as_bytes()));
+    let (mut found, mut missing) = ([false; 3], Vec::new());
+    locked.compare(record, rows.into_iter(), &mut found, |record| missing.push(record.id()));
+    assert_eq!((found, missing), ([true, false, true], vec![1]));
+}
+
+#[test]
+fn resolving_again_neither_frees_nor_makes_what_was_changed_by_hand() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let managed = |name| Claim { managed: true, ..claim("m", name) };
+    let (record, _) = adopt(&mut locked, &[managed("1"), claim("a", "2")]);
+    add(&mut locked, record, claim("b", "3")).unwrap();
+    // "b" was added by a process that died before its peers showed it; "c" was removed by one.
+    let claims = [managed("4"), claim("a", "2"), claim("c", "5")];
+    let mut claimed = Claimed::with_room(claims.len());
+    locked.claim(record, 1, 9, &claims, &mut claimed, Wishes::Kept).unwrap();
+    assert_eq!(ids(&locked, record), [3, 1, 2]);
+}
+
+#[test]
+fn servers_that_come_and_go_without_end_take_no_memory() {
+    let (store, zone) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
+    let mut before = None;
+    for _ in 0..2_000 {
+        let id = add(&mut locked, record, claim("c", "3")).unwrap();
+        let gone = locked.server(record, id).unwrap();
+        locked.commit(record, &mut [], &[gone], &mut []).unwrap();
+        let free = fixture::free_pages(zone);
+        assert_eq!(*before.get_or_insert(free), free);
+    }
 }

@@ -7,6 +7,9 @@ pub mod apply;
 pub mod backend;
 pub mod extra;
 pub mod layout;
+#[cfg(all(test, nginx_peer_refs))]
+#[cfg(feature = "nginx-objs")]
+mod member_tests;
 #[cfg(nginx_peer_refs)]
 mod native;
 pub mod peers;

@@ -14,14 +14,14 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 
 use super::apply::{Abilities, Setting};
-use super::{Zone, layout};
+use super::{Edits, Fate, Zone, layout};
 
 /// Round robin in a core without sticky.
 const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
 
 /// Three primaries and a backup.
 fn zone() -> Zone {
-    let us = upstream(&[("a", 1, 1), ("b", 2, 2), ("c", 3, 3)], &[("d", 4, 4)]);
+    let (us, _) = upstream(&[("a", 1, 1), ("b", 2, 2), ("c", 3, 3)], &[("d", 4, 4)]);
     // SAFETY: the fixture made lists of peers.
     unsafe { Zone::of(us) }.unwrap()
 }
@@ -36,8 +36,14 @@ fn setting(admin: Admin, weight: u64) -> Setting {
     Setting { admin, params: Params { weight, ..Params::default() }, revive: false }
 }
 
+/// Sets peers; false if the lists are no longer those of `membership`.
+fn set(zone: &Zone, abilities: Abilities, membership: u64, settings: Vec<(Slot, Setting)>) -> bool {
+    let at = settings.into_iter().map(|(slot, setting)| (slot, Fate::Set(setting))).collect();
+    zone.apply(abilities, membership, &mut Edits { at, ..Edits::default() }).is_some()
+}
+
 /// Whether nginx's numbers are those counted.
-fn exact(totals: &Totals) -> bool {
+pub(super) fn exact(totals: &Totals) -> bool {
     totals.number == totals.counted
         && totals.total_weight == totals.counted_weight
         && totals.tries == totals.counted_usable
@@ -59,7 +65,7 @@ fn a_copy_with_long_texts_finds_room() {
     let long = "x".repeat(900);
     let servers: Vec<_> = (1..=8).map(|port| (long.as_str(), port, 1)).collect();
     // SAFETY: the fixture made lists of peers.
-    let copy = unsafe { Zone::of(upstream(&servers, &[])) }.unwrap().copy();
+    let copy = unsafe { Zone::of(upstream(&servers, &[]).0) }.unwrap().copy();
     assert_eq!(copy.rows.len(), 8);
     assert!(copy.rows.iter().all(|row| copy.bytes(&row.server) == long.as_bytes()));
 }
@@ -76,7 +82,7 @@ fn sums_stay_exact_over_every_change() {
         (1, Admin::Up, 2),
     ];
     for (index, admin, weight) in steps {
-        assert!(zone.apply(ROUND_ROBIN, zone.membership(), &[(primary(index), setting(admin, weight))]));
+        assert!(set(&zone, ROUND_ROBIN, zone.membership(), vec![(primary(index), setting(admin, weight))]));
         let copy = zone.copy();
         assert!(exact(&copy.primary), "{index} {admin:?} {weight}: {:?}", copy.primary);
         assert_eq!(copy.rows[index].params.weight, weight);
@@ -88,12 +94,12 @@ fn sums_stay_exact_over_every_change() {
 fn several_peers_change_at_once_in_both_lists() {
     let zone = zone();
     let backup = Slot { group: Group::Backup, index: 0 };
-    let settings = [
+    let settings = vec![
         (primary(0), setting(Admin::Down, 1)),
         (primary(2), setting(Admin::Up, 7)),
         (backup, setting(Admin::Down, 4)),
     ];
-    assert!(zone.apply(ROUND_ROBIN, zone.membership(), &settings));
+    assert!(set(&zone, ROUND_ROBIN, zone.membership(), settings));
     let copy = zone.copy();
     assert_eq!(copy.rows.iter().map(|row| row.down).collect::<Vec<_>>(), [1, 0, 0, 1]);
     assert_eq!(copy.rows[2].params.weight, 7);
@@ -104,7 +110,7 @@ fn several_peers_change_at_once_in_both_lists() {
 fn draining_is_8_where_the_core_knows_it_and_down_elsewhere() {
     for (drains, word) in [(true, 8), (false, 1)] {
         let (zone, abilities) = (zone(), Abilities { drains, ..ROUND_ROBIN });
-        zone.apply(abilities, zone.membership(), &[(primary(0), setting(Admin::Drain, 1))]);
+        set(&zone, abilities, zone.membership(), vec![(primary(0), setting(Admin::Drain, 1))]);
         let down = zone.copy().rows[0].down;
         assert_eq!(down, word);
         assert_eq!(abilities.admin(Admin::Drain, down), Admin::Drain);
@@ -135,12 +141,12 @@ fn only_cached_weights_move_the_count_of_changes() {
     for (method, moves) in table {
         let (zone, abilities) = (zone(), Abilities { method, drains: false });
         let before = zone.membership();
-        zone.apply(abilities, before, &[(primary(0), setting(Admin::Down, 1))]);
+        set(&zone, abilities, before, vec![(primary(0), setting(Admin::Down, 1))]);
         assert_eq!(zone.membership(), before, "{method:?}: down");
-        zone.apply(abilities, before, &[(primary(0), setting(Admin::Down, 2))]);
+        set(&zone, abilities, before, vec![(primary(0), setting(Admin::Down, 2))]);
         assert_eq!(zone.membership() != before, moves, "{method:?}: weight");
         assert_eq!(
-            zone.apply(abilities, before, &[(primary(0), setting(Admin::Up, 3))]),
+            set(&zone, abilities, before, vec![(primary(0), setting(Admin::Up, 3))]),
             !moves,
             "{method:?}: stale"
         );
@@ -167,7 +173,7 @@ fn the_walk_at_start_finds_lists_that_are_not_as_compiled() {
         ("address of a peer", |list| first(list).socklen = 4096),
     ];
     for (wanted, spoil) in spoil {
-        let us = upstream(&[("a", 1, 1), ("b", 2, 2)], &[]);
+        let (us, _) = upstream(&[("a", 1, 1), ("b", 2, 2)], &[]);
         // SAFETY: the fixture made lists of peers.
         unsafe {
             spoil(&mut *(*us.as_ptr()).peer.data.cast());
@@ -177,10 +183,13 @@ fn the_walk_at_start_finds_lists_that_are_not_as_compiled() {
 }
 
 /// A peer of a test: server text, port on 127.0.0.1, weight.
-type Server<'a> = (&'a str, u16, isize);
+pub(super) type Server<'a> = (&'a str, u16, isize);
 
-/// An upstream with these primaries and backups, in a zone of 16 pages.
-fn upstream(primaries: &[Server<'_>], backups: &[Server<'_>]) -> NonNull<ngx_http_upstream_srv_conf_t> {
+/// An upstream with these primaries and backups, and its zone of 16 pages.
+pub(super) fn upstream(
+    primaries: &[Server<'_>],
+    backups: &[Server<'_>],
+) -> (NonNull<ngx_http_upstream_srv_conf_t>, NonNull<ngx_shm_zone_t>) {
     let zone = fixture::shm_zone(16);
     let primary = list(zone, primaries);
     // SAFETY: the lists are new; the structure is plain words, for which zeroes are a start.
@@ -192,7 +201,7 @@ fn upstream(primaries: &[Server<'_>], backups: &[Server<'_>]) -> NonNull<ngx_htt
         ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
         let us = Box::leak(Box::new(std::mem::zeroed::<ngx_http_upstream_srv_conf_t>()));
         us.peer.data = primary.cast();
-        NonNull::from(us)
+        (NonNull::from(us), zone)
     }
 }
 

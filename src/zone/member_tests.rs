@@ -1,0 +1,234 @@
+//! Peers that come, go and move, against nginx's real lists and its real slab.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
+
+use crate::model::address::Address;
+use crate::model::id::{Group, Slot};
+use crate::model::params::Params;
+use crate::model::snapshot::Method;
+use crate::model::state::Admin;
+use crate::nginx::fixture;
+use crate::nginx::shm::Word;
+
+use super::apply::Abilities;
+use super::tests::{Server, exact, upstream};
+use super::{Edits, Extra, Fate, NewPeer, Zone};
+
+/// Round robin in a core without sticky.
+const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
+
+/// Peers with the module's words in their zone, and the zone's memory.
+fn zone(primaries: &[Server<'_>], backups: &[Server<'_>]) -> (Zone, NonNull<nginx_sys::ngx_shm_zone_t>) {
+    let (us, shm) = upstream(primaries, backups);
+    // SAFETY: the fixture made lists of peers, in a zone that is never given back.
+    unsafe {
+        let zone = Zone::of(us).unwrap();
+        let extra = Word::<Extra>::alloc(zone.pool().unwrap()).unwrap();
+        (zone.with_extra(extra), shm)
+    }
+}
+
+/// An address.
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+/// Makes a peer, or says that there is no room.
+fn prepare(zone: &Zone, text: &str) -> Result<super::prepared::Prepared, super::prepared::Full> {
+    let params = Params { weight: 2, ..Params::default() };
+    zone.prepare(&NewPeer { server: text, address: &address(text), params, admin: Admin::Up }, ROUND_ROBIN)
+}
+
+/// Applies edits to the lists as they are.
+fn apply(zone: &Zone, mut edits: Edits) {
+    assert!(zone.apply(ROUND_ROBIN, zone.membership(), &mut edits).is_some());
+}
+
+/// Adds a peer.
+fn add(zone: &Zone, group: Group, text: &str) {
+    let backups = if group.is_backup() { zone.prepare_backups().unwrap() } else { None };
+    apply(zone, Edits { append: vec![(group, prepare(zone, text).unwrap())], backups, ..Edits::default() });
+}
+
+/// Removes a primary.
+fn remove(zone: &Zone, index: usize) {
+    let at = vec![(Slot { group: Group::Primary, index }, Fate::Leave)];
+    apply(zone, Edits { at, ..Edits::default() });
+}
+
+/// The addresses in their order.
+fn names(zone: &Zone) -> Vec<String> {
+    let copy = zone.copy();
+    copy.rows.iter().map(|row| copy.string(&row.name)).collect()
+}
+
+/// The list of primaries.
+fn list(zone: &Zone) -> *mut ngx_http_upstream_rr_peers_t {
+    zone.read().primary.as_ptr()
+}
+
+/// A primary.
+fn peer(zone: &Zone, index: usize) -> *mut ngx_http_upstream_rr_peer_t {
+    // SAFETY: the fixture's lists are read by one thread.
+    unsafe { super::peers::Peers::of(zone.read().primary) }.nth(index).unwrap().as_ptr()
+}
+
+#[test]
+fn the_sums_are_exact_after_each_step() {
+    let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[]);
+    let steps: [(&str, fn(&Zone), &[&str]); 6] = [
+        (
+            "append",
+            |zone| add(zone, Group::Primary, "127.0.0.1:3"),
+            &["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+        ),
+        ("first", |zone| remove(zone, 0), &["127.0.0.1:2", "127.0.0.1:3"]),
+        ("last", |zone| remove(zone, 1), &["127.0.0.1:2"]),
+        ("only", |zone| remove(zone, 0), &[]),
+        ("again", |zone| add(zone, Group::Primary, "[::1]:81"), &["[::1]:81"]),
+        ("socket", |zone| add(zone, Group::Primary, "unix:/s"), &["[::1]:81", "unix:/s"]),
+    ];
+    for (name, step, wanted) in steps {
+        let before = zone.membership();
+        step(&zone);
+        let copy = zone.copy();
+        assert_eq!(names(&zone), wanted, "{name}");
+        assert!(exact(&copy.primary), "{name}: {:?}", copy.primary);
+        assert_eq!(copy.single, wanted.len() == 1, "{name}");
+        assert_eq!(zone.membership(), before + 1, "{name}");
+    }
+}
+
+#[test]
+fn another_address_takes_the_place_and_leaves_the_old_peer_as_it_was() {
+    let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2), ("c", 3, 3)], &[]);
+    let old = peer(&zone, 1);
+    // SAFETY: a request holds the peer.
+    unsafe {
+        (*old).refs = 1;
+        (*old).conns = 1;
+    }
+    let at = vec![(
+        Slot { group: Group::Primary, index: 1 },
+        Fate::Replace(prepare(&zone, "127.0.0.1:9").unwrap()),
+    )];
+    apply(&zone, Edits { at, ..Edits::default() });
+    assert_eq!(names(&zone), ["127.0.0.1:1", "127.0.0.1:9", "127.0.0.1:3"]);
+    let copy = zone.copy();
+    assert!(exact(&copy.primary));
+    assert_eq!((copy.zombies.peers, copy.zombies.conns), (1, 1));
+    zone.reap();
+    assert!(zone.has_zombies(), "a request still holds it");
+    // SAFETY: the request is done: nginx's free.
+    unsafe {
+        assert_eq!(super::peers::bytes(&(*old).name), b"127.0.0.1:2");
+        (*old).conns = 0;
+        (*old).refs -= 1;
+    }
+    zone.reap();
+    assert!(!zone.has_zombies());
+}
+
+#[test]
+fn the_first_backup_makes_a_list_that_shares_the_count_of_changes() {
+    let (zone, _) = zone(&[("a", 1, 1)], &[]);
+    assert!(zone.copy().single);
+    add(&zone, Group::Backup, "127.0.0.1:8");
+    let copy = zone.copy();
+    assert!(!copy.single);
+    assert!(copy.backup.as_ref().is_some_and(exact));
+    // SAFETY: the fixture's lists are read by one thread.
+    unsafe {
+        let (primary, backup) = (list(&zone), (*list(&zone)).next);
+        assert_eq!((*backup).config, (*primary).config);
+        assert_eq!((*backup).shpool, (*primary).shpool);
+        assert_eq!((*backup).rwlock, 0);
+    }
+    let at = vec![(Slot { group: Group::Backup, index: 0 }, Fate::Leave)];
+    apply(&zone, Edits { at, ..Edits::default() });
+    assert!(zone.copy().single && zone.has_backups(), "an empty list of backups stays");
+}
+
+#[test]
+fn a_list_of_backups_that_came_meanwhile_is_used() {
+    let (zone, shm) = zone(&[("a", 1, 1)], &[]);
+    let spare = zone.prepare_backups().unwrap();
+    add(&zone, Group::Backup, "127.0.0.1:8");
+    let before = fixture::free_pages(shm);
+    let append = vec![(Group::Backup, prepare(&zone, "127.0.0.1:9").unwrap())];
+    apply(&zone, Edits { append, backups: spare, ..Edits::default() });
+    assert_eq!(names(&zone), ["127.0.0.1:1", "127.0.0.1:8", "127.0.0.1:9"]);
+    assert!(fixture::free_pages(shm) <= before);
+}
+
+#[test]
+fn lists_that_others_changed_are_left_alone() {
+    let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[]);
+    let stale = zone.membership();
+    remove(&zone, 0);
+    let at = vec![(Slot { group: Group::Primary, index: 0 }, Fate::Leave)];
+    assert_eq!(zone.apply(ROUND_ROBIN, stale, &mut Edits { at, ..Edits::default() }), None);
+    assert_eq!(names(&zone), ["127.0.0.1:2"]);
+}
+
+#[test]
+fn memory_that_runs_out_at_any_point_leaves_the_zone_as_it_was() {
+    // Before each round one chunk less is free, in sizes that hit another of the allocations first.
+    for size in [2048, 512, 128, 64, 32, 16, 8] {
+        let (zone, shm) = zone(&[("a", 1, 1)], &[]);
+        let mut peers = Vec::new();
+        let full = loop {
+            // SAFETY: the zone is the test's own; the chunk stays taken.
+            let _ = unsafe { nginx_sys::ngx_slab_alloc(fixture::pool(shm), size) };
+            let before = fixture::used(shm);
+            match prepare(&zone, "unix:/a/path/that/is/longer/than/the/others") {
+                Ok(peer) => peers.push(peer),
+                Err(full) => {
+                    assert_eq!(fixture::used(shm), before, "chunks of {size}");
+                    break full;
+                }
+            }
+        };
+        assert!(full.needed > 500, "{full:?}");
+        assert_eq!(names(&zone), ["127.0.0.1:1"]);
+        drop(peers);
+    }
+}
+
+#[test]
+fn what_comes_and_goes_takes_no_memory() {
+    let (zone, shm) = zone(&[("a", 1, 1)], &[]);
+    let before = fixture::used(shm);
+    for round in 0..200 {
+        add(&zone, Group::Primary, "[2001:db8::1]:8080");
+        remove(&zone, 1);
+        zone.reap();
+        assert_eq!(fixture::used(shm), before, "round {round}");
+    }
+    drop(prepare(&zone, "127.0.0.1:5"));
+    drop(zone.prepare_backups());
+    assert_eq!(fixture::used(shm), before);
+}
+
+#[test]
+fn addresses_that_left_are_remembered_and_too_many_are_all() {
+    let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 1)], &[]);
+    // SAFETY: the words lie in the fixture's zone; the peers are read by one thread.
+    unsafe {
+        let extra = zone.extra().unwrap().as_ref();
+        let start = extra.departures();
+        let (stays, leaves) = (peer(&zone, 0), peer(&zone, 1));
+        remove(&zone, 1);
+        let (left, now) = extra.left_since(start);
+        assert!(left.has((*leaves).sockaddr, (*leaves).socklen));
+        assert!(!left.has((*stays).sockaddr, (*stays).socklen));
+        assert!(!extra.left_since(now).0.has((*leaves).sockaddr, (*leaves).socklen));
+        for _ in 0..25 {
+            add(&zone, Group::Primary, "127.0.0.1:7");
+            remove(&zone, 1);
+        }
+        assert!(extra.left_since(now).0.has((*stays).sockaddr, (*stays).socklen), "too many to remember");
+    }
+}
