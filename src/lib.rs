@@ -140,14 +140,24 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         for us in upstream::all(cf) {
             let method = balancers.method(us.as_non_null());
             let own = conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf);
-            let fixed = match own {
+            let settings = own.as_ref().map(|own| &own.as_ref().settings);
+            if settings.is_some_and(|settings| settings.has_two_zones(us)) {
+                let name = us.name();
+                conf::emerg(
+                    cf,
+                    &format!("\"zone\" is duplicate: upstream \"{name}\" has \"upstream_auto_zone\""),
+                );
+                return None;
+            }
+            let guard = settings.and_then(|settings| settings.guard(http));
+            let fixed = match settings {
                 None => Some(StaticReason::Implicit),
                 _ if us.zone().is_none() => Some(StaticReason::NoZone),
-                Some(own) if !own.as_ref().settings.is_dynamic(http) => Some(StaticReason::Excluded),
+                Some(settings) if !settings.is_dynamic(http) => Some(StaticReason::Excluded),
                 Some(_) => method.is_none().then_some(StaticReason::UnknownBalancer),
             };
             let changeable = fixed.is_none();
-            let upstream = live.add(us, method, fixed, None)?;
+            let upstream = live.add(us, method, fixed, guard)?;
             if changeable {
                 Hook::install(cf, upstream)?;
             }

@@ -8,13 +8,13 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_array_t, ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_max_module, ngx_http_module_t,
-    ngx_http_upstream_init_pt, ngx_http_upstream_init_round_robin, ngx_http_upstream_module,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_pcalloc, ngx_str_t,
+    ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_max_module, ngx_http_module_t, ngx_http_upstream_init_pt,
+    ngx_http_upstream_init_round_robin, ngx_http_upstream_module, ngx_http_upstream_srv_conf_t, ngx_int_t,
+    ngx_module_t, ngx_pcalloc,
 };
 
 use crate::model::snapshot::Method;
-use crate::nginx::conf;
+use crate::nginx::{command, conf};
 
 /// A directive that sets a balancer up, and which.
 const DIRECTIVES: &[(&CStr, &[&str], Method)] = &[
@@ -154,8 +154,8 @@ impl Scratch {
         // refers to.
         unsafe {
             let conf = cf.as_ptr();
-            let module = find_module(conf, module)?;
-            let command = find_command(module, words.first()?)?;
+            let module = command::find_module(conf, module)?;
+            let directive = command::find_command(module, words.first()?)?;
             let context: *mut ngx_http_conf_ctx_t = conf::context(cf)?.as_ptr();
 
             let us: *mut ngx_http_upstream_srv_conf_t = zeroed(conf)?;
@@ -174,15 +174,7 @@ impl Scratch {
             *settings.add((&raw const ngx_http_upstream_module.ctx_index).read()) = us.cast();
 
             let mut scratch_context = ngx_http_conf_ctx_t { srv_conf: settings, ..*context };
-            let mut args = words_array(conf, words)?;
-            let saved = (*conf).clone_for_directive();
-            (*conf).ctx = (&raw mut scratch_context).cast();
-            (*conf).args = &raw mut args;
-            let confs = *(&raw mut scratch_context).byte_add((*command).conf).cast::<*mut *mut c_void>();
-            let own = if confs.is_null() { ptr::null_mut() } else { *confs.add((*module).ctx_index) };
-            let result = (*command).set.map(|set| set(conf, command, own));
-            (*conf).ctx = saved.ctx;
-            (*conf).args = saved.args;
+            let result = command::run(conf, module, directive, &raw mut scratch_context, words);
             result?.is_null().then_some(Self { us, module })
         }
     }
@@ -213,82 +205,9 @@ impl Scratch {
     }
 }
 
-/// What a directive's handler is told, to be put back after it.
-struct Saved {
-    /// The http settings.
-    ctx: *mut c_void,
-    /// The words.
-    args: *mut ngx_array_t,
-}
-
-/// Saving what a directive's handler is told.
-trait ForDirective {
-    /// A copy.
-    fn clone_for_directive(&self) -> Saved;
-}
-
-impl ForDirective for ngx_conf_t {
-    fn clone_for_directive(&self) -> Saved {
-        Saved { ctx: self.ctx, args: self.args }
-    }
-}
-
-/// The module with this name.
-unsafe fn find_module(conf: *mut ngx_conf_t, name: &CStr) -> Option<*mut ngx_module_t> {
-    // SAFETY: nginx ends the array of a configuration's modules with a null pointer.
-    unsafe {
-        let mut modules = (*(*conf).cycle).modules;
-        while !(*modules).is_null() {
-            let module = *modules;
-            if !(*module).name.is_null() && CStr::from_ptr((*module).name) == name {
-                return Some(module);
-            }
-            modules = modules.add(1);
-        }
-    }
-    None
-}
-
-/// The directive with this name.
-unsafe fn find_command(module: *mut ngx_module_t, name: &str) -> Option<*mut ngx_command_t> {
-    // SAFETY: nginx ends a module's directives with one without a name.
-    unsafe {
-        let mut command = (*module).commands;
-        while !command.is_null() && (*command).name.len != 0 {
-            if conf::bytes(&(*command).name) == name.as_bytes() {
-                return Some(command);
-            }
-            command = command.add(1);
-        }
-    }
-    None
-}
-
 /// Zeroes for a structure, in the configuration's pool.
 unsafe fn zeroed<T>(conf: *mut ngx_conf_t) -> Option<*mut T> {
     // SAFETY: the pool lives while the configuration is read.
     let chunk = unsafe { ngx_pcalloc((*conf).pool, size_of::<T>()) }.cast::<T>();
     (!chunk.is_null()).then_some(chunk)
-}
-
-/// The words of a directive as nginx's parser leaves them: each followed by a zero byte, in memory that handlers may
-/// write to.
-unsafe fn words_array(conf: *mut ngx_conf_t, words: &[&str]) -> Option<ngx_array_t> {
-    // SAFETY: the pool lives while the configuration is read; the array has room for the words.
-    unsafe {
-        let elts = ngx_pcalloc((*conf).pool, size_of_val(words).max(1)).cast::<ngx_str_t>();
-        if elts.is_null() {
-            return None;
-        }
-        for (at, word) in words.iter().enumerate() {
-            elts.add(at).write(conf::pool_str((*conf).pool, word)?);
-        }
-        Some(ngx_array_t {
-            elts: elts.cast(),
-            nelts: words.len(),
-            size: size_of::<ngx_str_t>(),
-            nalloc: words.len(),
-            pool: (*conf).pool,
-        })
-    }
 }

@@ -9,7 +9,7 @@ use nginx_sys::{
 };
 
 use crate::handlers::{
-    Methods, Settings, ngx_http_upstream_control_handler, ngx_http_upstream_status_handler,
+    Dialect, Methods, Settings, ngx_http_upstream_control_handler, ngx_http_upstream_status_handler,
 };
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 
@@ -32,31 +32,52 @@ pub(super) unsafe extern "C" fn cmd_location_control(
     cmd: *mut ngx_command_t,
     conf: *mut c_void,
 ) -> *mut c_char {
-    conf::guarded(|| {
-        let cf = NonNull::new(cf)?;
-        // SAFETY: nginx calls this with the settings of the location, in which these lie at the command's offset.
-        Some(unsafe { control(cf, conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?) })
-    })
+    // SAFETY: nginx calls this for a directive in a location, with what it has for that.
+    conf::guarded(|| unsafe { control(cf, cmd, conf, Dialect::Any) })
 }
 
-/// Reads the parameters of `upstream_control`, and takes the location.
+/// nginx's entry: `upstream_conf [methods=POST];`.
+pub(super) unsafe extern "C" fn cmd_location_conf(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx calls this for a directive in a location, with what it has for that.
+    conf::guarded(|| unsafe { control(cf, cmd, conf, Dialect::UpstreamConf) })
+}
+
+/// Reads the parameters of `upstream_control` or `upstream_conf`, and takes the location. None if nginx gave no
+/// settings.
 ///
 /// # Safety
 ///
-/// Called by the directive's handler.
-unsafe fn control(cf: NonNull<ngx_conf_t>, settings: &mut Settings) -> *mut c_char {
-    // SAFETY: see above.
+/// Called by the directive's handler, with what nginx gave it.
+unsafe fn control(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+    dialect: Dialect,
+) -> Option<*mut c_char> {
+    // SAFETY: see above. The settings of the location have these at the command's offset. They are written only once the
+    // location is known to be free.
     unsafe {
+        let cf = NonNull::new(cf)?;
+        let settings = conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?;
+        let mut wanted = Settings { methods: Methods::Any, dialect };
         for word in conf::args(cf).iter().skip(1) {
             match *word {
-                b"methods=POST" => settings.methods = Methods::PostOnly,
+                b"methods=POST" => wanted.methods = Methods::PostOnly,
                 word => {
                     let word = String::from_utf8_lossy(word);
-                    return conf::emerg(cf, &format!("invalid parameter \"{word}\""));
+                    return Some(conf::emerg(cf, &format!("invalid parameter \"{word}\"")));
                 }
             }
         }
-        take(cf, Some(ngx_http_upstream_control_handler))
+        let taken = take(cf, Some(ngx_http_upstream_control_handler));
+        if taken == CONF_OK {
+            *settings = wanted;
+        }
+        Some(taken)
     }
 }
 

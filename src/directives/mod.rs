@@ -4,9 +4,13 @@
 //! |---|---|---|
 //! | `upstream_status` | location | `location.rs` |
 //! | `upstream_control [methods=POST]` | location | `location.rs` |
+//! | `upstream_conf [methods=POST]` | location | `location.rs` |
 //! | `upstream_dynamic on \| off` | http, upstream | `upstream.rs` |
+//! | `upstream_guard min=N \| min=N% \| off` | http, upstream | `upstream.rs` |
+//! | `upstream_auto_zone size` | upstream | `auto_zone.rs` |
 //! | `upstream_control_zone size` | http | `zone.rs` |
 
+mod auto_zone;
 mod location;
 mod upstream;
 mod zone;
@@ -36,7 +40,7 @@ pub struct Offsets {
 type Handler = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
 /// How many directives there are, with the empty one that ends the table.
-pub const COMMANDS: usize = 5;
+pub const COMMANDS: usize = 8;
 
 /// The command table.
 pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
@@ -57,9 +61,30 @@ pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
             offsets.location,
         ),
         command(
+            c"upstream_conf",
+            location | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+            location::cmd_location_conf,
+            NGX_HTTP_LOC_CONF_OFFSET,
+            offsets.location,
+        ),
+        command(
             c"upstream_dynamic",
             http | upstream | NGX_CONF_FLAG,
             nginx_sys::ngx_conf_set_flag_slot,
+            NGX_HTTP_SRV_CONF_OFFSET,
+            offsets.upstream,
+        ),
+        command(
+            c"upstream_guard",
+            http | upstream | NGX_CONF_TAKE1,
+            upstream::cmd_upstream_guard,
+            NGX_HTTP_SRV_CONF_OFFSET,
+            offsets.upstream,
+        ),
+        command(
+            c"upstream_auto_zone",
+            upstream | NGX_CONF_TAKE1,
+            auto_zone::cmd_upstream_auto_zone,
             NGX_HTTP_SRV_CONF_OFFSET,
             offsets.upstream,
         ),

@@ -1,8 +1,13 @@
 //! Directives of upstream blocks.
 
-use nginx_sys::ngx_flag_t;
+use std::ffi::{c_char, c_void};
+use std::ptr::{self, NonNull};
 
-use crate::nginx::conf::UNSET;
+use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_flag_t, ngx_shm_zone_t};
+
+use crate::nginx::conf::{self, CONF_ERROR, CONF_OK, UNSET};
+use crate::nginx::upstream::Upstream;
+use crate::ops::Guard;
 
 /// Settings of an upstream block; at the level of http, what holds for those that do not say otherwise.
 #[repr(C)]
@@ -10,11 +15,26 @@ pub struct UpstreamSettings {
     /// `upstream_dynamic`: whether the upstream may be changed at run time. First, since nginx's own handler of flags
     /// writes it.
     dynamic: ngx_flag_t,
+    /// `upstream_guard`.
+    guard: GuardSetting,
+    /// The zone that `upstream_auto_zone` made; null if it is not there.
+    pub(super) auto_zone: *const ngx_shm_zone_t,
+}
+
+/// What `upstream_guard` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GuardSetting {
+    /// It is not there.
+    Unset,
+    /// `off`.
+    Off,
+    /// So many servers must be left.
+    Min(Guard),
 }
 
 impl Default for UpstreamSettings {
     fn default() -> Self {
-        Self { dynamic: UNSET }
+        Self { dynamic: UNSET, guard: GuardSetting::Unset, auto_zone: ptr::null() }
     }
 }
 
@@ -24,6 +44,70 @@ impl UpstreamSettings {
         let said = if self.dynamic == UNSET { http.map_or(UNSET, |http| http.dynamic) } else { self.dynamic };
         said != 0
     }
+
+    /// How many usable servers a change must leave, given what http says.
+    pub fn guard(&self, http: Option<&Self>) -> Option<Guard> {
+        match (self.guard, http) {
+            (GuardSetting::Min(guard), _) => Some(guard),
+            (GuardSetting::Unset, Some(http)) => http.guard(None),
+            (GuardSetting::Unset | GuardSetting::Off, _) => None,
+        }
+    }
+
+    /// Whether the upstream has a `zone` after its `upstream_auto_zone`, which nginx took for the one zone of it.
+    pub fn has_two_zones(&self, upstream: Upstream) -> bool {
+        !self.auto_zone.is_null() && !ptr::eq(self.auto_zone, upstream.shm_zone())
+    }
+}
+
+impl GuardSetting {
+    /// Reads the word after `upstream_guard`.
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "off" => Some(Self::Off),
+            word => word.strip_prefix("min=").and_then(Guard::parse).map(Self::Min),
+        }
+    }
+}
+
+/// nginx's entry: `upstream_guard min=N | min=N% | off;`.
+pub(super) unsafe extern "C" fn cmd_upstream_guard(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    conf::guarded(|| {
+        let cf = NonNull::new(cf)?;
+        // SAFETY: nginx calls this with the settings of the http or upstream block, in which these lie at the command's
+        // offset.
+        Some(unsafe { set_guard(cf, conf.byte_add((*cmd).offset).cast::<UpstreamSettings>().as_mut()?) })
+    })
+}
+
+/// Reads the guard.
+///
+/// # Safety
+///
+/// Called by the directive's handler.
+unsafe fn set_guard(cf: NonNull<ngx_conf_t>, settings: &mut UpstreamSettings) -> *mut c_char {
+    if settings.guard != GuardSetting::Unset {
+        return c"is duplicate".as_ptr().cast_mut();
+    }
+    // SAFETY: see above.
+    unsafe {
+        let args = conf::args(cf);
+        let Some(word) = args.get(1) else {
+            return CONF_ERROR;
+        };
+        let word = String::from_utf8_lossy(word);
+        match GuardSetting::parse(&word) {
+            Some(guard) => {
+                settings.guard = guard;
+                CONF_OK
+            }
+            None => conf::emerg(cf, &format!("invalid value \"{word}\"")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -32,7 +116,7 @@ mod tests {
 
     #[test]
     fn an_upstream_is_dynamic_unless_it_or_else_http_says_no() {
-        let says = |dynamic| UpstreamSettings { dynamic };
+        let says = |dynamic| UpstreamSettings { dynamic, ..UpstreamSettings::default() };
         let table = [
             (UNSET, UNSET, true),
             (UNSET, 0, false),
@@ -45,5 +129,42 @@ mod tests {
             assert_eq!(says(upstream).is_dynamic(Some(&says(http))), wanted, "{upstream} {http}");
         }
         assert!(says(UNSET).is_dynamic(None));
+    }
+
+    #[test]
+    fn an_upstream_has_its_own_guard_or_else_that_of_http() {
+        let says = |guard| UpstreamSettings { guard, ..UpstreamSettings::default() };
+        let (unset, off) = (GuardSetting::Unset, GuardSetting::Off);
+        let min = |servers| GuardSetting::Min(Guard::Servers(servers));
+        let table = [
+            (unset, unset, None),
+            (unset, off, None),
+            (unset, min(2), Some(Guard::Servers(2))),
+            (off, min(2), None),
+            (min(1), min(2), Some(Guard::Servers(1))),
+            (min(1), unset, Some(Guard::Servers(1))),
+        ];
+        for (upstream, http, wanted) in table {
+            assert_eq!(says(upstream).guard(Some(&says(http))), wanted, "{upstream:?} {http:?}");
+        }
+        assert_eq!(says(unset).guard(None), None);
+    }
+
+    #[test]
+    fn words_of_the_guard() {
+        let table = [
+            ("min=1", Some(GuardSetting::Min(Guard::Servers(1)))),
+            ("min=50%", Some(GuardSetting::Min(Guard::Percent(50)))),
+            ("off", Some(GuardSetting::Off)),
+            ("min=0", None),
+            ("min=101%", None),
+            ("min=", None),
+            ("max=1", None),
+            ("1", None),
+            ("on", None),
+        ];
+        for (word, wanted) in table {
+            assert_eq!(GuardSetting::parse(word), wanted, "{word}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{
     NGX_HTTP_UPSTREAM_BACKUP, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_upstream_main_conf_t,
-    ngx_http_upstream_module, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
+    ngx_http_upstream_module, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_shm_zone_t,
 };
 
 use super::conf::{bytes, context};
@@ -60,6 +60,19 @@ pub unsafe fn all(cf: NonNull<ngx_conf_t>) -> Vec<Upstream> {
     }
 }
 
+/// The upstream whose block is being read.
+///
+/// # Safety
+///
+/// Called by the handler of a directive in an upstream block.
+pub unsafe fn present(cf: NonNull<ngx_conf_t>) -> Option<Upstream> {
+    // SAFETY: in an upstream block nginx's upstream module has the settings of that upstream at its place.
+    unsafe {
+        let index = (&raw const ngx_http_upstream_module.ctx_index).read();
+        NonNull::new((*(*context(cf)?.as_ptr()).srv_conf.add(index)).cast()).map(Upstream)
+    }
+}
+
 impl Upstream {
     /// nginx's structure.
     pub fn as_ptr(self) -> *mut ngx_http_upstream_srv_conf_t {
@@ -99,6 +112,11 @@ impl Upstream {
         unsafe { self.conf().shm_zone.as_ref() }
             // SAFETY: likewise.
             .map(|zone| String::from_utf8_lossy(unsafe { bytes(&zone.shm.name) }).into_owned())
+    }
+
+    /// Its shared zone; null if it has none.
+    pub fn shm_zone(&self) -> *const ngx_shm_zone_t {
+        self.conf().shm_zone
     }
 
     /// Whether its balancer has a list of backups.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use crate::model::address::{Address, AddressError};
 use crate::model::id::{Group, Revision, ServerId};
-use crate::model::params::{Param, Params};
+use crate::model::params::Param;
 use crate::model::snapshot::{Method, StaticReason};
 use crate::model::state::Admin;
 

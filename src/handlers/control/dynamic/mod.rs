@@ -1,0 +1,130 @@
+//! The form of ngx_dynamic_upstream: `upstream=` and what to do with which of its servers. The reply to a change is the
+//! whole upstream. With `id=`, and throughout in a location with `upstream_conf`, the lines are those of NGINX Plus's
+//! directive of that name, and a change is answered with the server that it was about.
+
+use crate::model::query::Query;
+use crate::model::snapshot::{Peer, Snapshot};
+use crate::nginx::log::Level;
+use crate::ops::{Command, OpError, Selector, Upstreams};
+
+use super::super::accept::Format;
+use super::super::call::Call;
+use super::super::error::{Kind, Refusal};
+use super::super::respond::Answer;
+use super::super::settings::Dialect;
+use super::change::{Done, carry_out};
+use super::everywhere;
+use super::json::ServersView;
+use super::lines::{Style, listing};
+use super::order::{Choice, Order, Task};
+use super::words::given;
+
+/// What is said in place of the lines of an upstream whose last server was removed: a comment, for who reads lines.
+const NONE_LEFT: &str = "# no servers left\n";
+
+/// The answer to a request in this form.
+///
+/// # Errors
+///
+/// Why nothing was done.
+pub fn answer(
+    call: &Call<'_>,
+    query: &Query,
+    upstreams: &dyn Upstreams,
+    format: Format,
+    dialect: Dialect,
+) -> Result<Answer, Refusal> {
+    if dialect == Dialect::UpstreamConf && given(query, "upstream").is_none() {
+        // Old programs call without arguments to find out whether the directive is there: by status and log line.
+        let text = "missing \"upstream\" argument";
+        return Ok(Answer::refused(&Refusal::argument(text), format).logged_instead(Level::Error, text));
+    }
+    let order = Order::parse(query, dialect)?;
+    if dialect == Dialect::Any && order.upstream == everywhere::ALL {
+        return everywhere::answer(call, order, upstreams, format);
+    }
+    let is_numbered = dialect == Dialect::UpstreamConf || matches!(order.choice, Choice::Id(_));
+    let style = match order.verbose {
+        _ if is_numbered => Style::Numbered,
+        true => Style::Verbose,
+        false => Style::Plain,
+    };
+    let Some(action) = order.task.action() else {
+        return list(call, &order, upstreams, format, style);
+    };
+    let command = Command {
+        upstream: order.upstream.clone(),
+        servers: order.choice.selectors(),
+        action,
+        force: order.force,
+        client: call.client.clone(),
+        note: order.note.clone(),
+    };
+    match carry_out(upstreams, &command) {
+        Ok(done) => Ok(done.log(changed(call, &order, &done, format, style))),
+        Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => {
+            Err(Refusal::new(Kind::NothingToDo, error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether ngx_dynamic_upstream answers such an error as if there were nothing to do.
+fn is_so_already(task: &Task, error: &OpError) -> bool {
+    matches!((task, error), (Task::Add(_), OpError::Exists(_)) | (Task::Remove, OpError::ServerNotFound(_)))
+}
+
+/// Lists the upstream, or the server with an id. Other choices without a change choose nothing.
+fn list(
+    call: &Call<'_>,
+    order: &Order,
+    upstreams: &dyn Upstreams,
+    format: Format,
+    style: Style,
+) -> Result<Answer, Refusal> {
+    let found = upstreams.find(&order.upstream).and_then(|upstream| upstreams.snapshot(upstream));
+    let snapshot = found.ok_or_else(|| OpError::UpstreamNotFound(order.upstream.clone()))?;
+    if let Choice::Id(id) = order.choice {
+        let selector = Selector::Id(id);
+        let peers: Vec<_> = snapshot.peers.iter().filter(|peer| selector.chooses(peer)).collect();
+        if peers.is_empty() {
+            return Err(OpError::ServerNotFound(selector.text()).into());
+        }
+        return Ok(singly(&snapshot, &peers, style, format, call));
+    }
+    Ok(match format {
+        Format::Json => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
+        Format::Text => Answer::text(listing(&snapshot.peers, style)),
+    })
+}
+
+/// The reply to a change.
+fn changed(call: &Call<'_>, order: &Order, done: &Done, format: Format, style: Style) -> Answer {
+    let (snapshot, peers) = (&done.snapshot, done.peers());
+    match (&order.task, format) {
+        (Task::Remove, Format::Json) => {
+            Answer::json(&ServersView::removed(snapshot, done.removed.first(), call.now))
+        }
+        (Task::Remove, Format::Text) if snapshot.peers.is_empty() => Answer::text(NONE_LEFT.to_owned()),
+        (Task::Remove, Format::Text) => Answer::text(listing(&snapshot.peers, style)),
+        _ if style == Style::Numbered => singly(snapshot, &peers, style, format, call),
+        (_, Format::Text) => Answer::text(listing(&snapshot.peers, style)),
+        (_, Format::Json) if matches!(order.choice, Choice::Several(_)) => {
+            Answer::json(&ServersView::list(snapshot, peers, call.now))
+        }
+        (_, Format::Json) => Answer::json(&ServersView::singly(snapshot, &peers, call.now)),
+    }
+}
+
+/// The reply about a server that was addressed singly.
+fn singly(snapshot: &Snapshot, peers: &[&Peer], style: Style, format: Format, call: &Call<'_>) -> Answer {
+    match format {
+        Format::Json => Answer::json(&ServersView::singly(snapshot, peers, call.now)),
+        Format::Text => Answer::text(listing(peers.iter().copied(), style)),
+    }
+}
+
+#[cfg(test)]
+mod member_tests;
+#[cfg(test)]
+mod tests;

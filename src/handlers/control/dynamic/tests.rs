@@ -1,0 +1,159 @@
+//! Listings and changes of servers that are there.
+
+use super::super::super::fake::{Fake, fake};
+use super::super::answer;
+use super::*;
+use crate::model::state::Admin;
+use crate::nginx::log::Level;
+
+/// Status and body of the reply to a `GET`.
+fn get(args: &str, upstreams: &Fake) -> (u16, String) {
+    let response = answer(&Call::get(args), Ok(&[]), Some(upstreams), Dialect::Any).response;
+    (response.status, String::from_utf8(response.body).unwrap())
+}
+
+/// The plain listing of `backend`.
+const PLAIN: &str = "server 127.0.0.1:8081 addr=127.0.0.1:8081;\n\
+                     server 127.0.0.1:8082 addr=127.0.0.1:8082;\n\
+                     server app.example.com addr=127.0.0.1:8083;\n\
+                     server 127.0.0.1:8084 addr=127.0.0.1:8084 backup;\n";
+
+/// The verbose one, with `{}` where the parameters of the second server are.
+fn verbose(second: &str) -> String {
+    let same = "weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0";
+    format!(
+        "server 127.0.0.1:8081 addr=127.0.0.1:8081 {same};\n\
+         server 127.0.0.1:8082 addr=127.0.0.1:8082 {second};\n\
+         server app.example.com addr=127.0.0.1:8083 {same};\n\
+         server 127.0.0.1:8084 addr=127.0.0.1:8084 {same} backup;\n"
+    )
+}
+
+#[test]
+fn listings() {
+    let same = verbose("weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0");
+    for name in ["backend", "backend_zone"] {
+        let upstream = format!("upstream={name}");
+        assert_eq!(get(&upstream, &fake()), (200, PLAIN.to_owned()));
+        assert_eq!(get(&format!("{upstream}&server=127.0.0.1:8082"), &fake()), (200, PLAIN.to_owned()));
+        assert_eq!(get(&format!("{upstream}&verbose="), &fake()), (200, same.clone()));
+    }
+    assert_eq!(get("upstream=backend&id=1", &fake()), (200, "server 127.0.0.1:8082; # id=1\n".to_owned()));
+    assert_eq!(get("upstream=fixed", &fake()), (200, "server 10.0.0.1:80 addr=10.0.0.1:80;\n".to_owned()));
+}
+
+#[test]
+fn changes() {
+    let table = [
+        (
+            "server=127.0.0.1:8082&weight=10&max_fails=5&fail_timeout=5",
+            "weight=10 max_fails=5 fail_timeout=5 max_conns=0 conns=0",
+        ),
+        ("peer=1&max_conns=9", "weight=1 max_fails=1 fail_timeout=10 max_conns=9 conns=0"),
+        ("peer=127.0.0.1:8082&down=", "weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0 down"),
+        (
+            "servers=127.0.0.1:8082&drain=",
+            "weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0 draining",
+        ),
+    ];
+    for (args, second) in table {
+        assert_eq!(get(&format!("upstream=backend&{args}"), &fake()), (200, verbose(second)), "{args}");
+    }
+}
+
+#[test]
+fn a_change_by_id_answers_with_that_server() {
+    let upstreams = fake();
+    let table = [
+        ("id=1&drain=1", "server 127.0.0.1:8082; # id=1 draining\n"),
+        ("id=3&down=", "server 127.0.0.1:8084 backup down; # id=3\n"),
+        ("id=1&up=&weight=2&fail_timeout=20s", "server 127.0.0.1:8082 weight=2 fail_timeout=20s; # id=1\n"),
+    ];
+    for (args, line) in table {
+        assert_eq!(get(&format!("upstream=backend&{args}"), &upstreams), (200, line.to_owned()));
+    }
+}
+
+#[test]
+fn several_at_once() {
+    let upstreams = fake();
+    let (status, body) =
+        get("upstream=backend&servers=127.0.0.1:8081,127.0.0.1:8084&down=&format=json", &upstreams);
+    assert_eq!(status, 200);
+    assert!(body.starts_with(r#"{"upstream":"backend","revision":4,"servers":[{"id":0,"#), "{body}");
+    assert_eq!(upstreams.backend_peer(0).admin, Admin::Down);
+    assert_eq!(upstreams.backend_peer(3).admin, Admin::Down);
+    // One that is not there, and none is changed.
+    let refused = get("upstream=backend&servers=127.0.0.1:8081,nope&up=", &upstreams);
+    assert_eq!(refused, (400, "server or peer is not found".to_owned()));
+    assert_eq!(upstreams.backend_peer(0).admin, Admin::Down);
+}
+
+#[test]
+fn refusals() {
+    let table = [
+        ("upstream=nope", 404, "upstream is not found"),
+        ("upstream=nope&peer=0&down=", 404, "upstream is not found"),
+        ("upstream=backend&server=nope&down=", 400, "server or peer is not found"),
+        ("upstream=backend&peer=3&down=", 400, "bad peer id"),
+        ("upstream=backend&id=9", 400, "server or peer is not found"),
+        ("upstream=backend&id=9&down=", 400, "server or peer is not found"),
+        ("upstream=fixed&peer=0&down=", 501, "only for upstream with 'zone'"),
+    ];
+    for (args, status, text) in table {
+        assert_eq!(get(args, &fake()), (status, text.to_owned()), "{args}");
+        let code = if status == 404 {
+            "UpstreamNotFound"
+        } else if status == 501 {
+            "UpstreamStatic"
+        } else {
+            "ServerNotFound"
+        };
+        let json = format!(r#"{{"error":{{"status":{status},"text":"{text}","code":"{code}"}}}}"#);
+        assert_eq!(get(&format!("{args}&format=json"), &fake()), (status, json), "{args}");
+    }
+}
+
+#[test]
+fn what_the_store_refuses() {
+    let table = [(OpError::StoreFull { needed: 512 }, 500, false), (OpError::Busy, 503, true)];
+    for (error, status, retry) in table {
+        let mut upstreams = fake();
+        upstreams.refuse = Some(error);
+        let refused =
+            answer(&Call::get("upstream=backend&id=0&down="), Ok(&[]), Some(&upstreams), Dialect::Any)
+                .response;
+        assert_eq!(refused.status, status);
+        assert_eq!(refused.headers.contains(&("Retry-After", "1".to_owned())), retry);
+    }
+}
+
+#[test]
+fn json_after_a_change_is_the_revision_and_the_server() {
+    for selector in ["server=127.0.0.1:8082", "peer=1", "id=1"] {
+        let args = format!("upstream=backend&{selector}&down=&note=disk&format=json");
+        let (status, body) = get(&args, &fake());
+        assert_eq!(status, 200);
+        assert!(body.starts_with(r#"{"upstream":"backend","revision":4,"server":{"id":1,"#), "{body}");
+        let reason = r#"{"by":"operator","at":"2001-09-09T01:46:40Z","client":"127.0.0.1","note":"disk"}"#;
+        assert!(body.contains(&format!(r#""state":"down","reason":{reason}"#)), "{body}");
+    }
+}
+
+#[test]
+fn what_is_logged() {
+    let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).log;
+    assert!(log("upstream=backend").is_empty());
+    assert!(log("upstream=backend&id=1&up=").is_empty(), "a no-op");
+    assert_eq!(
+        log("upstream=backend&id=1&down="),
+        [(
+            Level::Notice,
+            "upstream \"backend\" server \"127.0.0.1:8082\": state up -> down, revision 4".to_owned()
+        )]
+    );
+    assert_eq!(
+        log("upstream=nope"),
+        [(Level::Info, "upstream control: refused with 404: upstream is not found".to_owned())]
+    );
+}
