@@ -163,7 +163,7 @@ impl From<&OpError> for Kind {
             }
             // The NGINX Plus API answers 500 when a zone is full, whatever its documents say.
             OpError::StoreFull { .. } | OpError::ZoneFull { .. } => Self::NoMemory,
-            OpError::Busy => Self::Busy,
+            OpError::Busy | OpError::Stuck => Self::Busy,
         }
     }
 }

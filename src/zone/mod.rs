@@ -7,8 +7,8 @@ pub mod apply;
 pub mod backend;
 pub mod extra;
 pub mod layout;
-#[cfg(all(test, nginx_peer_refs))]
-#[cfg(feature = "nginx-objs")]
+#[cfg(test)]
+#[cfg(all(nginx_peer_refs, feature = "nginx-objs"))]
 mod member_tests;
 #[cfg(nginx_peer_refs)]
 mod native;
