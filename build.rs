@@ -1,6 +1,10 @@
 //! Turns what `nginx-sys` reports of the nginx tree into capabilities, compiles `csrc/`, and joins the page of `dashboard/`.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a build script speaks to whoever builds by failing")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a build script speaks to whoever builds by failing"
+)]
 
 #[path = "dashboard/join.rs"]
 mod join;
@@ -61,7 +65,8 @@ fn main() {
 fn write_page() {
     println!("cargo::rerun-if-changed=dashboard");
     let page = join::join(Path::new("dashboard")).expect("dashboard/ holds a page");
-    let constant = |name: &str, what: &str, text: &str| format!("/// {what}\npub const {name}: &str = {text:?};\n");
+    let constant =
+        |name: &str, what: &str, text: &str| format!("/// {what}\npub const {name}: &str = {text:?};\n");
     let constants = [
         constant("HEAD", "The page up to the URI of the control location.", &page.head),
         constant("TAIL", "The page from there on.", &page.tail),

@@ -96,7 +96,7 @@ function showHealth() {
 
 function showAge() {
   const age = feed.age();
-  const words = { wait: "loading", good: "updated ", paused: "paused, ", bad: "lost, " }[feed.health];
+  const words = { wait: "loading", good: "updated ", paused: "paused, ", bad: "last data " }[feed.health];
   setText(byId("age-text"), age === null ? (feed.health === "bad" ? "no data" : words) : words + duration(age) + " ago");
 }
 

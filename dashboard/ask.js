@@ -168,7 +168,9 @@ class Ask {
     setText(this.parts.remains, words);
     const isBusy = loses && peer.active > 0;
     setText(this.parts["under-way"], isBusy ? plural(peer.active, "request") + " under way may end." : "");
-    this.needsWord = Boolean(loses) && left.isNothing && peer.state !== "down";
+    const isUsable = peer.state === "up" || peer.state === "unavail";
+    const isLast = left.primaries.all + left.backups.all === 0;
+    this.needsWord = Boolean(loses) && left.isNothing && (isUsable || isLast);
     setHidden(this.parts.danger, !this.needsWord);
     setText(this.parts["danger-text"], "No server of " + upstream.name + " would be left for new requests: clients get errors. To do it all the same, type “" + this.verb + "”.");
   }

@@ -31,6 +31,8 @@ class Group {
     this.add = head.appendChild(button("act add", "Add server", () => callbacks.ask("add", this, null)));
     this.add.setAttribute("aria-label", "Add a server to " + name);
 
+    // The heads of the table stay below it.
+    Group.sizes.observe(head);
     const id = "servers-" + Group.made++;
     this.table = this.node.appendChild(element("table"));
     this.table.id = id;
@@ -128,6 +130,9 @@ class Group {
 }
 
 Group.made = 0;
+Group.sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) target.parentNode?.style.setProperty("--head", target.offsetHeight + "px");
+});
 
 /** A size in KiB or MiB. */
 function bytes(size) {

@@ -100,5 +100,5 @@ function remains(upstream, peer, isRemoval) {
 function remainsInWords(left) {
   const { primaries, backups } = left;
   const backupsUp = backups.all ? ", and " + backups.up + " of " + plural(backups.all, "backup") : "";
-  return primaries.up + " of " + plural(primaries.all, "server") + " would be up" + backupsUp + ".";
+  return primaries.up + " of " + plural(primaries.all, "server") + " " + (primaries.all === 1 ? "stays" : "stay") + " up" + backupsUp + ".";
 }

@@ -104,7 +104,7 @@ class Row {
     let why = "";
     if (reason.by === "operator") why = reason.note || (isUp ? "" : "by " + reason.client);
     else if (reason.by === "configuration") why = isUp ? "" : "by configuration";
-    else if (reason.by === "failures") why = peer.fails + " of " + plural(peer.max_fails, "failure") + ", " + peer.fail_timeout;
+    else if (reason.by === "failures") why = "max_fails reached, left alone for " + peer.fail_timeout;
     setText(this.why, why);
     const by = reason.client ? "by " + reason.client + " at " + localTime(reason.at) : null;
     setAttribute(this.why, "title", by);
@@ -119,7 +119,8 @@ class Row {
     const isAddable = canAdd(upstream);
     for (const [verb, { title, when }] of Object.entries(VERBS)) {
       const node = this.buttons[verb];
-      setHidden(node, !isChangeable || !when(peer.state) || (verb === "remove" && !isAddable));
+      setHidden(node, !isChangeable || (verb === "remove" && !isAddable));
+      node.classList.toggle("away", !when(peer.state));
       setAttribute(node, "aria-label", title + " " + peer.server);
     }
   }

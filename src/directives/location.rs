@@ -59,8 +59,9 @@ unsafe fn status(cf: NonNull<ngx_conf_t>, settings: &mut Settings) -> *mut c_cha
                 Some(uri) => settings.control = Some(uri.to_owned()),
                 None => {
                     let uri = String::from_utf8_lossy(uri);
-                    let message =
-                        format!("invalid control URI \"{uri}\", it must be a path of this site that begins with \"/\"");
+                    let message = format!(
+                        "invalid control URI \"{uri}\", it must be a path of this site that begins with \"/\""
+                    );
                     return conf::emerg(cf, &message);
                 }
             }

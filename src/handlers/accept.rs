@@ -142,7 +142,8 @@ impl Range {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
         let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
-        let parameter = |name| parameters.iter().find(|(found, _)| *found == name).map(|(_, value)| value.trim());
+        let parameter =
+            |name| parameters.iter().find(|(found, _)| *found == name).map(|(_, value)| value.trim());
         let quality = parameter("q").and_then(|value| value.parse::<f32>().ok());
         let quality = quality.filter(|value| (0.0..=1.0).contains(value)).unwrap_or(1.0);
         Some(Self {
@@ -202,7 +203,9 @@ mod tests {
             (Some("text/html;q=0.5, text/plain"), StatusFormat::Text, Format::Text),
             (Some("text/html, text/plain"), StatusFormat::Html, Format::Text),
             (
-                Some("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"),
+                Some(
+                    "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                ),
                 StatusFormat::Prometheus,
                 Format::Text,
             ),

@@ -22,7 +22,10 @@ mod tests {
 
     #[test]
     fn what_html_reads_as_its_own() {
-        assert_eq!(escape("<a href='x' b=\"y\">&</a>"), "&lt;a href=&#39;x&#39; b=&quot;y&quot;&gt;&amp;&lt;/a&gt;");
+        assert_eq!(
+            escape("<a href='x' b=\"y\">&</a>"),
+            "&lt;a href=&#39;x&#39; b=&quot;y&quot;&gt;&amp;&lt;/a&gt;"
+        );
         assert_eq!(escape("/plain?a=b"), "/plain?a=b");
     }
 }

@@ -40,27 +40,21 @@ const ROWS: [Row; 8] = [
         "Connections to the server that are in use now. Only of upstreams with a zone.",
         |it| it.is_shared.then(|| signed(it.peer.active)),
     ),
-    (
-        "peer_max_connections",
-        "Most connections to the server at a time (max_conns), 0 for no limit.",
-        |it| Some(signed(it.peer.params.max_conns)),
-    ),
+    ("peer_max_connections", "Most connections to the server at a time (max_conns), 0 for no limit.", |it| {
+        Some(signed(it.peer.params.max_conns))
+    }),
     ("peer_weight", "Weight of the server.", |it| Some(signed(it.peer.params.weight))),
     (
         "peer_fails",
         "Failures of the server that are counted at present. Only of upstreams with a zone.",
         |it| it.is_shared.then(|| signed(it.peer.failures.fails)),
     ),
-    (
-        "peer_max_fails",
-        "Failures after which the server is left alone for a time, 0 for never.",
-        |it| Some(signed(it.peer.params.max_fails)),
-    ),
-    (
-        "peer_fail_timeout_seconds",
-        "How long the server is left alone after failures.",
-        |it| Some(signed(it.peer.params.fail_timeout)),
-    ),
+    ("peer_max_fails", "Failures after which the server is left alone for a time, 0 for never.", |it| {
+        Some(signed(it.peer.params.max_fails))
+    }),
+    ("peer_fail_timeout_seconds", "How long the server is left alone after failures.", |it| {
+        Some(signed(it.peer.params.fail_timeout))
+    }),
     (
         "peer_last_failure_timestamp_seconds",
         "When a request to the server last failed, in seconds since 1970; absent if none did.",
@@ -254,7 +248,9 @@ mod tests {
             ["{upstream=\"u\",id=\"1\",server=\"10.0.0.1\",address=\"10.0.0.1\",backup=\"false\"} 7"]
         );
         assert_eq!(lines(&page, "peer_up").len(), 5);
-        assert!(lines(&page, "peers").contains(&"{upstream=\"u\",backup=\"false\",state=\"down\"} 1".to_owned()));
+        assert!(
+            lines(&page, "peers").contains(&"{upstream=\"u\",backup=\"false\",state=\"down\"} 1".to_owned())
+        );
         // Each worker would tell another number.
         assert_eq!(lines(&page, "peer_fails").len(), 3);
     }
