@@ -61,8 +61,7 @@ class Row {
   show(upstream, peer, now) {
     this.peer = peer;
     const state = stateOf(peer.state);
-    const isShared = upstream.zone !== null;
-    setAttribute(this.node, "data-state", state.name);
+        setAttribute(this.node, "data-state", state.name);
     setText(this.id, peer.id === undefined ? "" : peer.id);
     setText(this.server, peer.server);
     setHidden(this.backup, !peer.backup);
@@ -80,13 +79,13 @@ class Row {
     const isLower = peer.effective_weight < peer.weight && peer.state === "up";
     setText(this.effective, isLower ? "now " + Math.max(0, peer.effective_weight) : "");
 
-    setText(this.active, isShared ? peer.active : "–");
+    setText(this.active, isShared(upstream) ? peer.active : "–");
     setText(this.most, peer.max_conns ? " / " + peer.max_conns : "");
     const isFull = peer.max_conns > 0 && peer.active >= peer.max_conns;
-    this.active.className = isFull ? "full" : peer.active ? "" : "quiet";
+    setAttribute(this.active, "class", isFull ? "full" : peer.active ? "" : "quiet");
 
-    setText(this.fails, isShared ? peer.fails : "–");
-    this.fails.className = peer.fails ? "some" : "quiet";
+    setText(this.fails, isShared(upstream) ? peer.fails : "–");
+    setAttribute(this.fails, "class", peer.fails ? "some" : "quiet");
     setText(this.maxFails, peer.max_fails ? " / " + peer.max_fails : " / never");
     setAttribute(this.fails.parentNode, "title", this.failsInWords(peer));
     setText(this.failure, peer.last_failure ? ago(peer.last_failure, now) : "");

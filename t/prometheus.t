@@ -24,7 +24,7 @@ plan(skip_all => 'no prometheus_client for python3') unless $python;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_least_conn/)
-	->plan(36);
+	->plan(37);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -219,7 +219,7 @@ sub chosen {
 		'text/plain;version=0.0.4';
 }
 
-# A server that is taken down while it is used.
+# A server that is taken down while it is used, and another configuration.
 sub changing {
 	$one->set(delay => 1);
 	my $handle = http_start(uri => '/all');
@@ -228,10 +228,13 @@ sub changing {
 		(samples('peer_active_connections', upstream => 'all', id => 0))[0];
 	}, 5, 'the request is under way');
 	control('/control?upstream=all&id=0&down=');
-	$t->reload();
 	$families = parse(http_get('/status?format=prometheus')->body());
 	is((samples('peer_state', upstream => 'all', id => 0, state => 'down'))[0],
-		1, 'down, also after a reload');
+		1, 'down while it is used');
 	$one->set(delay => 0);
 	http_finish($handle);
+
+	$t->reload();
+	$families = parse(http_get('/status?format=prometheus')->body());
+	is(scalar(samples('peer_up', upstream => 'all')), 4, 'after a reload');
 }
