@@ -6,8 +6,12 @@ const app = {
   groups: new Map(),
   clock: 0,
   view: { order: { column: "", descending: false }, filter: { words: [], states: new Set(), isSet: false }, now: 0 },
-  folded: new Set(ofThisTab.get("folded") || []),
+  folded: new Set(),
+  isFirst: true,
 };
+
+/** With more servers than this all upstreams are folded until somebody unfolds them. */
+const MANY_SERVERS = 1000;
 
 const feed = new Feed(takeStatus, showHealth);
 const ask = new Ask((words) => {
@@ -20,8 +24,18 @@ const ask = new Ask((words) => {
 function takeStatus(status, now) {
   app.upstreams = upstreamsOf(status);
   app.clock = now - performance.now();
+  if (app.isFirst) app.folded = foldedAtFirst();
+  app.isFirst = false;
   render();
   ask.update(app.upstreams);
+}
+
+/** Names of the upstreams that are folded when the page opens. */
+function foldedAtFirst() {
+  const remembered = ofThisTab.get("folded");
+  if (Array.isArray(remembered)) return new Set(remembered);
+  const isMuch = app.upstreams.length > 1 && app.upstreams.flatMap((upstream) => upstream.peers).length > MANY_SERVERS;
+  return new Set(isMuch ? app.upstreams.map((upstream) => upstream.name) : []);
 }
 
 /** Shows the last status. */
@@ -54,7 +68,9 @@ function showTotals(chosen) {
   for (const state of STATES) {
     const found = counted.states[state.name] || 0;
     setText(stateButtons[state.name].number, found);
+    const isSet = app.view.filter.states.has(state.name);
     setAttribute(stateButtons[state.name].node, "data-none", found ? null : "yes");
+    setHidden(stateButtons[state.name].node, Boolean(state.rare) && !found && !isSet);
   }
   const isFiltered = app.view.filter.isSet;
   const shown = byId("shown");
@@ -86,10 +102,8 @@ function say(words) {
 function showHealth() {
   byId("age").dataset.health = feed.health;
   document.body.classList.toggle("stale", feed.health === "bad");
-  const since = feed.age() === null ? "" : " What is shown is " + duration(feed.age()) + " old.";
   const words = feed.health === "bad" ? "No new data: " + feed.problem + "." : "";
   setText(byId("problem-text"), words && words + (feed.age() === null ? "" : " This is the state from before."));
-  byId("problem").title = since;
   setHidden(byId("problem"), !words);
   showAge();
 }

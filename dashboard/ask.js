@@ -50,6 +50,9 @@ const QUESTIONS = {
   },
 };
 
+/** Longest note that the module keeps, in bytes. */
+const NOTE_MAX = 128;
+
 /** The fields. `check` returns what is wrong with a value, in words. */
 const FIELDS = {
   server: { label: "Address", hint: "10.0.0.1:8080, [::1]:8080 or unix:/path", check: (text) => (text ? "" : "An address is needed.") },
@@ -60,7 +63,11 @@ const FIELDS = {
     check: (text, verb) => (/^[1-9][0-9]{0,6}$/.test(text) || (verb === "add" && !text) ? "" : "A weight is a whole number from 1. To send a server nothing, drain it."),
   },
   backup: { label: "Backup: takes requests only when no other server is there", type: "checkbox", check: () => "" },
-  note: { label: "Note, for whoever looks at this next", hint: "optional", check: () => "" },
+  note: {
+    label: "Note, for whoever looks at this next",
+    hint: "optional",
+    check: (text) => (new TextEncoder().encode(text).length > NOTE_MAX ? "That note is too long: " + NOTE_MAX + " bytes are kept." : ""),
+  },
 };
 
 class Ask {
@@ -130,7 +137,7 @@ class Ask {
       if (field.mode) input.inputMode = field.mode;
       if (field.hint) input.placeholder = field.hint;
       if (name === "weight" && this.peer) input.value = this.peer.weight;
-      if (name === "note") input.maxLength = 200;
+      if (name === "note") input.maxLength = NOTE_MAX;
       label.append(...(field.type ? [input, element("span", "", field.label)] : [element("span", "", field.label), input]));
       this.inputs[name] = input;
     }

@@ -42,8 +42,10 @@ class Feed {
     this.isPaused = false;
     this.timer = null;
     this.request = null;
-    document.addEventListener("visibilitychange", () => this.now());
-    window.addEventListener("online", () => this.now());
+    this.cost = 0;
+    const wake = () => this.isPaused || this.now();
+    document.addEventListener("visibilitychange", wake);
+    window.addEventListener("online", wake);
   }
 
   /** Fetches at once, unless nobody looks. */
@@ -79,6 +81,7 @@ class Feed {
   async fetch() {
     const request = new AbortController();
     this.request = request;
+    const began = performance.now();
     const timeout = setTimeout(() => request.abort("timeout"), TIMEOUT);
     try {
       const reply = await fetch(statusUri(), {
@@ -93,6 +96,7 @@ class Feed {
       this.failures = 0;
       this.received = performance.now();
       this.onData(status, Date.parse(reply.headers.get("Date")) || Date.now());
+      this.cost = performance.now() - began;
       this.set(this.isPaused ? "paused" : "good", "");
     } catch (error) {
       // Another has taken its place, or nobody looks.
@@ -106,10 +110,14 @@ class Feed {
     if (!this.isPaused && !document.hidden) this.timer = setTimeout(() => this.fetch(), this.interval());
   }
 
-  /** Twice as long after each failure, and not the same for all pages that are open. */
+  /**
+   * Longer where a status takes long to make and to show, so that a page is idle most of the time. Twice as long after
+   * each failure, and not the same for all pages that are open.
+   */
   interval() {
     const longer = Math.min(INTERVAL * 2 ** this.failures, LONGEST_INTERVAL);
-    return this.failures ? longer * (0.8 + 0.4 * Math.random()) : INTERVAL;
+    if (this.failures) return longer * (0.8 + 0.4 * Math.random());
+    return Math.min(Math.max(INTERVAL, 10 * this.cost), LONGEST_INTERVAL);
   }
 
   reason(request, error) {

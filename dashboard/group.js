@@ -59,8 +59,16 @@ class Group {
   show(upstream, view) {
     this.upstream = upstream;
     this.showHead(upstream);
+    // What is not seen is not made: there may be thousands.
+    const chosen = upstream.peers.filter((peer) => isChosen(upstream, peer, view.filter)).length;
+    if (!this.isFolded) this.showRows(upstream, view);
+    setHidden(this.node, chosen === 0 && (view.filter.isSet || upstream.peers.length > 0));
+    setHidden(this.empty, upstream.peers.length > 0 || this.isFolded);
+    return chosen;
+  }
+
+  showRows(upstream, view) {
     const present = new Set();
-    let chosen = 0;
     const nodes = sorted(upstream.peers, view.order).map((peer) => {
       present.add(peer.key);
       let row = this.rows.get(peer.key);
@@ -69,9 +77,7 @@ class Group {
         this.rows.set(peer.key, row);
       }
       row.show(upstream, peer, view.now);
-      const isHidden = !isChosen(upstream, peer, view.filter);
-      setHidden(row.node, isHidden);
-      chosen += isHidden ? 0 : 1;
+      setHidden(row.node, !isChosen(upstream, peer, view.filter));
       return row.node;
     });
     for (const key of this.rows.keys()) {
@@ -82,9 +88,6 @@ class Group {
       const isOrder = column.name === view.order.column;
       setAttribute(node, "aria-sort", isOrder ? (view.order.descending ? "descending" : "ascending") : null);
     }
-    setHidden(this.node, chosen === 0 && (view.filter.isSet || upstream.peers.length > 0));
-    setHidden(this.empty, upstream.peers.length > 0 || this.isFolded);
-    return chosen;
   }
 
   showHead(upstream) {

@@ -2,11 +2,16 @@
 // Nothing here touches the page.
 "use strict";
 
-/** The states in the order of how much they want to be seen; the sign tells them apart without colour. */
+/**
+ * The states in the order of how much they want to be seen; the sign tells them apart without colour. Those that need
+ * active checks are rare: nothing is said of them where no server is in them.
+ */
 const STATES = [
+  { name: "unhealthy", sign: "✖", word: "unhealthy", help: "has failed its checks", rare: true },
   { name: "unavail", sign: "▲", word: "unavail", help: "left alone after failures" },
   { name: "down", sign: "■", word: "down", help: "taken down" },
   { name: "draining", sign: "◐", word: "draining", help: "takes no new requests" },
+  { name: "checking", sign: "◌", word: "checking", help: "was not checked yet", rare: true },
   { name: "up", sign: "●", word: "up", help: "takes requests" },
 ];
 const OTHER_STATE = { name: "other", sign: "?", word: "", help: "" };
