@@ -70,8 +70,9 @@ audit: ## dependencies: known vulnerabilities, licences, duplicates
 	@tools/prerequisites.sh audit
 	@tools/audit.sh
 
-bench: ## what the module costs, in comparison with nginx alone
-	@echo "bench: empty for now"
+bench: build ## what the module costs, in comparison with nginx alone
+	@tools/prerequisites.sh test bench
+	@bench/run.pl
 
 hazard: ## the long tests under load
 	@echo "hazard: empty for now"

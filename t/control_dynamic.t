@@ -14,7 +14,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6/)
-	->plan(96);
+	->plan(102);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -70,6 +70,21 @@ http {
             proxy_pass http://$name;
         }
     }
+
+    # Each worker has its own listening socket, and says who it is.
+    server {
+        listen 127.0.0.1:8090 reuseport;
+
+        location /dynamic {
+            add_header X-Worker $pid;
+            upstream_control;
+        }
+
+        location /status {
+            add_header X-Worker $pid;
+            upstream_status;
+        }
+    }
 }
 CONF
 
@@ -86,6 +101,7 @@ states();
 log_lines();
 no_changes();
 verbs_by_address();
+every_worker();
 to_be_done();
 weights();
 max_conns();
@@ -292,6 +308,41 @@ sub verbs_by_address {
 	my $got = burst(uri => '/backends', n => 80, concurrency => 1);
 	is_deeply($got->{by_body},
 		{ 8081 => 20, 8082 => 40, 'backend.sock' => 20 }, 'all are up');
+}
+
+# Whichever worker makes a change, all of them show it when the reply is here.
+sub every_worker {
+	my (%makers, %readers);
+	my $late = 0;
+
+	for my $i (1 .. 100) {
+		my $r = control("/dynamic?upstream=two&peer=0&max_conns=$i&format=json",
+			port => 8090);
+		my $revision = $r->json()->{revision};
+		$makers{ $r->header('X-Worker') } = 1;
+
+		for (1 .. 4) {
+			$r = http_get('/status?upstream=two', port => 8090);
+			$readers{ $r->header('X-Worker') } = 1;
+			my $two = $r->json()->{upstreams}{two};
+			$late++ if $two->{peers}[0]{max_conns} != $i
+				|| $two->{revision} != $revision;
+		}
+	}
+
+	is(keys %makers, 4, 'every worker made changes');
+	is(keys %readers, 4, 'every worker was asked');
+	is($late, 0, 'none was late');
+	is(revision('two'), 100, 'each change was counted');
+
+	# Several at once: none gets lost, and each is counted.
+	my $got = burst(port => 8090, n => 200, concurrency => 20, uri => sub ($i) {
+		my $n = $i + 1;
+		return "/dynamic?upstream=two&peer=@{[ $i % 2 ]}&max_fails=@{[ 10 + $n ]}";
+	});
+	is($got->{ok}, 200, 'changes at once');
+	is(revision('two'), 300, 'each was counted');
+	dynamic("upstream=two&peer=$_&max_fails=1&max_conns=0") for 0, 1;
 }
 
 # What comes later says so, rather than doing nothing.

@@ -13,8 +13,8 @@ use Test::More;
 use Test::Nginx;
 
 my $t = Test::Nginx->new()
-	->has(qw/module http proxy upstream_zone/)
-	->plan(48);
+	->has(qw/module http proxy upstream_zone unix ipv6/)
+	->plan(46);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -36,6 +36,8 @@ http {
 
     server {
         listen 127.0.0.1:8080;
+        listen [::1]:8080;
+        listen unix:%%TESTDIR%%/nginx.sock;
 
         location /control {
             upstream_control;
@@ -53,6 +55,7 @@ http {
 CONF
 
 my ($yes, $no) = (JSON::PP::true, JSON::PP::false);
+my @ALL = (peer(0, 8081), peer(1, 8082), peer(2, 8082, backup => $yes));
 
 $t->run();
 $t->leak_keys('/status', 8080);
@@ -60,10 +63,11 @@ $t->leak_keys('/status', 8080);
 lists();
 changes();
 several();
-seed1();
+eblb();
 errors();
 accepted();
 forms();
+clients();
 
 sub json ($args, %request) {
 	return control("/control?$args&format=json", %request)->json();
@@ -98,8 +102,6 @@ sub timed ($reply) {
 
 	return $reply;
 }
-
-my @ALL = (peer(0, 8081), peer(1, 8082), peer(2, 8082, backup => $yes));
 
 sub lists {
 	my $list = { upstream => 'u', revision => 0, servers => \@ALL };
@@ -148,7 +150,7 @@ sub several {
 		'servers= with one is a list as well');
 }
 
-sub seed1 {
+sub eblb {
 	my $got = json('stream=u&peer=1&down=true');
 	is_deeply([ @$got{qw/upstream revision/}, @{ $got->{server} }{qw/id state/} ],
 		[ 'u', 8, 1, 'down' ], 'stream=');
@@ -224,4 +226,16 @@ sub forms {
 			'Content-Type' => 'application/x-www-form-urlencoded',
 		})->json();
 	is($got->{server}{state}, 'draining', 'format= in a form');
+}
+
+# Who asked, in the words of nginx's log.
+sub clients {
+	my %clients = ('::1' => { host => '::1' },
+		'unix:' => { socket => $t->testdir() . '/nginx.sock' });
+
+	for my $client (sort keys %clients) {
+		my $got = json('upstream=u&id=1&down=&note=' . length $client,
+			%{ $clients{$client} });
+		is($got->{server}{reason}{client}, $client, "client $client");
+	}
 }

@@ -15,7 +15,10 @@ use Test::More;
 
 use Test::Nginx;
 
-use constant { WORKERS => 4, ROUNDS => 20 };
+use constant ROUNDS => 20;
+
+# Requests of one upstream that must begin between two changes of it.
+use constant FEW => 50;
 
 my $long = $ENV{TEST_NGINX_LONG} // 0;
 my $timeout = 150 + 2 * $long;
@@ -23,7 +26,7 @@ my $timeout = 150 + 2 * $long;
 my $t = Test::Nginx->new(timeout => $timeout)->has(qw/
 	module http proxy upstream_zone upstream_keepalive upstream_least_conn
 	upstream_random stub_status
-/)->plan(12);
+/)->plan(7);
 
 # The first name is the one that the documents of the control requests use.
 my %balancer = (
@@ -100,7 +103,6 @@ $backends->run();
 $t->leak_keys('/upstreamstatus', port(8080));
 $t->run();
 
-
 my @ports = map { port($_) } 8081 .. 8083;
 my %sum = (map { $_ => 0 } qw/total failed rounds down up most/);
 my (%replies, %few, @astray, @missing);
@@ -154,7 +156,8 @@ sub phase () {
 				$replies{ $reply->status() . ' ' . $reply->body() }++;
 			}
 
-			pass_by($word eq 'down' ? 500 : 1000);
+			# More than are under way at the moment of the reply.
+			pass_by(1500);
 		}
 
 		$sum{rounds}++;
@@ -162,12 +165,69 @@ sub phase () {
 
 	$_->{to} = now() for values %open;
 
+	my @requests;
+
 	for my $result (map { $_->finish(now => 1) } @loads) {
 		$sum{$_} += $result->{$_} for qw/total failed/;
-		compare($_, @windows) for $result->{requests};
+		push @requests, @{ $result->{requests} };
 	}
 
-	check($_, %workers) for @windows;
+	my $parallel = parallel(@requests);
+	$sum{most} = $parallel if $parallel > $sum{most};
+
+	for my $name (@names) {
+		compare([ grep { $_->{name} eq $name } @windows ],
+			[ grep { $_->{uri} eq "/$name/" } @requests ], keys %workers);
+	}
+}
+
+# Goes through the times in which one server of an upstream was surely down, or
+# all were surely up, and through the requests that began in each of them.
+sub compare ($windows, $requests, @workers) {
+	my @rest = sort { $a->{started} <=> $b->{started} } @$requests;
+
+	for my $window (@$windows) {
+		my ($n, %used) = (0);
+		shift @rest while @rest && $rest[0]{started} <= $window->{from};
+
+		while (@rest && $rest[0]{started} < $window->{to}) {
+			my $request = shift @rest;
+			my ($server, $worker) = split / /, $request->{body};
+
+			# It may have waited until the server was up again.
+			next if $window->{word} eq 'down'
+				&& $request->{ended} >= $window->{to};
+
+			$n++;
+			$used{$worker}++ if ($server // '') eq $window->{server};
+		}
+
+		$sum{ $window->{word} } += $n;
+		$few{ $window->{word} }++ if $n < FEW;
+		my $where = "$window->{name}, server $window->{server}";
+
+		if ($window->{word} eq 'down') {
+			push @astray, map { "$where: $used{$_} by worker $_" } keys %used;
+		}
+		else {
+			push @missing, map { "$where: none by worker $_" }
+				grep { !$used{$_} } @workers;
+		}
+	}
+}
+
+# How many requests were under way at the same time, at most.
+sub parallel (@requests) {
+	my ($now, $most) = (0, 0);
+
+	for (sort { $a->[0] <=> $b->[0] } map {
+		[ $_->{started}, 1 ], [ $_->{ended}, -1 ]
+	} @requests) {
+		$now += $_->[1];
+		$most = $now if $now > $most;
+	}
+
+	return $most;
 }
 
 # Waits for so many more requests.

@@ -14,7 +14,7 @@ use lib "$FindBin::Bin/lib";
 use Test::More;
 
 use Test::Nginx;
-use Test::Nginx::Churn qw/differences/;
+use Test::Nginx::Churn qw/clients differences/;
 
 my $long = $ENV{TEST_NGINX_LONG};
 my $timeout = 150 + ($long // 0);
@@ -49,7 +49,9 @@ push @methods,
 		'hash $request_id consistent; sticky cookie route;', 1 ]
 	if $t->has_module_built('sticky');
 
-$t->plan(8 * @methods);
+my $sticky = grep { $_->[1] =~ /sticky/ } @methods;
+my $fair = grep { shows_weights(@$_) } @methods;
+$t->plan(7 * @methods + $sticky + $fair + 3);
 
 my $seconds = $long ? $long / @methods : 1.5;
 
@@ -87,6 +89,22 @@ http {
     access_log %%TESTDIR%%/bad.log bad if=$bad;
 
 %%UPSTREAMS%%
+    upstream forgotten {
+        zone forgotten 64k;
+        random;
+        server 127.0.0.1:8081;
+        server 127.0.0.1:8084 weight=50 max_fails=0;
+        server 127.0.0.1:8085 weight=50 max_fails=0;
+    }
+
+    upstream kept {
+        zone kept 64k;
+        hash $arg_key consistent;
+        server 127.0.0.1:8081;
+        server 127.0.0.1:8088 max_fails=0;
+        keepalive 64;
+    }
+
     server {
         # spreads clients over the workers evenly
         listen 127.0.0.1:8080 reuseport;
@@ -94,10 +112,13 @@ http {
 
         proxy_http_version 1.1;
         proxy_set_header Connection "";
+        proxy_set_header X-Worker $pid;
         proxy_next_upstream error timeout http_503;
 
+        add_header X-Tried $upstream_addr always;
+
         location ~ ^/(?<group>\w+)/(?<what>.*)$ {
-            proxy_pass http://$group/$what;
+            proxy_pass http://$group/$what$is_args$args;
         }
 
         location /upstreamstatus {
@@ -134,12 +155,21 @@ http {
 
         location /fast { return 200 "$server_port\n"; }
         location /slow/ { proxy_pass http://127.0.0.1:8086; }
+        location /who { return 200 "$server_port $http_x_worker"; }
     }
 
     server {
         listen 127.0.0.1:8085;
 
         location /fast { return 503; }
+        location /slow/ { proxy_pass http://127.0.0.1:8087; }
+    }
+
+    server {
+        listen 127.0.0.1:8088;
+
+        location /fast { return 200 "$server_port\n"; }
+        location /late/ { proxy_pass http://127.0.0.1:8086/slow/; }
         location /slow/ { proxy_pass http://127.0.0.1:8087; }
     }
 }
@@ -156,6 +186,12 @@ $t->run();
 
 method(@$_) for @methods;
 
+SKIP: {
+	skip('needs nginx 1.27.3 or later', 3) unless $tables;
+	forgotten();
+	kept();
+}
+
 sub method ($name, $balancer, $weights) {
 	my $retried = $failing->count();
 	my @uris = map { "/$name/$_" } qw{slow/100 slow/200 slow/300 fast};
@@ -167,7 +203,8 @@ sub method ($name, $balancer, $weights) {
 			headers => { 'X-Real-IP' => '172.16.5.4' }),
 	);
 	my $churn = Test::Nginx::Churn->start(dir => $t->testdir(),
-		seconds => $seconds, clients => [ clients($name, $weights) ]);
+		seconds => $seconds,
+		clients => [ clients({ $name => values_of($name, $weights) }) ]);
 
 	my $wrk = $balancer =~ /sticky/ ? sampled($name, $churn)
 		: $t->wrk(uri => "/$name/fast", connections => 8, threads => 1,
@@ -189,10 +226,11 @@ sub method ($name, $balancer, $weights) {
 		or diag(explain([ $wrk->{text}, map { @$_{qw/by_status errors/} }
 			@results ]), attempts($name));
 	cmp_ok($retried, '>', 0, "$name: requests were tried again");
-	is($wrk->{twice} // 0, 0, "$name: no cookie was set twice");
+	is($wrk->{cookies}, $wrk->{total}, "$name: one cookie in each reply")
+		if $balancer =~ /sticky/;
 
 	is_deeply($changes->{failed}, {}, "$name: no change failed");
-	cmp_ok($changes->{acked}, '>', 50 * $seconds, "$name: changes");
+	cmp_ok($changes->{acked}, '>', 20 * $seconds, "$name: changes");
 	cmp_ok(scalar keys %{ $changes->{workers} }, '>', 1,
 		"$name: changes through several workers");
 	is_deeply([ @{ $changes->{wrong} }, @{ $changes->{backwards} },
@@ -200,8 +238,81 @@ sub method ($name, $balancer, $weights) {
 		"$name: each change is there");
 
 	my $reply = control("/upstreamcontrol?upstream=$name"
-		. '&server=127.0.0.1:8083&weight=2');
+		. '&server=127.0.0.1:8082&weight=19');
 	is($reply->status(), $weights ? 200 : 501, "$name: weight");
+
+	is_deeply([ unfair($name) ], [], "$name: each worker follows")
+		if shows_weights($name, $balancer, $weights);
+}
+
+# Whether the answers to a few requests show the weights: the client's address
+# does not change, and others look at what servers do before they look at
+# weights.
+sub shows_weights ($name, $balancer, $weights) {
+	return $weights
+		&& $name !~ /\A(?:ip_hash|least_conn|least_time|random_two)\z/;
+}
+
+# Workers by which, of two servers of weights 1 and 19, the second gets less
+# than it should.
+sub unfair ($name) {
+	my $uri = "/upstreamcontrol?upstream=$name";
+	my @down = map { "127.0.0.1:$_" } 8083 .. 8085;
+	control("$uri&servers=" . join(',', @down) . '&down=');
+	control("$uri&server=127.0.0.1:8081&weight=1");
+
+	my $got = burst(uri => "/$name/who", n => 240);
+	my (%all, %second);
+
+	for my $request (@{ $got->{requests} }) {
+		my ($server, $worker) = split / /, $request->{body};
+		$all{$worker}++;
+		$second{$worker}++ if $server eq port(8082);
+	}
+
+	return map { "worker $_: " . ($second{$_} // 0) . " of $all{$_}" }
+		grep { ($second{$_} // 0) < 0.75 * $all{$_} } sort keys %all;
+}
+
+# A change of weights makes a balancer prepare again for a request that is
+# under way, and forget where that request failed.  Each attempt on the same
+# server is one less on another.  Here there are as many as servers, and the
+# one that works comes last.
+sub forgotten () {
+	my $churn = weights('forgotten', 8081, 1, 2);
+	my $got = burst(uri => '/forgotten/slow/100', n => 80, concurrency => 20);
+	$churn->finish();
+
+	is($got->{failed}, 0, 'none tried the same server twice')
+		or diag(explain($got->{by_status}), attempts('forgotten'));
+}
+
+# The same where the failure came over a connection that had been kept, and
+# where there are more of these to the same server.
+sub kept () {
+	my ($key) = grep {
+		my $tried = http_get("/kept/fast?key=$_")->header('X-Tried') // '';
+		$tried eq '127.0.0.1:' . port(8088);
+	} 1 .. 50;
+
+	# More points do not take keys from the server.
+	my $churn = weights('kept', 8088, 2, 3, 4);
+	my $warm = burst(uri => "/kept/late/300?key=$key", n => 80,
+		concurrency => 80);
+	is_deeply($warm->{by_status}, { 200 => 80 }, 'connections are kept');
+
+	my $got = burst(uri => "/kept/slow/100?key=$key", n => 16,
+		concurrency => 16);
+	$churn->finish();
+
+	is($got->{failed}, 0, 'none tried the same server twice again')
+		or diag(explain($got->{by_status}), attempts('kept'));
+}
+
+# Changes of a weight, for a while.
+sub weights ($name, $port, @weights) {
+	return Test::Nginx::Churn->start(dir => $t->testdir(), seconds => 1.5,
+		clients => [ clients({ $name => { $port => { weight => \@weights } } }) ]);
 }
 
 # What became of the first requests that failed.
@@ -213,38 +324,31 @@ sub attempts ($name) {
 	return @lines;
 }
 
-# One client has what nginx counts in its totals, the other one the rest of the
-# same servers.
-sub clients ($name, $weights) {
-	my (@first, @second);
-
+# What may be set to what, so that 8081 and 8082 can always take a request.
+sub values_of ($name, $weights) {
 	# A point of a consistent hash takes its time to compute, and there are
 	# 160 of them to a unit.
 	my @weights = $name =~ /consistent/ ? (1, 2, 3) : (1, 2, 5, 20, 100);
 
-	for my $port (8081 .. 8085) {
-		my %server = (upstream => $name, server => "127.0.0.1:$port");
-		my $always = $port =~ /[125]\z/;
+	my %common = (fail_timeout => [ 0, 1, 10 ]);
+	$common{weight} = \@weights if $weights;
 
-		push @first, { %server, param => 'state',
-			values => [ 'up', $always ? () : qw/up down drain/ ] };
-		push @first, { %server, param => 'weight', values => \@weights }
-			if $weights;
+	my @fails = (max_fails => [ 0, 1, 3 ]);
+	my @limits = (max_conns => [ 0, 1, 2, 50 ]);
+	my @states = (state => [qw/up down drain/]);
 
-		push @second, { %server, param => 'fail_timeout',
-			values => [ 0, 1, 10 ] };
-		push @second, { %server, param => 'max_conns',
-			values => [ 0, 1, 2, 50 ] } unless $port =~ /[12]\z/;
-		push @second, { %server, param => 'max_fails', values => [ 0, 1, 3 ] }
-			unless $port == 8085;
-	}
-
-	return \@first, \@second;
+	return {
+		8081 => { %common, @fails, state => ['up'] },
+		8082 => { %common, @fails, state => ['up'] },
+		8083 => { %common, @fails, @limits, @states },
+		8084 => { %common, @fails, @limits, @states },
+		8085 => { %common, @limits, state => ['up'] },
+	};
 }
 
 # Requests whose headers are looked at, in the place of wrk's.
 sub sampled ($name, $churn) {
-	my %result = (total => 0, failed => 0, twice => 0, text => '');
+	my %result = (total => 0, failed => 0, cookies => 0, text => '');
 
 	while ($churn->running()) {
 		my $uri = "/$name/" . ($result{total}++ % 8 ? 'fast' : 'slow/100');
@@ -256,7 +360,7 @@ sub sampled ($name, $churn) {
 			$result{text} .= $reply->status() . ' ' . $reply->error() . "\n";
 		}
 
-		$result{twice}++ if @cookies != 1;
+		$result{cookies}++ if @cookies == 1;
 	}
 
 	return \%result;

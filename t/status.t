@@ -15,7 +15,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_least_conn unix ipv6/)
-	->plan(64);
+	->plan(69);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -79,6 +79,10 @@ http {
             proxy_pass http://all;
         }
 
+        location /left {
+            proxy_pass http://left;
+        }
+
         location /fails {
             proxy_pass http://fails;
         }
@@ -106,6 +110,7 @@ text();
 activity();
 failures();
 operator();
+shared();
 methods();
 refusals();
 
@@ -235,7 +240,7 @@ sub verbose {
 		return {
 			number => $number, total_weight => $weight, tries => $usable,
 			counted => $number, counted_weight => $weight,
-			counted_usable => $usable, conns => 0, refs => 0, zombies => 0,
+			counted_usable => $usable, conns => 0, refs => 0,
 		};
 	};
 
@@ -307,6 +312,11 @@ sub failures {
 
 	is(status('upstream=fails')->{fails}{peers}[1]{last_failure}, undef,
 		'no failure, no time of one');
+	# nginx does not leave the only server alone.
+	is(http_get('/left')->status(), 502, 'the only server fails') for 1, 2;
+	is(status('upstream=left')->{left}{peers}[0]{state}, 'up',
+		'and is not unavailable');
+
 	like(http_get('/status?upstream=fails&format=text')->body(),
 		qr/^  0 .* unavail .* 1\/1 .* max_fails reached$/m, 'as text');
 }
@@ -329,6 +339,18 @@ sub operator {
 		'note as text');
 	is(status('upstream=right')->{right}{revision}, 0,
 		'the upstream whose zone has that name is another one');
+}
+
+# Two upstreams in one zone have nothing else in common.
+sub shared {
+	control('/control?upstream=shared_b&peer=0&drain=');
+	my $all = status();
+	is_deeply([ map { $all->{$_}{peers}[0]{state}, $all->{$_}{revision} }
+		qw/shared_a shared_b/ ], [ 'up', 0, 'draining', 1 ],
+		'a change of one of two in a zone');
+	control('/control?upstream=shared&peer=0&down=');
+	is(status()->{shared_a}{peers}[0]{state}, 'down',
+		"the zone's name means the first");
 }
 
 sub methods {

@@ -95,7 +95,7 @@ shown();
 text();
 served();
 control_refuses();
-seed1_refuses();
+eblb_refuses();
 listed();
 off_for_all();
 store_full();
@@ -200,7 +200,7 @@ sub control_refuses {
 	is(status()->{off}{peers}[0]{state}, 'up', 'nothing was changed');
 }
 
-sub seed1_refuses {
+sub eblb_refuses {
 	my %text = (
 		plain => 'upstream has no "zone"',
 		off => '"upstream_dynamic off" is set',
@@ -210,7 +210,7 @@ sub seed1_refuses {
 	for my $name (sort keys %text) {
 		my $r = control("/control?stream=$name&peer=0&down=true");
 		is($r->status() . ' ' . $r->body(), "501 down nil $text{$name}\n",
-			"seed 1: $name");
+			"EBLB: $name");
 	}
 }
 

@@ -89,7 +89,7 @@ fn control(
         && let Some(log) = log
     {
         log.notice(format_args!(
-            "upstream \"{}\": the reload dropped run-time changes of {dropped} servers",
+            "upstream \"{}\": the reload dropped run-time changes of {dropped} server(s)",
             upstream.name
         ));
     }

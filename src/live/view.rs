@@ -165,11 +165,14 @@ fn peer(
         Some(_) => (admin_of(row.down), None),
         None => (admin_of(row.down), (row.down != 0).then_some(Reason::Configuration)),
     };
+    let name = copy.string(&row.name);
+    // An address in a directive such as `proxy_pass` has no text of its own.
+    let server = if row.server.is_empty() { name.clone() } else { copy.string(&row.server) };
     Peer {
         id: known.id.map(ServerId),
         slot: row.slot,
-        server: copy.string(&row.server),
-        name: copy.string(&row.name),
+        server,
+        name,
         params: row.params,
         effective_weight: row.effective_weight,
         current_weight: row.current_weight,
@@ -271,7 +274,7 @@ fn configured(upstream: &Upstream) -> Vec<Peer> {
             peers.push(Peer {
                 id: None,
                 slot: slot(backup),
-                server: server.server.clone(),
+                server: if server.server.is_empty() { name.clone() } else { server.server.clone() },
                 name,
                 params: Params { weight, max_conns, max_fails, fail_timeout },
                 effective_weight: i64::try_from(weight).unwrap_or(i64::MAX),

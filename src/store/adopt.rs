@@ -106,7 +106,7 @@ impl Locked {
                 return Err(full);
             }
             let dropped = match wishes {
-                Wishes::Dropped => self.reset(claims, claimed),
+                Wishes::Dropped => self.reset(*(*upstream).revision.get_mut(), claims, claimed),
                 Wishes::Kept => 0,
             };
             self.relink(upstream, claimed);
@@ -229,14 +229,14 @@ impl Locked {
     }
 
     /// Takes what the configuration says for what is wanted, and counts the servers of which something else was.
-    unsafe fn reset(&mut self, claims: &[Claim<'_>], claimed: &Claimed) -> usize {
+    unsafe fn reset(&mut self, revision: u64, claims: &[Claim<'_>], claimed: &Claimed) -> usize {
         let mut dropped = 0;
         for (claim, &server) in claims.iter().zip(&claimed.0) {
             // SAFETY: see `answer`.
             unsafe {
                 let base = Wish::new(0, claim.admin, claim.params, ptr::null_mut());
-                let changed = |wish: &Wish| wish.revision > 0 && !wish.same(&base);
-                dropped += usize::from((*server).wishes.iter().any(changed));
+                let wanted = (*server).wish(revision);
+                dropped += usize::from(wanted.revision > 0 && !wanted.same(&base));
                 self.free_reasons(server);
                 (*server).base = base;
                 (*server).wishes = [base; 2];

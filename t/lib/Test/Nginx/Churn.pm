@@ -25,6 +25,10 @@ package Test::Nginx::Churn;
 #       model => { upstream => { server => { param => value } } } }
 #   ->pids, ->running
 #
+#   clients(\%values)     lists of knobs for two clients, out of
+#                         { upstream => { 8081 => { param => [values] } } }: the
+#                         first has what nginx counts in its totals (state,
+#                         weight), the second the rest of the same servers
 #   differences($status, $model)  in which a decoded status is not as the model
 #                         says; in words
 #   totals($status, @names)  what is wrong with nginx's totals of these
@@ -43,7 +47,7 @@ use Test::Nginx::HTTP qw/http_request/;
 use Test::Nginx::Ports qw/port expand_ports/;
 use Test::Nginx::Process qw/now wait_until spawn alive end_process/;
 
-our @EXPORT_OK = qw/differences totals/;
+our @EXPORT_OK = qw/clients differences totals/;
 
 # A client that insists gives up after this many attempts.
 use constant ATTEMPTS => 50;
@@ -122,6 +126,23 @@ sub finish ($self) {
 	}
 
 	return \%sum;
+}
+
+sub clients ($values) {
+	my @clients = ([], []);
+
+	for my $upstream (sort keys %$values) {
+		for my $port (sort keys %{ $values->{$upstream} }) {
+			my $params = $values->{$upstream}{$port};
+
+			push @{ $clients[ /\A(?:state|weight)\z/ ? 0 : 1 ] }, {
+				upstream => $upstream, server => "127.0.0.1:$port",
+				param => $_, values => $params->{$_},
+			} for sort keys %$params;
+		}
+	}
+
+	return @clients;
 }
 
 sub differences ($status, $model) {

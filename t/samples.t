@@ -1,0 +1,135 @@
+#!/usr/bin/env perl
+
+# Tests for the configurations in nginx-conf/: nginx takes them as they are but
+# for ports and paths, and each does what it is there for.
+
+use v5.36;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Test::More;
+
+use Test::Nginx;
+
+my $folder = "$FindBin::Bin/../nginx-conf";
+my @samples = map { s{.*/}{}r } sort glob "$folder/*.conf";
+
+# What each is there for.
+my %purposes = (
+	'demo.conf' => \&demo,
+	'upstream_candc.conf' => \&upstream_candc,
+);
+
+my $t = Test::Nginx->new()
+	->has(qw/module http proxy upstream_zone fastcgi uwsgi scgi/)
+	->plan(28);
+
+is_deeply(\@samples, [ sort keys %purposes ], 'each sample has a test');
+
+for my $name (@samples) {
+	my $sample = sample($name);
+	my ($code, $out) = $t->test_config($sample);
+	is($code, 0, "$name: nginx -t") or diag($out);
+	unlike($out, qr/\[(?:warn|error|emerg)\]/, "$name: no warnings");
+
+	$t->write_file_expand('nginx.conf', $sample)->run();
+	$t->leak_keys('/upstreamstatus');
+	$purposes{$name}->($name);
+	$t->stop();
+}
+
+# The text of a sample, with the harness's own in the place of what only a run
+# by hand needs.
+sub sample ($name) {
+	open my $fh, '<', "$folder/$name" or die "$folder/$name: $!\n";
+	my $text = do { local $/; <$fh> };
+
+	$text =~ s/^(?:load_module|pid|error_log) [^;]*;\n//gm;
+	$text =~ s/^ *(?:access_log logs|\w+_temp_path )[^;]*;\n//gm;
+	$text =~ s/^http \{\n/http {\n%%TEST_GLOBALS_HTTP%%\n/m or die "no http\n";
+	return "%%TEST_GLOBALS%%\n$text";
+}
+
+# Who answers, and how often, as logical addresses.
+sub who ($uri, $requests) {
+	my %who;
+	for (1 .. $requests) {
+		my ($server) = http_get($uri)->body =~ /served by ([\d.:]+)/;
+		$who{$t->logical($server // 'nobody')}++;
+	}
+	return \%who;
+}
+
+sub body ($uri) { return $t->logical(http_get($t->expand($uri))->body) }
+
+# make demo: the lines that tools/demo.sh prints, and the upstream "api".
+sub demo ($name) {
+	my @three = map { "127.0.0.1:$_" } 8081, 8082, 8083;
+	my $control = '/upstreamcontrol?upstream=backend';
+
+	is_deeply(who('/', 6), { map { $_ => 2 } @three }, "$name: three servers");
+
+	like(body("$control&server=127.0.0.1:8081&down=&note=upgrade"),
+		qr/^server 127.0.0.1:8081 .* down;$/m, "$name: down");
+	is_deeply(who('/', 6), { map { $_ => 3 } @three[1, 2] },
+		"$name: two servers");
+	like(body('/upstreamstatus?format=text'),
+		qr/127\.0\.0\.1:8081 +down .*: upgrade$/m, "$name: note");
+
+	like(body("$control&server=127.0.0.1:8081&up="),
+		qr/^server 127.0.0.1:8081 .* conns=0;$/m, "$name: up");
+	is_deeply(who('/', 6), { map { $_ => 2 } @three },
+		"$name: three servers again");
+
+	like(body("$control&peer=2&weight=4"),
+		qr/^server 127.0.0.1:8083 .* weight=4 /m, "$name: weight");
+	is_deeply(who('/', 6), { $three[0] => 1, $three[1] => 1, $three[2] => 4 },
+		"$name: four of six");
+
+	# The backup takes over when nobody else is there.
+	body("$control&servers=" . join(',', @three) . '&down=');
+	is_deeply(who('/', 2), { '127.0.0.1:8084' => 2 }, "$name: backup");
+
+	# The slow one is down, so that only the quick one and the failing one
+	# are asked.
+	body('/upstreamcontrol?upstream=api&server=127.0.0.1:8092&down=');
+	is_deeply(who('/api/', 4), { '127.0.0.1:8091' => 4 },
+		"$name: a failure is not seen");
+	like(body('/upstreamstatus?format=text&upstream=api'),
+		qr/127\.0\.0\.1:8093 +unavail .* max_fails reached$/m,
+		"$name: a failed server");
+
+	my $began = now();
+	body('/upstreamcontrol?upstream=api&servers=127.0.0.1:8091,127.0.0.1:8093'
+		. '&down=');
+	body('/upstreamcontrol?upstream=api&server=127.0.0.1:8092&up=');
+	is_deeply(who('/api/', 1), { '127.0.0.1:8092' => 1 }, "$name: slow server");
+	cmp_ok(now() - $began, '>', 0.5, "$name: it is slow");
+}
+
+# EBLB's example: its curl lines.
+sub upstream_candc ($name) {
+	my $control = '/upstreamcontrol?peer=0&stream=luaupstfoo';
+	my $two = { '127.0.0.1:8081' => 2, '127.0.0.1:8082' => 2 };
+
+	is(http_get('/upstreamstatus')->status, 200, "$name: status");
+	is_deeply(who('/', 4), $two, "$name: two servers of four");
+
+	my $reply = http_get('/upstreamcontrol?down=true&peer=0&stream=luaupstfoo');
+	is($reply->status, 200, "$name: down, status");
+	is($reply->body, "down true nil\n", "$name: down");
+	is_deeply(who('/', 4), { '127.0.0.1:8082' => 4 }, "$name: one server");
+
+	is(body("$control&down=false"), "up true nil\n", "$name: up");
+	is_deeply(who('/', 4), $two, "$name: two servers again");
+
+	# Servers that wait until they are needed.
+	is(body('/upstreamcontrol?down=false&peer=2&stream=luaupstfoo'),
+		"up true nil\n", "$name: a third server");
+	is_deeply(who('/', 3), { map { ("127.0.0.1:$_" => 1) } 8081 .. 8083 },
+		"$name: three servers");
+
+	is(body("$control&addr=192.168.169.9"),
+		"changed nil address change is not yet supported\n", "$name: address");
+}
