@@ -45,7 +45,15 @@ my @HOLES = qw/MAIN HTTP UPSTREAM SERVER LOCATION/;
 # hole, what stands there, and the message; without one it is right
 my @rows = (
 	[ LOCATION => 'upstream_status;' ],
-	[ LOCATION => 'upstream_status on;',
+	[ LOCATION => 'upstream_status control=/control;' ],
+	[ LOCATION => 'upstream_status on;', qr/invalid parameter "on"/ ],
+	[ LOCATION => 'upstream_status control=;',
+		qr/invalid control URI "", it must be a path of this site that begins with "\/"/ ],
+	[ LOCATION => 'upstream_status control=control;',
+		qr/invalid control URI "control", it must be/ ],
+	[ LOCATION => 'upstream_status control=//elsewhere/;',
+		qr{invalid control URI "//elsewhere/", it must be} ],
+	[ LOCATION => 'upstream_status control=/a control=/b;',
 		qr/invalid number of arguments in "upstream_status" directive/ ],
 	[ HTTP => 'upstream_status;',
 		qr/"upstream_status" directive is not allowed here/ ],

@@ -221,7 +221,7 @@ sub accepted {
 		[ 'text/plain, application/json;q=0.5', '', $text ],
 		[ 'text/plain;q=0.2, application/json;q=0.5', '', $json ],
 		[ 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8',
-			'', $json ],
+			'', 'text/html; charset=utf-8' ],
 		[ 'text/plain', 'format=json', $json ],
 		[ 'application/json', 'format=text', $text ],
 	);

@@ -58,7 +58,7 @@ cat <<END
 
   site      http://$address/      one of three servers, and a backup
   api       http://$address/api/  one server that is quick, one slow, one failing
-  status    http://$address/upstreamstatus
+  status    http://$address/upstreamstatus      a page, in a browser
   control   http://$address/upstreamcontrol
   log       build/demo/logs/error.log
 

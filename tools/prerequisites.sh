@@ -19,6 +19,21 @@ need() {
 
 command_exists() { command -v "$1"; }
 
+any_command_exists() {
+    for name in "$@"; do
+        if command_exists "$name"; then return 0; fi
+    done
+    return 1
+}
+
+# Another Python than Debian's, which may come first, does not see Debian's packages.
+metrics_parser_exists() {
+    for python in python3 /usr/bin/python3; do
+        if $python -c 'import prometheus_client.parser'; then return 0; fi
+    done
+    return 1
+}
+
 file_exists() {
     for path in "$@"; do
         if [ -e "$path" ]; then return 0; fi
@@ -78,6 +93,11 @@ for group in "$@"; do
             ;;
         test)
             need perl prove command_exists prove
+            # looks at the page
+            need chromium Chromium any_command_exists chromium chromium-browser google-chrome
+            need chromium-driver chromedriver command_exists chromedriver
+            # reads the metrics
+            need python3-prometheus-client "Prometheus's parser for Python" metrics_parser_exists
             ;;
         demo)
             need curl curl command_exists curl

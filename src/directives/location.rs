@@ -16,14 +16,17 @@ use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 /// nginx's type of a content handler.
 type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
 
-/// nginx's entry: `upstream_status;`.
+/// nginx's entry: `upstream_status [control=/URI];`.
 pub(super) unsafe extern "C" fn cmd_location_status(
     cf: *mut ngx_conf_t,
-    _cmd: *mut ngx_command_t,
-    _conf: *mut c_void,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: nginx calls this for a directive in a location.
-    conf::guarded(|| Some(unsafe { take(NonNull::new(cf)?, Some(ngx_http_upstream_status_handler)) }))
+    conf::guarded(|| {
+        let cf = NonNull::new(cf)?;
+        // SAFETY: nginx calls this with the settings of the location, in which these lie at the command's offset.
+        Some(unsafe { status(cf, conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?) })
+    })
 }
 
 /// nginx's entry: `upstream_control [methods=POST];`.
@@ -34,6 +37,43 @@ pub(super) unsafe extern "C" fn cmd_location_control(
 ) -> *mut c_char {
     // SAFETY: nginx calls this for a directive in a location, with what it has for that.
     conf::guarded(|| unsafe { control(cf, cmd, conf, Dialect::Any) })
+}
+
+/// Reads the parameters of `upstream_status`, and takes the location.
+///
+/// # Safety
+///
+/// Called by the directive's handler.
+unsafe fn status(cf: NonNull<ngx_conf_t>, settings: &mut Settings) -> *mut c_char {
+    // SAFETY: see above.
+    unsafe {
+        for word in conf::args(cf).iter().skip(1) {
+            let Some(uri) = word.strip_prefix(b"control=") else {
+                let word = String::from_utf8_lossy(word);
+                return conf::emerg(cf, &format!("invalid parameter \"{word}\""));
+            };
+            match own_uri(uri) {
+                Some(uri) => settings.control = Some(uri.to_owned()),
+                None => {
+                    let uri = String::from_utf8_lossy(uri);
+                    let message = format!(
+                        "invalid control URI \"{uri}\", it must be a path of this site that begins with \"/\""
+                    );
+                    return conf::emerg(cf, &message);
+                }
+            }
+        }
+        take(cf, Some(ngx_http_upstream_status_handler))
+    }
+}
+
+/// The URI, if browsers take it for one of the site that they are on. They read `//host/` and `/\host/` as another site,
+/// also with line breaks and tabs in between.
+fn own_uri(uri: &[u8]) -> Option<&str> {
+    let uri = str::from_utf8(uri).ok()?;
+    let path = uri.strip_prefix('/')?;
+    let is_own = !path.starts_with(['/', '\\']) && !uri.contains(|c: char| c.is_control());
+    is_own.then_some(uri)
 }
 
 /// nginx's entry: `upstream_conf [methods=POST];`.
@@ -63,7 +103,7 @@ unsafe fn control(
     unsafe {
         let cf = NonNull::new(cf)?;
         let settings = conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?;
-        let mut wanted = Settings { methods: Methods::Any, dialect };
+        let mut wanted = Settings { dialect, ..Settings::default() };
         for word in conf::args(cf).iter().skip(1) {
             match *word {
                 b"methods=POST" => wanted.methods = Methods::PostOnly,
@@ -101,4 +141,20 @@ unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_
         (*core).handler = handler;
     }
     CONF_OK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_uri_is_of_the_same_site() {
+        for uri in ["/control", "/", "/a?b=c&d", "/<\"'>", "/a//b", "/\u{20ac}"] {
+            assert_eq!(own_uri(uri.as_bytes()), Some(uri));
+        }
+        for uri in ["", "control", "http://h/", "//h/", "/\\h/", "/\t/h/", "/a\n", " /a"] {
+            assert_eq!(own_uri(uri.as_bytes()), None, "{uri:?}");
+        }
+        assert_eq!(own_uri(b"/\xff"), None);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! | directive | context | file |
 //! |---|---|---|
-//! | `upstream_status` | location | `location.rs` |
+//! | `upstream_status [control=/URI]` | location | `location.rs` |
 //! | `upstream_control [methods=POST]` | location | `location.rs` |
 //! | `upstream_conf [methods=POST]` | location | `location.rs` |
 //! | `upstream_dynamic on \| off` | http, upstream | `upstream.rs` |
@@ -48,7 +48,7 @@ pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
     [
         command(
             c"upstream_status",
-            location | NGX_CONF_NOARGS,
+            location | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
             location::cmd_location_status,
             NGX_HTTP_LOC_CONF_OFFSET,
             offsets.location,

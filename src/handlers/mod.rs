@@ -11,6 +11,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod guard;
+mod markup;
 mod peer;
 mod respond;
 mod settings;

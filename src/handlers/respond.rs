@@ -22,6 +22,9 @@ const PROSE: &str = "text/plain; charset=utf-8";
 /// `Content-Type` of pages. With the charset, so that no browser guesses another one in which the text is a script.
 const HTML: &str = "text/html; charset=utf-8";
 
+/// `Content-Type` of metrics, in the version of the format that all collectors know.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// A reply, and what the error log is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -53,6 +56,19 @@ impl Answer {
             Ok(body) => Self::ok(JSON, body),
             Err(error) => Self::refused(&Refusal::new(Kind::Internal, error.to_string()), Format::Text),
         }
+    }
+
+    /// 200 with metrics.
+    pub fn metrics(body: String) -> Self {
+        Self::ok(METRICS, body.into_bytes())
+    }
+
+    /// 200 with a page, and what browsers must let it do. They tell no other site that somebody looks at it.
+    pub fn page(body: String, policy: &str) -> Self {
+        let mut answer = Self::ok(HTML, body.into_bytes());
+        answer.response.headers.push(("Content-Security-Policy", policy.to_owned()));
+        answer.response.headers.push(("Referrer-Policy", "same-origin".to_owned()));
+        answer
     }
 
     /// A refusal. As text it is its words and nothing else, not even a line's end.

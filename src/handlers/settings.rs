@@ -23,13 +23,16 @@ pub enum Dialect {
 }
 
 /// Settings of a location. The module's location configuration must begin with it, and be `repr(C)`: handlers cast the
-/// pointer to that configuration to a pointer to this. All zeros are the default. nginx does not pass a location's
-/// handler on to the locations inside it, so that there is nothing to inherit.
+/// pointer to that configuration to a pointer to this. nginx does not pass a location's handler on to the locations
+/// inside it, so that there is nothing to inherit.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Methods by which the servers of an upstream can be changed.
     pub methods: Methods,
     /// Whose requests they are.
     pub dialect: Dialect,
+    /// Where the page of `upstream_status` sends changes: `upstream_status control=/URI`. Without it the page shows, and
+    /// changes nothing.
+    pub control: Option<String>,
 }

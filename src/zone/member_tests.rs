@@ -78,7 +78,9 @@ fn peer(zone: &Zone, index: usize) -> *mut ngx_http_upstream_rr_peer_t {
 #[test]
 fn the_sums_are_exact_after_each_step() {
     let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[]);
-    let steps: [(&str, fn(&Zone), &[&str]); 6] = [
+    /// A step: its name, what it does, and the addresses after it.
+    type Step = (&'static str, fn(&Zone), &'static [&'static str]);
+    let steps: [Step; 6] = [
         (
             "append",
             |zone| add(zone, Group::Primary, "127.0.0.1:3"),

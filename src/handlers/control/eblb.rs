@@ -9,6 +9,7 @@ use super::super::accept::{FORMAT, Format};
 use super::super::arguments::{flag, only};
 use super::super::call::Call;
 use super::super::error::Refusal;
+use super::super::markup;
 use super::super::respond::Answer;
 use super::change::{Done, carry_out};
 use super::json::ServersView;
@@ -98,7 +99,7 @@ pub fn answer(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, format:
             (Answer::refused_in_words(&failure.refusal, text.clone()), text)
         }
     };
-    if query.has("gui") { answer.into_page(markup(&text) + REFRESH) } else { answer }
+    if query.has("gui") { answer.into_page(markup::escape(&text) + REFRESH) } else { answer }
 }
 
 /// What is asked for, if anything is. `vdown` wins over `down`, which wins over `addr`.
@@ -154,22 +155,6 @@ fn listing(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams) -> Answer 
         Some(snapshot) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
         None => Answer::refused(&OpError::UpstreamNotFound(stream.to_owned()).into(), Format::Json),
     }
-}
-
-/// Text as it is written in a page.
-fn markup(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            character => out.push(character),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

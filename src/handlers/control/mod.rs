@@ -63,7 +63,7 @@ impl Handler for Control {
 /// What the directive of the location says.
 fn settings(request: &Request<'_>) -> Option<Settings> {
     // SAFETY: the module's location configuration begins with a `Settings`, by the duty of the entry function's caller.
-    unsafe { request.loc_conf::<Settings>() }.copied()
+    unsafe { request.loc_conf::<Settings>() }.cloned()
 }
 
 /// The upstreams of the http block.

@@ -1,6 +1,9 @@
-//! `upstream_status`: all upstreams, or one, as JSON or as text. Everything is rendered from snapshots.
+//! `upstream_status`: all upstreams, or one, as JSON, as text, as metrics, or as a page that fetches the JSON. Everything
+//! else is rendered from snapshots.
 
 mod json;
+mod page;
+mod prometheus;
 mod text;
 
 use std::collections::HashSet;
@@ -11,12 +14,12 @@ use crate::model::snapshot::Snapshot;
 use crate::nginx::http::{BodyError, Handler, Request, Response, Step};
 use crate::ops::{OpError, Upstreams};
 
-use super::accept::{self, FORMAT, Format};
+use super::accept::{self, FORMAT, Format, StatusFormat};
 use super::arguments::{flag, only};
 use super::call::Call;
 use super::error::Refusal;
 use super::respond::{self, Answer};
-use super::{Context, guard};
+use super::{Context, Settings, guard};
 
 /// The arguments.
 const KNOWN: [&str; 3] = ["upstream", "verbose", FORMAT];
@@ -31,7 +34,10 @@ impl Handler for Status {
         // SAFETY: the module's main configuration begins with a `Context`, by the duty of the entry function's caller.
         let context = unsafe { request.main_conf::<Context>() };
         let upstreams = context.and_then(|context| context.upstreams.as_deref());
-        Step::Reply(answer(&Call::of(request), upstreams).deliver(request))
+        // SAFETY: the same of the location's configuration and a `Settings`.
+        let settings = unsafe { request.loc_conf::<Settings>() };
+        let control = settings.and_then(|settings| settings.control.as_deref());
+        Step::Reply(answer(&Call::of(request), upstreams, control).deliver(request))
     }
 
     fn finish(_request: &Request<'_>, _body: Result<&[u8], BodyError>) -> Response {
@@ -44,37 +50,45 @@ impl Handler for Status {
     }
 }
 
-/// The answer to a status request.
-fn answer(call: &Call<'_>, upstreams: Option<&dyn Upstreams>) -> Answer {
+/// The answer to a status request; `control` is where the page sends changes.
+fn answer(call: &Call<'_>, upstreams: Option<&dyn Upstreams>, control: Option<&str>) -> Answer {
     let query = match Query::parse(call.args) {
         Ok(query) => query,
         Err(error) => return Answer::refused(&Refusal::from(error), Format::Json),
     };
     match accept::for_status(&query, call.accept) {
-        Ok(format) => rendered(call, &query, upstreams, format)
-            .unwrap_or_else(|refusal| Answer::refused(&refusal, format)),
+        Ok(format) => rendered(call, &query, upstreams, control, format)
+            .unwrap_or_else(|refusal| Answer::refused(&refusal, format.refusal())),
         Err(refusal) => Answer::refused(&refusal, Format::Json),
     }
 }
 
-/// The page, in the form that was asked for.
+/// The status, in the form that was asked for.
 fn rendered(
     call: &Call<'_>,
     query: &Query,
     upstreams: Option<&dyn Upstreams>,
-    format: Format,
+    control: Option<&str>,
+    format: StatusFormat,
 ) -> Result<Answer, Refusal> {
     guard::status(call)?;
     only(query, &KNOWN)?;
     let verbose = flag(query, "verbose")?;
     let upstreams = upstreams.ok_or_else(Refusal::no_memory_zone)?;
-    let snapshots = match query.get("upstream") {
+    let name = query.get("upstream");
+    if format == StatusFormat::Html {
+        // The page asks for the upstream by the same words, and it is better refused before it opens.
+        name.map_or(Ok(()), |name| one(upstreams, name).map(drop))?;
+        return Ok(Answer::page(page::page(control), page::POLICY));
+    }
+    let snapshots = match name {
         Some(name) => vec![one(upstreams, name)?],
         None => all(upstreams),
     };
     Ok(match format {
-        Format::Json => Answer::json(&json::StatusView::new(&snapshots, verbose, call.now)),
-        Format::Text => Answer::prose(text::page(&snapshots, verbose, call.now)),
+        StatusFormat::Text => Answer::prose(text::page(&snapshots, verbose, call.now)),
+        StatusFormat::Prometheus => Answer::metrics(prometheus::metrics(&snapshots, call.now)),
+        _ => Answer::json(&json::StatusView::new(&snapshots, verbose, call.now)),
     })
 }
 
@@ -100,14 +114,14 @@ mod tests {
 
     /// Status and body of a reply.
     fn get(call: &Call<'_>, upstreams: &Fake) -> (u16, String) {
-        let response = answer(call, Some(upstreams)).response;
+        let response = answer(call, Some(upstreams), None).response;
         (response.status, String::from_utf8(response.body).unwrap())
     }
 
     #[test]
     fn every_reply_has_the_headers() {
-        for args in ["", "format=text", "x=", "upstream=nope", "%"] {
-            let headers = answer(&Call::get(args), Some(&fake())).response.headers;
+        for args in ["", "format=text", "format=html", "format=prometheus", "x=", "upstream=nope", "%"] {
+            let headers = answer(&Call::get(args), Some(&fake()), None).response.headers;
             assert!(headers.contains(&("Cache-Control", "no-store".to_owned())), "{args}");
             assert!(headers.contains(&("X-Content-Type-Options", "nosniff".to_owned())), "{args}");
         }
@@ -132,16 +146,24 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_refused_in_words() {
+        for args in ["format=html&upstream=nope", "format=prometheus&upstream=nope"] {
+            assert_eq!(get(&Call::get(args), &fake()), (404, "upstream is not found".to_owned()), "{args}");
+        }
+        assert_eq!(get(&Call::get("format=html&upstream=backend"), &fake()).0, 200);
+    }
+
+    #[test]
     fn only_reading_methods() {
         assert_eq!(get(&Call { method: Method::Head, ..Call::get("") }, &fake()).0, 200);
-        let refused = answer(&Call { method: Method::Post, ..Call::get("") }, Some(&fake())).response;
+        let refused = answer(&Call { method: Method::Post, ..Call::get("") }, Some(&fake()), None).response;
         assert_eq!(refused.status, 405);
         assert!(refused.headers.contains(&("Allow", "GET, HEAD".to_owned())));
     }
 
     #[test]
     fn without_shared_memory() {
-        let response = answer(&Call::get("format=text"), None).response;
+        let response = answer(&Call::get("format=text"), None, None).response;
         assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
     }
 

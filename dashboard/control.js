@@ -1,0 +1,63 @@
+// The control location: where changes are sent, and what came of them.
+"use strict";
+
+const CHANGE_TIMEOUT = 15000;
+
+/** Where changes are sent; null if nobody said, or if it is not of this site. */
+const controlUri = (() => {
+  const said = document.documentElement.dataset.control;
+  if (!said) return null;
+  try {
+    const uri = new URL(said, location.origin);
+    return uri.origin === location.origin ? uri : null;
+  } catch {
+    return null;
+  }
+})();
+
+// Upstreams whose list of servers cannot change, because nginx or the module has said so to an attempt.
+const fixedLists = new Set();
+
+/** Whether servers may be changed. */
+function canChange(upstream) {
+  return controlUri !== null && upstream.dynamic === true;
+}
+
+/** Whether servers may be added and removed. */
+function canAdd(upstream) {
+  return canChange(upstream) && upstream.membership !== false && !fixedLists.has(upstream.name);
+}
+
+/** A change that was not made, in words. */
+class Refused extends Error {}
+
+/** Sends a change; returns the reply, or throws `Refused`. */
+async function change(upstream, args) {
+  const request = new AbortController();
+  const timeout = setTimeout(() => request.abort(), CHANGE_TIMEOUT);
+  try {
+    const reply = await fetch(controlUri, {
+      method: "POST",
+      headers: { Accept: "application/json" },
+      body: new URLSearchParams({ upstream: upstream.name, ...args }),
+      cache: "no-store",
+      credentials: "same-origin",
+      redirect: "error",
+      signal: request.signal,
+    });
+    if (reply.status === 304) throw new Refused("nothing to change: it is as you want it already");
+    if (reply.ok) return await reply.json().catch(() => ({}));
+    const words = await wordsOf(reply);
+    if (reply.status === 501 && ("add" in args || "remove" in args)) {
+      fixedLists.add(upstream.name);
+      throw new Refused("This server cannot add or remove servers: " + words);
+    }
+    if (reply.status === 401 || reply.status === 403) throw new Refused("You may not do that: " + words);
+    throw new Refused(words);
+  } catch (error) {
+    if (error instanceof Refused) throw error;
+    throw new Refused("No answer. It is not known whether the change was made; the page shows it as soon as it can.");
+  } finally {
+    clearTimeout(timeout);
+  }
+}

@@ -1,0 +1,143 @@
+// A group: one upstream, with its totals and the table of its servers.
+"use strict";
+
+class Group {
+  /** `callbacks`: ask(verb, group, peer), sort(column), fold(group). */
+  constructor(name, callbacks) {
+    this.callbacks = callbacks;
+    this.rows = new Map();
+    this.isFolded = false;
+    this.node = element("section", "upstream");
+
+    const head = this.node.appendChild(element("div", "head"));
+    const title = head.appendChild(element("h2"));
+    this.toggle = title.appendChild(button("toggle", "", () => callbacks.fold(this)));
+    this.toggle.appendChild(element("span", "chevron", "▾")).setAttribute("aria-hidden", "true");
+    this.toggle.appendChild(element("span", "name", name));
+    this.totals = head.appendChild(element("div", "totals"));
+    this.parts = { size: this.totals.appendChild(element("span")) };
+    for (const state of STATES) {
+      this.parts[state.name] = this.totals.appendChild(element("span", "count"));
+      this.parts[state.name].dataset.state = state.name;
+    }
+    this.parts.active = this.totals.appendChild(element("span"));
+    this.about = head.appendChild(element("div", "about"));
+    this.method = this.about.appendChild(element("span"));
+    this.zone = this.about.appendChild(element("span", "zone"));
+    this.zoneText = this.zone.appendChild(element("span"));
+    this.zoneBar = this.zone.appendChild(element("span", "bar")).appendChild(element("span"));
+    this.revision = this.about.appendChild(element("span"));
+    this.fixed = this.about.appendChild(element("span", "badge"));
+    this.add = head.appendChild(button("act add", "Add server", () => callbacks.ask("add", this, null)));
+    this.add.setAttribute("aria-label", "Add a server to " + name);
+
+    // The heads of the table stay below it.
+    Group.sizes.observe(head);
+    const id = "servers-" + Group.made++;
+    this.table = this.node.appendChild(element("table"));
+    this.table.id = id;
+    this.table.setAttribute("aria-label", "Servers of " + name);
+    this.toggle.setAttribute("aria-controls", id);
+    this.heads = this.makeHeads();
+    this.body = this.table.appendChild(element("tbody"));
+    this.empty = this.node.appendChild(element("p", "quiet empty", "No servers."));
+  }
+
+  makeHeads() {
+    const row = this.table.appendChild(element("thead")).appendChild(element("tr"));
+    const heads = COLUMNS.map((column) => {
+      const node = row.appendChild(element("th", column.name));
+      node.scope = "col";
+      node.appendChild(button("sort", column.title, () => this.callbacks.sort(column.name)));
+      return { column, node };
+    });
+    row.appendChild(element("th", "actions")).appendChild(element("span", "unseen", "Actions"));
+    return heads;
+  }
+
+  /** Shows an upstream; returns how many of its servers are to be seen. */
+  show(upstream, view) {
+    this.upstream = upstream;
+    this.showHead(upstream);
+    // What is not seen is not made: there may be thousands.
+    const chosen = upstream.peers.filter((peer) => isChosen(upstream, peer, view.filter)).length;
+    if (!this.isFolded) this.showRows(upstream, view);
+    setHidden(this.node, chosen === 0 && (view.filter.isSet || upstream.peers.length > 0));
+    setHidden(this.empty, upstream.peers.length > 0 || this.isFolded);
+    return chosen;
+  }
+
+  showRows(upstream, view) {
+    const present = new Set();
+    const nodes = sorted(upstream.peers, view.order).map((peer) => {
+      present.add(peer.key);
+      let row = this.rows.get(peer.key);
+      if (!row) {
+        row = new Row((verb, pressed) => this.callbacks.ask(verb, this, pressed.peer));
+        this.rows.set(peer.key, row);
+      }
+      row.show(upstream, peer, view.now);
+      setHidden(row.node, !isChosen(upstream, peer, view.filter));
+      return row.node;
+    });
+    for (const key of this.rows.keys()) {
+      if (!present.has(key)) this.rows.delete(key);
+    }
+    setChildren(this.body, nodes);
+    for (const { column, node } of this.heads) {
+      const isOrder = column.name === view.order.column;
+      setAttribute(node, "aria-sort", isOrder ? (view.order.descending ? "descending" : "ascending") : null);
+    }
+  }
+
+  showHead(upstream) {
+    const counted = count(upstream.peers);
+    setText(this.parts.size, plural(counted.all, "server"));
+    for (const state of STATES) {
+      const found = counted.states[state.name] || 0;
+      setText(this.parts[state.name], state.sign + " " + found + " " + state.word);
+      setHidden(this.parts[state.name], found === 0);
+    }
+    setText(this.parts.active, isShared(upstream) ? counted.active + " active" : "");
+    setAttribute(this.node, "data-worst", this.worst(counted));
+
+    setText(this.method, upstream.method || "unknown method");
+    const used = upstream.zone_memory;
+    const part = used ? Math.round((100 * used.used) / Math.max(1, used.used + used.free)) : 0;
+    setText(this.zoneText, upstream.zone === null ? "no zone" : "zone " + upstream.zone + (used ? ", " + part + " % used" : ""));
+    setHidden(this.zoneBar.parentNode, !used);
+    const width = part + "%";
+    if (this.zoneBar.style.width !== width) this.zoneBar.style.width = width;
+    setAttribute(this.zone, "data-full", part >= 80 ? "yes" : null);
+    const inBytes = used ? bytes(used.used) + " of " + bytes(used.used + used.free) + " used, " + used.pages.free + " pages free" : null;
+    setAttribute(this.zone, "title", inBytes);
+    setText(this.revision, upstream.dynamic ? "revision " + upstream.revision : "");
+    setText(this.fixed, upstream.dynamic ? "" : "static: " + (upstream.reason || "unknown"));
+    setHidden(this.fixed, upstream.dynamic);
+    setHidden(this.add, !canAdd(upstream));
+  }
+
+  /** The word for how an upstream fares as a whole. */
+  worst(counted) {
+    const up = counted.states.up || 0;
+    if (up === 0 && counted.all > 0) return "none";
+    return up === counted.all ? "up" : "some";
+  }
+
+  fold(isFolded) {
+    this.isFolded = isFolded;
+    setAttribute(this.toggle, "aria-expanded", String(!isFolded));
+    setHidden(this.table, isFolded);
+    if (this.upstream) setHidden(this.empty, this.upstream.peers.length > 0 || isFolded);
+  }
+}
+
+Group.made = 0;
+Group.sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) target.parentNode?.style.setProperty("--head", target.offsetHeight + "px");
+});
+
+/** A size in KiB or MiB. */
+function bytes(size) {
+  return size < 1048576 ? Math.round(size / 1024) + " KiB" : (size / 1048576).toFixed(1) + " MiB";
+}
