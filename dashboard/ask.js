@@ -107,6 +107,8 @@ class Ask {
     this.isSending = false;
     this.upstreamName = upstream.name;
     this.peer = peer;
+    // What the guard of the upstream says, once it has refused.
+    this.guard = "";
     setText(this.parts.title, this.question.title(peer, upstream));
     setText(this.parts.go, this.question.go);
     this.parts.go.className = this.question.loses ? "go loses" : "go";
@@ -177,9 +179,15 @@ class Ask {
     setText(this.parts["under-way"], isBusy ? plural(peer.active, "request") + " under way may end." : "");
     const isUsable = peer.state === "up" || peer.state === "unavail";
     const isLast = left.primaries.all + left.backups.all === 0;
-    this.needsWord = Boolean(loses) && left.isNothing && (isUsable || isLast);
+    this.needsWord = this.guard !== "" || (Boolean(loses) && left.isNothing && (isUsable || isLast));
     setHidden(this.parts.danger, !this.needsWord);
-    setText(this.parts["danger-text"], "No server of " + upstream.name + " would be left for new requests: clients get errors. To do it all the same, type “" + this.verb + "”.");
+    const nothing = "No server of " + upstream.name + " would be left for new requests: clients get errors.";
+    setText(this.parts["danger-text"], (this.guard || nothing) + " To do it all the same, type “" + this.word() + "”.");
+  }
+
+  /** The word that has to be typed where a change does harm. */
+  word() {
+    return this.guard ? "force" : this.verb;
   }
 
   /** The part of the requests that a weight stands for. */
@@ -189,7 +197,7 @@ class Ask {
   }
 
   showGo() {
-    const isReady = !this.needsWord || this.parts.danger.hidden || this.parts.word.value.trim().toLowerCase() === this.verb;
+    const isReady = !this.needsWord || this.parts.danger.hidden || this.parts.word.value.trim().toLowerCase() === this.word();
     this.parts.go.disabled = this.isSending || !isReady;
   }
 
@@ -213,6 +221,7 @@ class Ask {
     const args = this.question.args(values);
     if (this.peer) args.id = this.peer.id;
     if (values.note) args.note = values.note;
+    if (this.guard) args.force = "";
     this.fail("");
     this.busy(true);
     try {
@@ -224,10 +233,20 @@ class Ask {
       this.onDone(words);
     } catch (error) {
       this.busy(false);
-      this.fail(error instanceof Refused ? error.message : "The page failed: " + error.message);
-      this.parts.cancel.focus();
+      if (error.code === "Guarded" && !this.guard) this.askForForce(error.message);
+      else {
+        this.fail(error instanceof Refused ? error.message : "The page failed: " + error.message);
+        this.parts.cancel.focus();
+      }
       this.onDone("");
     }
+  }
+
+  askForForce(words) {
+    this.guard = "Not done: " + words + ".";
+    this.parts.word.value = "";
+    this.update([this.upstream]);
+    this.parts.word.focus();
   }
 
   busy(isSending) {

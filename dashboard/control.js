@@ -28,8 +28,13 @@ function canAdd(upstream) {
   return canChange(upstream) && upstream.membership !== false && !fixedLists.has(upstream.name);
 }
 
-/** A change that was not made, in words. */
-class Refused extends Error {}
+/** A change that was not made, in words; `code` is the module's word for it, if it is from the module. */
+class Refused extends Error {
+  constructor(words, code = "") {
+    super(words);
+    this.code = code;
+  }
+}
 
 /** Sends a change; returns the reply, or throws `Refused`. */
 async function change(upstream, args) {
@@ -47,13 +52,13 @@ async function change(upstream, args) {
     });
     if (reply.status === 304) throw new Refused("nothing to change: it is as you want it already");
     if (reply.ok) return await reply.json().catch(() => ({}));
-    const words = await wordsOf(reply);
+    const { words, code } = await errorOf(reply);
     if (reply.status === 501 && ("add" in args || "remove" in args)) {
       fixedLists.add(upstream.name);
       throw new Refused("This server cannot add or remove servers: " + words);
     }
     if (reply.status === 401 || reply.status === 403) throw new Refused("You may not do that: " + words);
-    throw new Refused(words);
+    throw new Refused(words, code);
   } catch (error) {
     if (error instanceof Refused) throw error;
     throw new Refused("No answer. It is not known whether the change was made; the page shows it as soon as it can.");

@@ -16,15 +16,15 @@ function statusUri() {
   return uri;
 }
 
-/** What a reply that is no success says, in words. */
-async function wordsOf(reply) {
-  let text = "";
+/** What a reply that is no success says: words, and the module's word for programs. */
+async function errorOf(reply) {
   try {
-    text = JSON.parse(await reply.text()).error.text;
+    const { text, code } = JSON.parse(await reply.text()).error;
+    return { words: text + " (" + reply.status + ")", code };
   } catch {
     // Not from the module: a page of nginx, or of something before it.
+    return { words: "the server answered " + reply.status, code: "" };
   }
-  return typeof text === "string" && text ? text + " (" + reply.status + ")" : "the server answered " + reply.status;
 }
 
 /**
@@ -90,7 +90,7 @@ class Feed {
         credentials: "same-origin",
         signal: request.signal,
       });
-      if (!reply.ok) throw new Error(await wordsOf(reply));
+      if (!reply.ok) throw new Error((await errorOf(reply)).words);
       const status = await reply.json();
       if (request.signal.aborted) throw new Error("aborted");
       this.failures = 0;

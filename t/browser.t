@@ -19,9 +19,19 @@ if (my $missing = Test::Nginx::Browser->lacks()) {
 
 my $t = Test::Nginx->new(timeout => 240)
 	->has(qw/module http proxy upstream_zone/)
-	->plan(60);
+	->plan(63);
 
-$t->write_file_expand('nginx.conf', <<'CONF');
+# Whether the module knows guards.
+my ($no_guard) = $t->test_config(<<'CONF');
+%%TEST_GLOBALS%%
+events { }
+http {
+    %%TEST_GLOBALS_HTTP%%
+    upstream_guard min=1;
+}
+CONF
+
+$t->write_file_expand('nginx.conf', <<'CONF', GUARD => $no_guard ? '' : 'upstream_guard min=2;');
 %%TEST_GLOBALS%%
 worker_processes 2;
 events { }
@@ -43,6 +53,13 @@ http {
     upstream static {
         server 127.0.0.1:8081;
         server 127.0.0.1:8082 down;
+    }
+
+    upstream guarded {
+        zone guarded 64k;
+        server 127.0.0.1:8085;
+        server 127.0.0.1:8086;
+        %%GUARD%%
     }
 
     server {
@@ -95,6 +112,7 @@ hostile();
 watched();
 forbidden();
 membership();
+guarded();
 unreachable();
 
 $browser->stop();
@@ -145,12 +163,12 @@ sub shown {
 	visit('/status');
 	is($browser->title(), "Upstreams \x{b7} 127.0.0.1:" . port(8080),
 		'title');
-	is($browser->text('#totals'), '3 upstreams, 6 servers, 0 active', 'totals');
+	is($browser->text('#totals'), '4 upstreams, 8 servers, 0 active', 'totals');
 	like($browser->text('.upstream .head'), qr/backend\s+3 servers\s+\S 3 up/,
 		'an upstream');
 	like($browser->text(row(8082)), qr/\A1 \Q${\ server(8082) }\E\s+\S\s*up\b/,
 		'a server');
-	is(scalar($browser->find_all('.upstream')), 3, 'all upstreams');
+	is(scalar($browser->find_all('.upstream')), 4, 'all upstreams');
 	is_deeply([ $browser->console() ], [], 'the browser has no complaint');
 }
 
@@ -280,9 +298,9 @@ sub chosen {
 		'/ goes to the filter');
 	$browser->press(split //, 'backend ' . port(8083));
 	is(visible(), 1, 'filtered by text');
-	is($browser->text('#shown'), '1 of 6 servers shown', 'as it says');
+	is($browser->text('#shown'), '1 of 8 servers shown', 'as it says');
 	$browser->press('Escape');
-	is(visible(), 6, 'Escape clears it');
+	is(visible(), 8, 'Escape clears it');
 
 	$browser->click('.state-filter[data-state=down]');
 	is(visible(), 1, 'filtered by state');
@@ -301,12 +319,12 @@ sub chosen {
 sub folded {
 	$browser->run('document.querySelector(".toggle").focus()');
 	$browser->press('Enter');
-	is(visible(), 3, 'Enter folds an upstream');
+	is(visible(), 5, 'Enter folds an upstream');
 	visit('/status');
-	is(visible(), 3, 'which is remembered');
+	is(visible(), 5, 'which is remembered');
 	is($browser->attribute('.toggle', 'aria-expanded'), 'false', 'and said');
 	$browser->click('.toggle');
-	is(visible(), 6, 'unfolded');
+	is(visible(), 8, 'unfolded');
 
 	my $theme = sub { $browser->attribute('html', 'data-theme') };
 	my %seen;
@@ -383,6 +401,28 @@ sub membership {
 		$browser->click('#ask-cancel');
 		ok(!$browser->run('return document.querySelector(".act.add").checkVisibility()'),
 			'and not offered again');
+	}
+}
+
+# A guard refuses, and may be set aside by a word.
+sub guarded {
+	SKIP: {
+		skip('no "upstream_guard" in this module', 3) if $no_guard;
+
+		$browser->click(action('Down', 8085));
+		$browser->click('#ask-go');
+		$t->wait_for(sub { $browser->text('#ask-danger') ne '' }, 10, 'an answer');
+		like($browser->text('#ask-danger'),
+			qr/\ANot done: guard: 1 usable .* \(409\).* type .force.\./s,
+			'the guard refuses, in words');
+		$browser->press(split(//, 'force'), 'Enter');
+		closed();
+		$t->wait_for(sub {
+			$browser->text('.upstream:last-child .head') =~ /1 down/;
+		}, 10, 'it is down');
+		pass('done all the same');
+		is(get_json('/status?upstream=guarded')->{upstreams}{guarded}{revision},
+			1, 'in one change');
 	}
 }
 

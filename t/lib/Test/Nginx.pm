@@ -57,6 +57,7 @@ package Test::Nginx;
 #                       then does it count as a test) and returns nothing
 #   run_daemon($code, @args)  runs it in a process; pid.  Sockets that the
 #                       daemon shall use must be among @args
+#   watch_group($pid)   processes of its process group must be gone at the end
 #   waitforsocket($address, $seconds)  true once something accepts there
 #   backend($listen, %behaviour)  a Test::Nginx::Daemon
 #   load(%how)          a Test::Nginx::Load
@@ -274,6 +275,9 @@ sub stop_daemons ($self) {
 	end_process($_) for splice @{ $self->{daemons} };
 	$_->stop() for @{ $self->{backends} };
 }
+
+# None of a group's processes may be left at the end.
+sub watch_group ($self, $leader) { push @{ $self->{masters} }, $leader }
 
 sub waitforsocket ($self, $address, $seconds = 10) {
 	my %to;

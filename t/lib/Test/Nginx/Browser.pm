@@ -27,7 +27,7 @@ use MIME::Base64 qw/decode_base64/;
 
 use Test::Nginx::HTTP qw/http_request/;
 use Test::Nginx::Ports qw/port/;
-use Test::Nginx::Process qw/spawn alive end_process wait_until/;
+use Test::Nginx::Process qw/spawn end_process group wait_until/;
 
 # Where the protocol keeps the id of an element.
 use constant ELEMENT => 'element-6066-11e4-a52e-4f735466cecf';
@@ -53,6 +53,7 @@ sub start ($class, $t, %how) {
 		out => "$dir/driver.log", group => 1,
 		exec => [ _driver(), "--port=$port" ],
 	);
+	$t->watch_group($self->{pid});
 	wait_until(sub {
 		my $r = http_request(port => $port, uri => '/status');
 		$r->status() == 200 && $r->json()->{value}{ready};
@@ -63,6 +64,7 @@ sub start ($class, $t, %how) {
 		'--no-first-run', '--disable-background-networking',
 		'--disable-component-update', '--disable-sync',
 		'--disable-dev-shm-usage', '--no-proxy-server',
+		'--disable-crash-reporter', '--disable-breakpad',
 		"--user-data-dir=$dir/profile",
 		'--window-size=' . ($how{width} // 1280) . ',' . ($how{height} // 900),
 	);
@@ -146,9 +148,14 @@ sub screenshot ($self, $file) {
 
 sub stop ($self) {
 	my $pid = delete $self->{pid} // return;
-	# Ends the browser; where that fails, its processes end with the driver.
-	eval { $self->_do(DELETE => '') } if delete $self->{session};
+
+	eval { $self->_do(DELETE => '') } if $self->{session};
 	end_process($pid);
+
+	# The driver leaves its browser behind where it was not asked politely.
+	return if wait_until(sub { !group($pid) }, 5);
+	kill KILL => $_ for group($pid);
+	wait_until(sub { !group($pid) }, 5);
 }
 
 sub DESTROY ($self) {
