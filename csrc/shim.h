@@ -17,6 +17,12 @@ void nuc_sid(u_char *sid, const u_char *name, size_t len);
 /* Sizes and offsets in bytes, in the order of `Layout` in src/zone/layout.rs. */
 typedef struct {
     size_t  peer_size;
+    size_t  peer_sockaddr;
+    size_t  peer_socklen;
+    size_t  peer_server;
+    size_t  peer_checked;
+    size_t  peer_fail_timeout;
+    size_t  peer_ssl_session;
     size_t  peer_name;
     size_t  peer_weight;
     size_t  peer_conns;
@@ -31,6 +37,9 @@ typedef struct {
     size_t  peers_next;
     size_t  peers_peer;
     size_t  upstream_conf_size;
+    size_t  upstream_conf_peer;
+    size_t  upstream_conf_shm_zone;
+    size_t  upstream_peer;
     size_t  peer_connection_size;
     size_t  request_size;
 } nuc_layout_t;

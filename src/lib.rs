@@ -13,7 +13,7 @@ mod ops;
 mod store;
 mod zone;
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
@@ -81,7 +81,7 @@ static CONTEXT: ngx_http_module_t = ngx_http_module_t {
     create_srv_conf: Some(create_conf::<UpstreamConf>),
     merge_srv_conf: None,
     create_loc_conf: Some(create_conf::<LocationConf>),
-    merge_loc_conf: None,
+    merge_loc_conf: Some(ngx_http_upstream_control_merge_loc_conf),
 };
 
 /// The module.
@@ -108,6 +108,22 @@ unsafe extern "C" fn create_conf<T: Default>(cf: *mut ngx_conf_t) -> *mut c_void
     // SAFETY: nginx calls this while it reads a configuration, whose pool outlives the settings.
     let conf = catch_unwind(|| unsafe { conf::pool_value((*cf).pool, T::default()) });
     conf.ok().flatten().map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
+}
+
+/// nginx's entry: a location has settings, and what is around it.
+unsafe extern "C" fn ngx_http_upstream_control_merge_loc_conf(
+    cf: *mut ngx_conf_t,
+    around: *mut c_void,
+    own: *mut c_void,
+) -> *mut c_char {
+    conf::guarded(|| {
+        let (around, own) = (around.cast::<LocationConf>(), own.cast::<LocationConf>());
+        // SAFETY: nginx calls this with settings that `create_conf` made.
+        unsafe {
+            directives::inherit(NonNull::new(cf)?, &around.as_ref()?.settings, &mut own.as_mut()?.settings)
+        };
+        Some(conf::CONF_OK)
+    })
 }
 
 /// nginx's entry: an http block begins.
@@ -163,14 +179,18 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             }
         }
         if live.any_changeable() {
-            // The name says which structures are in the zone, so that a module with others gets a zone of its own.
-            let name = format!("upstream_control:{MAGIC:x}");
-            main.zone = Some(shm::add(cf, &name, main.settings.zone_size())?);
+            main.zone = Some(shm::add(cf, &store_name(), main.settings.zone_size())?);
         }
-        main.live = NonNull::new(&raw mut *live);
-        main.context.upstreams = Some(live);
+        let live = Box::into_raw(live);
+        main.live = NonNull::new(live);
+        main.context.upstreams = Some(Box::from_raw(live));
         Some(())
     }
+}
+
+/// Name of the module's own zone: it says which structures are in it, so that a module with others gets another zone.
+fn store_name() -> String {
+    format!("upstream_control:{MAGIC:x}")
 }
 
 /// nginx's entry: the configuration is whole, and will be run.
@@ -196,7 +216,8 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
         };
         let main = main.as_ref();
         if let (Some(live), Some(zone)) = (main.live, main.zone) {
-            live.as_ref().start(zone, main.drains, Log::from_cycle(cycle));
+            let old = shm::find((*cycle).old_cycle, &store_name());
+            live.as_ref().start(zone, old, main.drains, Log::from_cycle(cycle));
         }
     }
 }

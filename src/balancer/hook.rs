@@ -9,7 +9,7 @@ use nginx_sys::{
     ngx_http_upstream_srv_conf_t, ngx_int_t,
 };
 
-use crate::live::{Upstream, catch_up};
+use crate::live::{Upstream, follow};
 use crate::nginx::conf;
 use crate::nginx::event::Event;
 
@@ -129,7 +129,7 @@ unsafe fn init(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t
     let Some(control) = control.filter(|_| rc == NGX_OK as ngx_int_t) else {
         return rc;
     };
-    if control.pulse().differs() {
+    if control.is_behind(membership) {
         // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it,
         // the cycle's does not.
         unsafe { (*hook.catching_up.get()).post((*nginx_sys::ngx_cycle).log) };
@@ -143,7 +143,7 @@ unsafe fn init(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t
 unsafe fn catch_up_later(upstream: *mut c_void) {
     // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
     if let Some(control) = unsafe { upstream.cast::<Upstream>().as_ref() }.and_then(Upstream::control) {
-        catch_up(control);
+        follow(control);
     }
 }
 

@@ -9,7 +9,7 @@ use nginx_sys::{
 };
 
 use crate::handlers::{
-    Dialect, Methods, Settings, ngx_http_upstream_control_handler, ngx_http_upstream_status_handler,
+    Dialect, Methods, Role, Settings, ngx_http_upstream_control_handler, ngx_http_upstream_status_handler,
 };
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 
@@ -63,7 +63,11 @@ unsafe fn status(cf: NonNull<ngx_conf_t>, settings: &mut Settings) -> *mut c_cha
                 }
             }
         }
-        take(cf, Some(ngx_http_upstream_status_handler))
+        let taken = take(cf, Some(ngx_http_upstream_status_handler));
+        if taken == CONF_OK {
+            settings.role = Role::Status;
+        }
+        taken
     }
 }
 
@@ -103,7 +107,7 @@ unsafe fn control(
     unsafe {
         let cf = NonNull::new(cf)?;
         let settings = conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?;
-        let mut wanted = Settings { dialect, ..Settings::default() };
+        let mut wanted = Settings { role: Role::Control, dialect, ..Settings::default() };
         for word in conf::args(cf).iter().skip(1) {
             match *word {
                 b"methods=POST" => wanted.methods = Methods::PostOnly,
@@ -129,11 +133,7 @@ unsafe fn control(
 unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_char {
     // SAFETY: inside a location nginx's core has settings of it at its place.
     unsafe {
-        let Some(context) = conf::context(cf) else {
-            return CONF_ERROR;
-        };
-        let index = (&raw const ngx_http_core_module.ctx_index).read();
-        let core: *mut ngx_http_core_loc_conf_t = (*(*context.as_ptr()).loc_conf.add(index)).cast();
+        let Some(core) = core_conf(cf) else { return CONF_ERROR };
         let ours: [Handler; 2] = [ngx_http_upstream_status_handler, ngx_http_upstream_control_handler];
         if (*core).handler.is_some_and(|present| ours.iter().any(|ours| ptr::fn_addr_eq(present, *ours))) {
             return c"is duplicate, or a second handler of this location".as_ptr().cast_mut();
@@ -141,6 +141,45 @@ unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_
         (*core).handler = handler;
     }
     CONF_OK
+}
+
+/// Hands the settings of a location on to a block inside it that has none of its own: nginx switches to those of an `if`
+/// or a `limit_except` and keeps the handler of the location, or, for the latter, asks for one.
+///
+/// # Safety
+///
+/// Called when nginx merges the settings of `cf`'s location with those around it.
+pub unsafe fn inherit(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Settings) {
+    if own.role != Role::None || around.role == Role::None {
+        return;
+    }
+    // SAFETY: while locations are merged nginx's context is that of the inner one.
+    unsafe {
+        let Some(core) = core_conf(cf) else { return };
+        if (*core).noname() == 0 && (*core).lmt_excpt() == 0 {
+            return;
+        }
+        *own = around.clone();
+        if (*core).lmt_excpt() != 0 && (*core).handler.is_none() {
+            (*core).handler = match own.role {
+                Role::Control => Some(ngx_http_upstream_control_handler),
+                Role::Status | Role::None => Some(ngx_http_upstream_status_handler),
+            };
+        }
+    }
+}
+
+/// The core's settings of the present location.
+///
+/// # Safety
+///
+/// Called for a directive in a location, or when locations are merged.
+unsafe fn core_conf(cf: NonNull<ngx_conf_t>) -> Option<*mut ngx_http_core_loc_conf_t> {
+    // SAFETY: inside a location nginx's core has settings of it at its place.
+    unsafe {
+        let index = (&raw const ngx_http_core_module.ctx_index).read();
+        Some((*(*conf::context(cf)?.as_ptr()).loc_conf.add(index)).cast())
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use nginx_sys::{
 
 use std::ffi::{c_char, c_void};
 
+pub use location::inherit;
 pub use upstream::UpstreamSettings;
 pub use zone::HttpSettings;
 

@@ -64,6 +64,7 @@ pub fn upstream(name: &str, peers: Vec<Peer>) -> Snapshot {
         zone: Some(format!("{name}_zone")),
         method: Some(Method::RoundRobin),
         fixed: None,
+        changes_members: true,
         revision: Revision(3),
         memory: Some(memory),
         primary: Totals { number: 3, total_weight: 3, tries: 3, counted: 3, ..Totals::default() },

@@ -20,7 +20,7 @@ mod status;
 use crate::nginx::http::{self, ngx_http_request_t, ngx_int_t};
 use crate::ops::Upstreams;
 
-pub use settings::{Dialect, Methods, Settings};
+pub use settings::{Dialect, Methods, Role, Settings};
 
 /// What the handlers need of the http block. The module's main configuration must begin with it, and be `repr(C)`:
 /// handlers cast the pointer to that configuration to a pointer to this.

@@ -22,12 +22,26 @@ pub enum Dialect {
     UpstreamConf,
 }
 
+/// Which directive a location has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// None of ours.
+    #[default]
+    None,
+    /// `upstream_status`.
+    Status,
+    /// `upstream_control` or `upstream_conf`.
+    Control,
+}
+
 /// Settings of a location. The module's location configuration must begin with it, and be `repr(C)`: handlers cast the
 /// pointer to that configuration to a pointer to this. nginx does not pass a location's handler on to the locations
-/// inside it, so that there is nothing to inherit.
+/// inside it, but it does to the blocks `if` and `limit_except`, which have settings of their own.
 #[repr(C)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// Which directive it has.
+    pub role: Role,
     /// Methods by which the servers of an upstream can be changed.
     pub methods: Methods,
     /// Whose requests they are.

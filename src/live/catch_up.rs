@@ -84,7 +84,7 @@ fn try_catch_up(control: &Control) -> bool {
     if difference.more {
         return false;
     }
-    apply_wishes(control, &locked, difference.revision);
+    apply_wishes(control, &locked, difference.revision, control.applied());
     control.set_applied(&locked, difference.revision);
     control.zone.reap();
     true
@@ -137,13 +137,15 @@ fn prepare(control: &Control, missing: &Missing) -> Option<Prepared> {
     control.zone.prepare(&new, control.abilities).ok()
 }
 
-/// Sets the parameters of the peers that the store was changed for since they were last set.
-fn apply_wishes(control: &Control, locked: &Locked, revision: u64) {
-    let applied = control.applied();
+/// Sets the parameters of the peers for which something was wanted after revision `since`.
+pub(super) fn apply_wishes(control: &Control, locked: &Locked, revision: u64, since: u64) {
+    if !locked.wants_since(control.record, since) {
+        return;
+    }
     let mut finder = locked.finder(control.record);
     control.zone.apply_by_name(control.abilities, |slot, server, name| {
         let wish = finder.find(slot.group, server, name)?.wish(revision);
-        (wish.revision > applied).then(|| Setting {
+        (wish.revision > since).then(|| Setting {
             admin: wish.admin(),
             params: wish.params(),
             revive: wish.admin() == Admin::Up,

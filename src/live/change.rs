@@ -41,6 +41,10 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         return Err(CommitError::Refused(OpError::Stuck));
     }
     let mut locked = control.store.lock();
+    if locked.generation() != control.generation {
+        // This worker is about to end. What it knows of the servers is no longer what the configuration says.
+        return Err(CommitError::Refused(OpError::Busy));
+    }
     let before = locked.revision(control.record);
     if before != plan.revision.0 {
         return Err(CommitError::Moved);
@@ -82,9 +86,7 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
     );
     let applied = control.zone.apply(control.abilities, plan.membership, &mut made.edits);
     if let Some(membership) = applied {
-        if locked.generation() == control.generation {
-            locked.set_membership(control.record, membership);
-        }
+        locked.set_membership(control.record, membership);
         control.set_applied(&locked, revision);
         control.zone.reap();
     }

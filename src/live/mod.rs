@@ -12,5 +12,5 @@ mod upstream;
 mod view;
 
 pub use catalogue::Live;
-pub use catch_up::catch_up;
 pub use upstream::Upstream;
+pub use view::follow;

@@ -2,9 +2,10 @@
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::model::snapshot::StaticReason;
-use crate::nginx::log::Log;
+use crate::nginx::log::{Level, Log};
 use crate::nginx::shm::{self, Word};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::{self, Locked, Store};
@@ -18,6 +19,9 @@ use super::view::claim;
 /// A name that is to be logged when the lock is gone, cut to this length, in bytes.
 const NAME_MAX: usize = 64;
 
+/// How long a start waits for the lock of the module's zone.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Names of forgotten upstreams that are logged one by one; more are counted.
 const NAMES_MAX: usize = 8;
 
@@ -29,16 +33,32 @@ impl Live {
     ///
     /// # Safety
     ///
-    /// Called by the master, in `init_module`, with the zone that was added for this configuration.
-    pub unsafe fn start(&self, zone: shm::Zone, drains: bool, log: Option<Log<'_>>) {
+    /// Called by the master, in `init_module`, with the zone that was added for this configuration, and the one of the
+    /// configuration before.
+    pub unsafe fn start(&self, zone: shm::Zone, old: Option<shm::Zone>, drains: bool, log: Option<Log<'_>>) {
+        if let Some(old) = old.filter(|old| !shm::is_same(*old, zone)) {
+            // SAFETY: the zone of the configuration that runs until now is still mapped.
+            unsafe { close(old, log) };
+        }
         // SAFETY: see above; zones are mapped before `init_module`.
-        let Some(store) = (unsafe { Store::open(zone) }) else {
-            for upstream in self.iter().filter(|upstream| upstream.fixed().is_none()) {
-                upstream.fixed.replace(Some(StaticReason::StoreFull));
+        let store = unsafe { Store::open(zone) }.ok_or(StaticReason::StoreFull);
+        let started = store.and_then(|store| {
+            // A worker that waits for a lock that died with another may hold this one: the master must go on.
+            let mut locked = store.lock_within(PATIENCE).ok_or(StaticReason::StoreLocked)?;
+            Ok((store, locked.begin_generation()))
+        });
+        let (store, generation) = match started {
+            Ok(started) => started,
+            Err(reason) => {
+                for upstream in self.iter().filter(|upstream| upstream.fixed().is_none()) {
+                    upstream.fixed.replace(Some(reason.clone()));
+                }
+                if let Some(log) = log {
+                    log.write(Level::Error, format_args!("no upstream can be changed at run time: {reason}"));
+                }
+                return;
             }
-            return;
         };
-        let generation = store.lock().begin_generation();
         for upstream in self.iter().filter(|upstream| upstream.fixed().is_none()) {
             match control(upstream, store, generation, drains, log) {
                 // Set once: the master starts a configuration once.
@@ -52,6 +72,24 @@ impl Live {
             }
         }
         forget_others(store, generation, log);
+    }
+}
+
+/// Closes a store that the new configuration does not go on with, because its size changed: workers of the old one
+/// refuse changes from now on, since nobody would see them.
+///
+/// # Safety
+///
+/// The zone is mapped.
+unsafe fn close(zone: shm::Zone, log: Option<Log<'_>>) {
+    // SAFETY: see above.
+    if let Some(mut locked) = unsafe { Store::open(zone) }.and_then(|store| store.lock_within(PATIENCE)) {
+        locked.begin_generation();
+    }
+    if let Some(log) = log {
+        log.notice(
+            "the module's zone has another size: ids and revisions begin anew, run-time changes are dropped",
+        );
     }
 }
 

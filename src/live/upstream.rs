@@ -68,6 +68,15 @@ impl Pulse {
 }
 
 impl Control {
+    /// Whether the peers do not show the store, or the store not the peers: with nginx's count of changes to the lists,
+    /// read on the way of a request.
+    #[inline]
+    pub fn is_behind(&self, membership: u64) -> bool {
+        // SAFETY: the record is never freed; the word is atomic.
+        let known = unsafe { (*self.record.as_ptr()).membership.load(Ordering::Relaxed) };
+        self.pulse().differs() || known < membership
+    }
+
     /// The words to compare on the way of a request.
     #[inline]
     pub fn pulse(&self) -> Pulse {

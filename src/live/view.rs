@@ -13,7 +13,7 @@ use crate::zone::apply::{Abilities, admin_of};
 use crate::zone::backend::Backend;
 use crate::zone::{self, Row};
 
-use super::catch_up::catch_up;
+use super::catch_up::{apply_wishes, catch_up};
 use super::upstream::{Control, Upstream};
 
 /// Reasons that a view makes room for before it takes the lock.
@@ -169,6 +169,7 @@ fn empty(upstream: &Upstream) -> Snapshot {
         zone: upstream.zone.clone(),
         method: upstream.method,
         fixed: upstream.fixed(),
+        changes_members: zone::Current::CHANGES_MEMBERS,
         revision: Revision(0),
         memory: None,
         peers: Vec::new(),
@@ -269,9 +270,28 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy) -> bool {
     if !moved(&mut locked) {
         return true;
     }
-    locked
-        .claim(control.record, control.generation, copy.membership, &claims, &mut claimed, Wishes::Kept)
-        .is_ok()
+    let claimed = locked.claim(
+        control.record,
+        control.generation,
+        copy.membership,
+        &claims,
+        &mut claimed,
+        Wishes::Kept,
+    );
+    if claimed.is_ok() {
+        // A peer that is back is what it was told to be before it left.
+        let revision = locked.revision(control.record);
+        apply_wishes(control, &locked, revision, 0);
+    }
+    claimed.is_ok()
+}
+
+/// Does what a request found undone: shows what others changed, and takes up peers that nginx made.
+pub fn follow(control: &Control) {
+    catch_up(control);
+    if !control.zone.is_stuck() {
+        adopt_new_peers(control, &control.zone.copy());
+    }
 }
 
 /// A live peer as the store is asked for its record.

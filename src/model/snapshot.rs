@@ -56,6 +56,8 @@ pub enum StaticReason {
     Layout(&'static str),
     /// The module's own zone has no room for its servers.
     StoreFull,
+    /// The lock of the module's own zone is held by a process that does not go on.
+    StoreLocked,
     /// Its `zone` has no room for the word that the module needs there.
     ZoneFull,
 }
@@ -74,6 +76,9 @@ impl fmt::Display for StaticReason {
             }
             Self::StoreFull => {
                 f.write_str("no memory left in the module's zone, raise \"upstream_control_zone\"")
+            }
+            Self::StoreLocked => {
+                f.write_str("a process holds the lock of the module's zone, reload nginx once more")
             }
             Self::ZoneFull => {
                 f.write_str("no memory left in the zone of the upstream, raise its \"zone\" size")
@@ -189,6 +194,8 @@ pub struct Snapshot {
     pub method: Option<Method>,
     /// Why it cannot be changed, if it cannot.
     pub fixed: Option<StaticReason>,
+    /// Whether servers can be added and removed, as far as this nginx goes.
+    pub changes_members: bool,
     /// Number of changes so far.
     pub revision: Revision,
     /// Memory of its zone.

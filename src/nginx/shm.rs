@@ -3,8 +3,9 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_OK, ngx_conf_t, ngx_core_module, ngx_int_t, ngx_shared_memory_add, ngx_shm_zone_t, ngx_shmtx_lock,
-    ngx_shmtx_unlock, ngx_slab_calloc_locked, ngx_slab_free, ngx_slab_pool_t, ngx_str_t,
+    NGX_OK, ngx_conf_t, ngx_core_module, ngx_cycle_t, ngx_int_t, ngx_list_part_t, ngx_shared_memory_add,
+    ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_unlock, ngx_slab_calloc_locked, ngx_slab_free, ngx_slab_pool_t,
+    ngx_str_t,
 };
 
 use super::conf;
@@ -38,6 +39,34 @@ unsafe extern "C" fn ready(zone: *mut ngx_shm_zone_t, old: *mut std::ffi::c_void
     // SAFETY: nginx calls this with a zone of the configuration that it is about to start.
     unsafe { (*zone).data = old };
     NGX_OK as ngx_int_t
+}
+
+/// The zone of this name in a configuration that ran before.
+///
+/// # Safety
+///
+/// `cycle` is null, or a configuration whose zones are still mapped: the old one, in `init_module`.
+pub unsafe fn find(cycle: *const ngx_cycle_t, name: &str) -> Option<Zone> {
+    // SAFETY: nginx keeps the zones of a configuration in a list of arrays.
+    unsafe {
+        let mut part: *const ngx_list_part_t = &raw const cycle.as_ref()?.shared_memory.part;
+        while let Some(present) = part.as_ref() {
+            for at in 0..present.nelts {
+                let zone = NonNull::new(present.elts.cast::<ngx_shm_zone_t>().add(at))?;
+                if conf::bytes(&zone.as_ref().shm.name) == name.as_bytes() {
+                    return Some(zone);
+                }
+            }
+            part = present.next;
+        }
+    }
+    None
+}
+
+/// Whether two zones are the same memory.
+pub fn is_same(one: Zone, other: Zone) -> bool {
+    // SAFETY: zones live as long as their configurations, one of which is starting while the other runs.
+    unsafe { one.as_ref().shm.addr == other.as_ref().shm.addr }
 }
 
 /// One value of its own in a zone of nginx's.

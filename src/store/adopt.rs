@@ -2,6 +2,7 @@
 //! records, and so the ids, of those they are the same as.
 
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{Ordering, fence};
 
 use crate::model::id::Group;
 use crate::model::params::Params;
@@ -118,7 +119,7 @@ impl Locked {
             self.relink(upstream, claimed, wishes);
             (*upstream).next_id = next_id;
             (*upstream).generation = generation;
-            (*upstream).membership = membership;
+            (*upstream).membership.store(membership, Ordering::Release);
             if dropped > 0 {
                 *(*upstream).revision.get_mut() += 1;
             }
@@ -259,31 +260,44 @@ impl Locked {
         dropped
     }
 
-    /// Links the claimed records, in their order, and frees the others; of a configuration that goes on only those of
-    /// peers that nginx made, since the others wait for a process that catches up.
+    /// Links the claimed records and frees the others. The list is whole after each store: a worker that dies in here
+    /// loses memory, and no record.
+    ///
+    /// Of a configuration that goes on those stay, too, that were changed by hand: a process that has not caught up yet
+    /// waits for them, or nginx makes their peers again when the name resolves to them again.
     unsafe fn relink(&mut self, upstream: *mut Upstream, claimed: &Claimed, wishes: Wishes) {
         // SAFETY: see `answer`.
         unsafe {
-            let mut waiting = ptr::null_mut();
-            let mut server = (*upstream).servers;
-            while !server.is_null() {
-                let next = (*server).next;
-                if (*server).taken.get() != 1 {
-                    if wishes == Wishes::Kept && (*server).managed == 0 {
-                        (*server).next = waiting;
-                        waiting = server;
-                    } else {
-                        self.free_server(server);
-                    }
-                }
-                server = next;
-            }
             let mut link = &raw mut (*upstream).servers;
-            for &server in claimed.0.iter().filter(|server| !server.is_null()) {
-                *link = server;
-                link = &raw mut (*server).next;
+            while let Some(server) = NonNull::new(*link) {
+                let record = server.as_ref();
+                let changed = record.managed == 0 || record.wishes.iter().any(|wish| wish.revision > 0);
+                if record.taken.get() == 1 || (wishes == Wishes::Kept && changed) {
+                    link = &raw mut (*server.as_ptr()).next;
+                } else {
+                    *link = record.next;
+                    fence(Ordering::SeqCst);
+                    self.free_server(server.as_ptr());
+                }
             }
-            *link = waiting;
+            for &server in claimed.0.iter().filter(|server| !server.is_null()) {
+                if (*server).taken.get() == 0 {
+                    (*server).next = ptr::null_mut();
+                    fence(Ordering::SeqCst);
+                    *link = server;
+                    link = &raw mut (*server).next;
+                }
+            }
+            if wishes == Wishes::Dropped {
+                // The order of the peers, for a look-up that finds each record after the one before. The master does
+                // this, and when it dies nothing goes on.
+                let mut link = &raw mut (*upstream).servers;
+                for &server in claimed.0.iter().filter(|server| !server.is_null()) {
+                    *link = server;
+                    link = &raw mut (*server).next;
+                }
+                *link = ptr::null_mut();
+            }
         }
     }
 

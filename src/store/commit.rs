@@ -120,6 +120,7 @@ impl Locked {
             unsafe { (*upstream.as_ptr()).moves += leaving.len().max(arriving.len()) as u64 };
             self.purge(upstream);
         }
+        fence(Ordering::SeqCst);
         self.header().writing = ptr::null_mut();
         for change in changes {
             // SAFETY: the last wish that referred to it was overwritten above.

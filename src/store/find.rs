@@ -1,6 +1,7 @@
 //! Finding the record of a live peer.
 
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 
 use crate::model::id::Group;
 
@@ -40,13 +41,13 @@ impl Locked {
     /// Notes nginx's count of changes to the lists after a change that the records have, too.
     pub fn set_membership(&mut self, upstream: NonNull<Upstream>, membership: u64) {
         // SAFETY: likewise.
-        unsafe { (*upstream.as_ptr()).membership = membership };
+        unsafe { (*upstream.as_ptr()).membership.store(membership, Ordering::Release) };
     }
 
     /// nginx's count of changes to the lists that the records were last compared with.
     pub fn membership(&self, upstream: NonNull<Upstream>) -> u64 {
         // SAFETY: records of upstreams are never freed; the lock is held.
-        unsafe { (*upstream.as_ptr()).membership }
+        unsafe { (*upstream.as_ptr()).membership.load(Ordering::Acquire) }
     }
 }
 
@@ -118,6 +119,13 @@ impl Locked {
                 missing(Found { locked: self, server });
             }
         }
+    }
+
+    /// Whether anything was wanted of any server of an upstream after a revision.
+    pub fn wants_since(&self, upstream: NonNull<Upstream>, since: u64) -> bool {
+        let revision = self.revision(upstream);
+        // SAFETY: the records are linked, and the lock is held.
+        self.servers(upstream).any(|server| unsafe { server.as_ref() }.wish(revision).revision > since)
     }
 
     /// Who asked for the state of a server.

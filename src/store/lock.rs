@@ -2,10 +2,11 @@
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
+use std::time::{Duration, Instant};
 
 use nginx_sys::{
-    ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_unlock, ngx_slab_alloc_locked, ngx_slab_calloc_locked,
-    ngx_slab_free_locked, ngx_slab_pool_t,
+    ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_trylock, ngx_shmtx_unlock, ngx_slab_alloc_locked,
+    ngx_slab_calloc_locked, ngx_slab_free_locked, ngx_slab_pool_t,
 };
 
 use super::records::{Header, MAGIC, Text, Upstream};
@@ -55,11 +56,29 @@ impl Store {
         }
     }
 
+    /// Takes the lock, unless it is held for so long that its holder must be stuck.
+    pub fn lock_within(&self, limit: Duration) -> Option<Locked> {
+        let start = Instant::now();
+        // SAFETY: see `lock`.
+        while unsafe { ngx_shmtx_trylock(&raw mut (*self.pool.as_ptr()).mutex) } == 0 {
+            if start.elapsed() > limit {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(self.taken())
+    }
+
     /// Takes the lock, and puts right what a worker that died with it left behind.
     pub fn lock(&self) -> Locked {
         // SAFETY: the pool is mapped for as long as the configuration that this store belongs to. This thread does not
         // hold the mutex: `Locked` is not kept across calls that take it.
         unsafe { ngx_shmtx_lock(&raw mut (*self.pool.as_ptr()).mutex) };
+        self.taken()
+    }
+
+    /// The lock that was just taken.
+    fn taken(&self) -> Locked {
         let mut locked = Locked { pool: self.pool, header: self.header, not_send: PhantomData };
         locked.recover();
         locked

@@ -57,8 +57,8 @@ pub struct Upstream {
     pub next_id: u64,
     /// Configuration that it was last adopted by; 0 for none.
     pub generation: u64,
-    /// nginx's count of changes to the lists that the servers were last compared with.
-    pub membership: u64,
+    /// nginx's count of changes to the lists that the servers were last compared with. Read without the lock, too.
+    pub membership: AtomicU64,
     /// Servers that came, went or moved since the configuration was adopted.
     pub moves: u64,
     /// The first server: in the order of the peers.

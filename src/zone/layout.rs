@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 
 use nginx_sys::{
     ngx_http_request_t, ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t,
-    ngx_http_upstream_srv_conf_t, ngx_peer_connection_t,
+    ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_peer_connection_t,
 };
 
 use super::peers::Zone;
@@ -21,6 +21,18 @@ const PEERS_MAX: usize = 1_000_000;
 struct Layout {
     /// Size of a peer.
     peer_size: usize,
+    /// Its address.
+    peer_sockaddr: usize,
+    /// Length of its address.
+    peer_socklen: usize,
+    /// Text of its server.
+    peer_server: usize,
+    /// When nginx last judged it.
+    peer_checked: usize,
+    /// How long it is left alone after failures.
+    peer_fail_timeout: usize,
+    /// Its TLS session.
+    peer_ssl_session: usize,
     /// Its name.
     peer_name: usize,
     /// Its weight.
@@ -49,6 +61,12 @@ struct Layout {
     peers_peer: usize,
     /// Size of an upstream's settings.
     upstream_conf_size: usize,
+    /// An upstream's balancer.
+    upstream_conf_peer: usize,
+    /// An upstream's zone.
+    upstream_conf_shm_zone: usize,
+    /// A request's connection to a peer.
+    upstream_peer: usize,
     /// Size of a connection to a peer.
     peer_connection_size: usize,
     /// Size of a request.
@@ -63,6 +81,12 @@ unsafe extern "C" {
 /// What bindgen says.
 const RUST: Layout = Layout {
     peer_size: size_of::<ngx_http_upstream_rr_peer_t>(),
+    peer_sockaddr: offset_of!(ngx_http_upstream_rr_peer_t, sockaddr),
+    peer_socklen: offset_of!(ngx_http_upstream_rr_peer_t, socklen),
+    peer_server: offset_of!(ngx_http_upstream_rr_peer_t, server),
+    peer_checked: offset_of!(ngx_http_upstream_rr_peer_t, checked),
+    peer_fail_timeout: offset_of!(ngx_http_upstream_rr_peer_t, fail_timeout),
+    peer_ssl_session: offset_of!(ngx_http_upstream_rr_peer_t, ssl_session),
     peer_name: offset_of!(ngx_http_upstream_rr_peer_t, name),
     peer_weight: offset_of!(ngx_http_upstream_rr_peer_t, weight),
     peer_conns: offset_of!(ngx_http_upstream_rr_peer_t, conns),
@@ -77,6 +101,9 @@ const RUST: Layout = Layout {
     peers_next: offset_of!(ngx_http_upstream_rr_peers_t, next),
     peers_peer: offset_of!(ngx_http_upstream_rr_peers_t, peer),
     upstream_conf_size: size_of::<ngx_http_upstream_srv_conf_t>(),
+    upstream_conf_peer: offset_of!(ngx_http_upstream_srv_conf_t, peer),
+    upstream_conf_shm_zone: offset_of!(ngx_http_upstream_srv_conf_t, shm_zone),
+    upstream_peer: offset_of!(ngx_http_upstream_t, peer),
     peer_connection_size: size_of::<ngx_peer_connection_t>(),
     request_size: size_of::<ngx_http_request_t>(),
 };

@@ -47,6 +47,9 @@ struct UpstreamView<'a> {
     method: Option<&'static str>,
     /// Whether it can be changed.
     dynamic: bool,
+    /// False where this nginx cannot add and remove servers; else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    membership: Option<bool>,
     /// Why not, if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -73,6 +76,7 @@ impl<'a> UpstreamView<'a> {
             zone: snapshot.zone.as_deref(),
             method: snapshot.method.map(|method| method.as_str()),
             dynamic,
+            membership: (dynamic && !snapshot.changes_members).then_some(false),
             reason: snapshot.fixed.as_ref().map(ToString::to_string),
             revision: snapshot.revision.0,
             peers: Peers { snapshot, now },
