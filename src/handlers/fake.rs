@@ -139,12 +139,13 @@ impl Upstreams for Fake {
                 peer.name = new.address.to_string();
                 peer.server.clone_from(&peer.name);
             }
-            if entry.restate {
+            if entry.restates() {
                 peer.reason =
                     Some(Reason::Operator { at: NOW, client: plan.client.clone(), note: plan.note.clone() });
             }
         }
-        let is_change = plan.entries.iter().any(|entry| plan.changes(entry));
+        let is_change =
+            plan.entries.iter().any(|entry| entry.is_change() || (entry.restates() && plan.note.is_some()));
         if is_change || !plan.added.is_empty() || !plan.removed.is_empty() {
             snapshot.revision.0 += 1;
         }

@@ -1,9 +1,9 @@
 //! Making a change.
 
-use crate::model::id::{Revision, ServerId, Slot};
+use crate::model::id::{Group, Revision, ServerId, Slot};
 use crate::nginx::time::now;
 use crate::ops::plan::Wish;
-use crate::ops::{Addition, CommitError, Committed, Entry, OpError, Plan};
+use crate::ops::{Addition, CommitError, Committed, OpError, Plan};
 use crate::store::adopt::Claim;
 use crate::store::commit::{Arrival, Change};
 use crate::store::records::Reason;
@@ -41,10 +41,6 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         return Err(CommitError::Refused(OpError::Stuck));
     }
     let mut locked = control.store.lock();
-    if locked.generation() != control.generation {
-        // This worker is about to end. What it knows of the servers is no longer what the configuration says.
-        return Err(CommitError::Refused(OpError::Busy));
-    }
     let before = locked.revision(control.record);
     if before != plan.revision.0 {
         return Err(CommitError::Moved);
@@ -55,23 +51,28 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         return Err(CommitError::Moved);
     }
     let mut names = made.names.iter();
-    for entry in plan.entries.iter().filter(|entry| plan.changes(entry)) {
+    for entry in &plan.entries {
         let server = locked.server(control.record, entry.id.0).ok_or(CommitError::Moved)?;
-        let asked = entry.restate.then_some(reason);
+        let reason = entry.restates().then_some(reason);
+        // A worker of an older configuration knows the server as that had it: only what is asked for may change.
+        let current = locked.wish(control.record, server);
+        let current = Wish { admin: current.admin(), params: current.params() };
+        let wanted = current.with(&entry.asked);
         if entry.readdress.is_some() {
             let (text, name) = names.next().ok_or(CommitError::Moved)?;
-            let asked = asked.or_else(|| locked.reason(control.record, server));
+            let reason = reason.or_else(|| locked.reason(control.record, server));
             leaving.push(server);
-            arriving.push(Arrival::new(moved_claim(entry, text, name), Some(server), asked));
-        } else {
-            changes.push(Change::new(server, entry.to.admin, entry.to.params, asked));
+            arriving.push(Arrival::new(claim(entry.slot.group, text, name, wanted), Some(server), reason));
+        } else if wanted != current || (entry.restates() && plan.note.is_some()) {
+            changes.push(Change::new(server, wanted.admin, wanted.params, reason));
         }
     }
     for removal in &plan.removed {
         leaving.push(locked.server(control.record, removal.id.0).ok_or(CommitError::Moved)?);
     }
     for (addition, (text, name)) in plan.added.iter().zip(names) {
-        arriving.push(Arrival::new(added_claim(addition, text, name), None, Some(reason)));
+        let wanted = Wish { admin: addition.admin, params: addition.params };
+        arriving.push(Arrival::new(claim(addition.group, text, name, wanted), None, Some(reason)));
     }
 
     let revision = if changes.is_empty() && leaving.is_empty() && arriving.is_empty() {
@@ -86,7 +87,9 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
     );
     let applied = control.zone.apply(control.abilities, plan.membership, &mut made.edits);
     if let Some(membership) = applied {
-        locked.set_membership(control.record, membership);
+        if locked.generation() == control.generation {
+            locked.set_membership(control.record, membership);
+        }
         control.set_applied(&locked, revision);
         control.zone.reap();
     }
@@ -113,9 +116,9 @@ fn make(control: &Control, plan: &Plan) -> Result<Made, Full> {
             let Wish { admin, params } = entry.to;
             let prepared = prepare(NewPeer { server: &text, address: &new.address, params, admin })?;
             edits.at.push((entry.slot, Fate::Replace(prepared)));
-        } else if entry.revive || entry.is_change() {
+        } else if entry.revives() || entry.is_change() {
             let Wish { admin, params } = entry.to;
-            edits.at.push((entry.slot, Fate::Set(Setting { admin, params, revive: entry.revive })));
+            edits.at.push((entry.slot, Fate::Set(Setting { admin, params, revive: entry.revives() })));
         }
     }
     for removal in &plan.removed {
@@ -133,14 +136,8 @@ fn make(control: &Control, plan: &Plan) -> Result<Made, Full> {
     Ok(Made { edits, names })
 }
 
-/// A server with another address, as the store is asked for its record.
-fn moved_claim<'a>(entry: &Entry, text: &'a str, name: &'a [u8]) -> Claim<'a> {
-    let Wish { admin, params } = entry.to;
-    Claim { group: entry.slot.group, server: text.as_bytes(), name, admin, params, managed: false }
-}
-
-/// A new server, as the store is asked for its record.
-fn added_claim<'a>(addition: &Addition, text: &'a str, name: &'a [u8]) -> Claim<'a> {
-    let Addition { group, params, admin, .. } = addition;
-    Claim { group: *group, server: text.as_bytes(), name, admin: *admin, params: *params, managed: false }
+/// A new server, or one with another address, as the store is asked for its record.
+fn claim<'a>(group: Group, server: &'a str, name: &'a [u8], wanted: Wish) -> Claim<'a> {
+    let Wish { admin, params } = wanted;
+    Claim { group, server: server.as_bytes(), name, admin, params, managed: false }
 }

@@ -55,7 +55,11 @@ impl Upstreams for Fake {
             return Err(CommitError::Moved);
         }
         let members = plan.added.len() + plan.removed.len();
-        let is_change = members > 0 || plan.entries.iter().any(|entry| plan.changes(entry));
+        let is_change = members > 0
+            || plan
+                .entries
+                .iter()
+                .any(|entry| entry.is_change() || (entry.restates() && plan.note.is_some()));
         let ids = (self.peers.len() as u64..).map(ServerId);
         Ok(Committed {
             revision: Revision(plan.revision.0 + u64::from(is_change)),

@@ -27,6 +27,19 @@ pub struct Wish {
     pub params: Params,
 }
 
+impl Wish {
+    /// The same, with what a change asks for.
+    pub fn with(mut self, change: &Change) -> Self {
+        if let Some(admin) = change.admin {
+            self.admin = admin;
+        }
+        for &(param, value) in &change.params {
+            self.params.set(param, value);
+        }
+        self
+    }
+}
+
 /// One thing that changes, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -51,10 +64,8 @@ pub struct Entry {
     pub from: Wish,
     /// After it.
     pub to: Wish,
-    /// Whether it is brought up, which also forgets its failures.
-    pub revive: bool,
-    /// Whether its state was asked for, so that the client's note is the reason of it.
-    pub restate: bool,
+    /// What was asked for: nothing else is to change, whatever it is by then.
+    pub asked: Change,
     /// Its new address, and the text of it; none if it stays.
     pub readdress: Option<NewAddress>,
 }
@@ -84,6 +95,16 @@ pub struct Removal {
 }
 
 impl Entry {
+    /// Whether it is brought up, which also forgets its failures.
+    pub fn revives(&self) -> bool {
+        self.asked.admin == Some(Admin::Up)
+    }
+
+    /// Whether its state was asked for, so that the client and the note are the reason of it.
+    pub fn restates(&self) -> bool {
+        self.asked.admin.is_some()
+    }
+
     /// Whether anything is to be other than it is.
     pub fn is_change(&self) -> bool {
         self.from != self.to || self.readdress.is_some()
@@ -129,13 +150,6 @@ pub struct Plan {
     pub client: String,
     /// The client's words.
     pub note: Option<String>,
-}
-
-impl Plan {
-    /// Whether anything that the store keeps of this server is to change: a new note on the same state is a change.
-    pub fn changes(&self, entry: &Entry) -> bool {
-        entry.is_change() || (entry.restate && self.note.is_some())
-    }
 }
 
 /// What was done.
@@ -237,21 +251,14 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
 /// What the command makes of one peer.
 fn entry(peer: &Peer, change: &Change, readdress: Option<NewAddress>) -> Result<Entry, OpError> {
     let from = Wish { admin: peer.admin, params: peer.params };
-    let mut to = from;
-    if let Some(admin) = change.admin {
-        to.admin = admin;
-    }
-    for &(param, value) in &change.params {
-        to.params.set(param, value);
-    }
+    let to = from.with(change);
     Ok(Entry {
         id: id(peer)?,
         slot: peer.slot,
         server: peer.server.clone(),
         from,
         to,
-        revive: change.admin == Some(Admin::Up),
-        restate: change.admin.is_some(),
+        asked: change.clone(),
         readdress,
     })
 }

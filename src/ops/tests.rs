@@ -52,7 +52,10 @@ fn a_change_names_what_differs_and_nothing_else() {
     let differences: Vec<_> = entry.differences().into_iter().map(|d| (d.what, d.from, d.to)).collect();
     let wanted = [("state", "up".into(), "down".into()), ("weight", "1".into(), "5".into())];
     assert_eq!(differences, wanted);
-    assert_eq!((plan.revision, plan.membership, entry.revive, entry.restate), (Revision(7), 3, false, true));
+    assert_eq!(
+        (plan.revision, plan.membership, entry.revives(), entry.restates()),
+        (Revision(7), 3, false, true)
+    );
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn what_is_so_already_is_no_change_unless_a_note_says_why() {
     let mut up = command(vec![Selector::Position(0)], admin(Admin::Up));
     let outcome = execute(&fake(), &up).unwrap();
     assert_eq!(outcome.revision, Revision(7));
-    assert!(outcome.entries[0].revive && !outcome.entries[0].is_change());
+    assert!(outcome.entries[0].revives() && !outcome.entries[0].is_change());
     up.note = Some("checked".into());
     assert_eq!(execute(&fake(), &up).unwrap().revision, Revision(8));
 }

@@ -128,6 +128,12 @@ impl Locked {
         self.servers(upstream).any(|server| unsafe { server.as_ref() }.wish(revision).revision > since)
     }
 
+    /// What is wanted of a server.
+    pub fn wish(&self, upstream: NonNull<Upstream>, server: NonNull<Server>) -> Wish {
+        // SAFETY: the record is linked, and the lock is held.
+        unsafe { server.as_ref() }.wish(self.revision(upstream))
+    }
+
     /// Who asked for the state of a server.
     pub fn reason(&self, upstream: NonNull<Upstream>, server: NonNull<Server>) -> Option<Reason> {
         // SAFETY: the record is linked, and the lock is held.

@@ -33,7 +33,7 @@ fn changed(entry: &Entry, is_noted: bool) -> Option<String> {
     let differences = entry.differences();
     if differences.is_empty() {
         // A new note on the same state is a change, too.
-        return (is_noted && entry.restate).then(|| format!("state {}", entry.to.admin.as_str()));
+        return (is_noted && entry.restates()).then(|| format!("state {}", entry.to.admin.as_str()));
     }
     let texts = differences.iter().map(|it| format!("{} {} -> {}", it.what, it.from, it.to));
     Some(texts.collect::<Vec<_>>().join(", "))
