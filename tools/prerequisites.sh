@@ -93,6 +93,7 @@ for group in "$@"; do
             ;;
         test)
             need perl prove command_exists prove
+            need wrk wrk command_exists wrk
             # looks at the page
             need chromium Chromium any_command_exists chromium chromium-browser google-chrome
             need chromium-driver chromedriver command_exists chromedriver
@@ -105,6 +106,7 @@ for group in "$@"; do
         bench)
             need curl curl command_exists curl
             need wrk wrk command_exists wrk
+            need valgrind valgrind command_exists valgrind
             ;;
         audit)
             rust cargo "the installer from https://rustup.rs"
