@@ -3,7 +3,10 @@
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nginx_sys::{ngx_add_timer, ngx_event_t, ngx_log_t, ngx_msec_t, ngx_post_event, ngx_posted_events};
+use nginx_sys::{
+    ngx_add_timer, ngx_del_timer, ngx_delete_posted_event, ngx_event_t, ngx_log_t, ngx_msec_t,
+    ngx_post_event, ngx_posted_events,
+};
 
 use super::log::Log;
 
@@ -60,8 +63,17 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, and given back once.
-        drop(unsafe { Box::from_raw(self.event.data.cast::<Task>()) });
+        // SAFETY: nginx's queues are this process's own, and it takes an event out only if it is in. They outlive a
+        // configuration in single-process mode. The task was made by `new`, and is given back once.
+        unsafe {
+            if self.event.timer_set() != 0 {
+                ngx_del_timer(&raw mut self.event);
+            }
+            if self.event.posted() != 0 {
+                ngx_delete_posted_event(&raw mut self.event);
+            }
+            drop(Box::from_raw(self.event.data.cast::<Task>()));
+        }
     }
 }
 
