@@ -23,7 +23,11 @@ my %purposes = (
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone fastcgi uwsgi scgi/)
-	->plan(28);
+	->plan(50);
+
+my $members = $t->has_version('1.27.3');
+my $not_yet = 'servers cannot be added, removed or readdressed on nginx '
+	. 'before 1.27.3: not yet supported';
 
 is_deeply(\@samples, [ sort keys %purposes ], 'each sample has a test');
 
@@ -63,6 +67,34 @@ sub who ($uri, $requests) {
 
 sub body ($uri) { return $t->logical(http_get($t->expand($uri))->body) }
 
+# "STATUS BODY" of the reply to one of the lines that are printed or written.
+sub line ($uri) {
+	my $r = http_get($t->expand($uri));
+	return $r->status() . ' ' . $t->logical($r->body());
+}
+
+# What a browser gets, and what its buttons send.
+sub page ($name, $upstream) {
+	my $page = http_get('/upstreamstatus', headers => {
+		Accept => 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8',
+	});
+	like($page->header('Content-Type'), qr{^text/html}, "$name: a page");
+	like($page->body(), qr{data-control="/upstreamcontrol"},
+		"$name: it has buttons");
+
+	for my $state (qw/down up/) {
+		my $r = http_post('/upstreamcontrol', "upstream=$upstream&id=1&$state=",
+			headers => {
+				Accept => 'application/json',
+				Origin => 'http://localhost',
+				'Content-Type' => 'application/x-www-form-urlencoded',
+				'Sec-Fetch-Site' => 'same-origin',
+			});
+		is($r->status(), 200, "$name: button $state, status");
+		like($r->body(), qr/"state":"$state"/, "$name: button $state");
+	}
+}
+
 # make demo: the lines that tools/demo.sh prints, and the upstream "api".
 sub demo ($name) {
 	my @three = map { "127.0.0.1:$_" } 8081, 8082, 8083;
@@ -81,6 +113,27 @@ sub demo ($name) {
 		qr/^server 127.0.0.1:8081 .* conns=0;$/m, "$name: up");
 	is_deeply(who('/', 6), { map { $_ => 2 } @three },
 		"$name: three servers again");
+
+	my $add = line("$control&add=&server=127.0.0.1:8091&weight=3");
+	my $with = who('/', 6);
+	my $remove = line("$control&remove=&server=127.0.0.1:8091");
+	if ($members) {
+		like($add, qr/^200 .*^server 127.0.0.1:8091 .* weight=3 .*;$/ms,
+			"$name: add");
+		is_deeply($with, { (map { $_ => 1 } @three), '127.0.0.1:8091' => 3 },
+			"$name: three of six");
+		like($remove, qr/^200 server 127.0.0.1:8081 /, "$name: remove");
+		unlike($remove, qr/8091/, "$name: it is gone");
+	} else {
+		is($add, "501 $not_yet", "$name: add");
+		is_deeply($with, { map { $_ => 2 } @three }, "$name: nothing was added");
+		is($remove, "501 $not_yet", "$name: remove");
+		unlike($remove, qr/8091/, "$name: it was never there");
+	}
+	is_deeply(who('/', 6), { map { $_ => 2 } @three },
+		"$name: three servers at the end");
+
+	page($name, 'backend');
 
 	like(body("$control&peer=2&weight=4"),
 		qr/^server 127.0.0.1:8083 .* weight=4 /m, "$name: weight");
@@ -108,7 +161,7 @@ sub demo ($name) {
 	cmp_ok(now() - $began, '>', 0.5, "$name: it is slow");
 }
 
-# EBLB's example: its curl lines.
+# EBLB's example: its curl lines, and its page.
 sub upstream_candc ($name) {
 	my $control = '/upstreamcontrol?peer=0&stream=luaupstfoo';
 	my $two = { '127.0.0.1:8081' => 2, '127.0.0.1:8082' => 2 };
@@ -130,6 +183,27 @@ sub upstream_candc ($name) {
 	is_deeply(who('/', 3), { map { ("127.0.0.1:$_" => 1) } 8081 .. 8083 },
 		"$name: three servers");
 
-	is(body("$control&addr=192.168.169.9"),
-		"changed nil address change is not yet supported\n", "$name: address");
+	page($name, 'luaupstfoo');
+
+	# Its three lines, one after the other: the server is down before it gets
+	# addresses that nobody here has.
+	my $changed = $members ? "200 changed true nil\n"
+		: "501 changed nil $not_yet\n";
+	my $uri = '/upstreamcontrol?%s&peer=0&stream=luaupstfoo';
+	my @addresses = $members ? qw/192.168.169.9:8081 192.168.169.2:85/
+		: ('127.0.0.1:8081') x 2;
+	is(line(sprintf $uri, 'down=true'), "200 down true nil\n", "$name: line 1");
+	for my $address ('192.168.169.9', '192.168.169.2:85') {
+		is(line(sprintf $uri, "addr=$address"), $changed, "$name: $address");
+		my $there = shift @addresses;
+		like(body('/upstreamcontrol?upstream=luaupstfoo'),
+			qr/\Aserver \Q$there\E addr=\Q$there\E down;$/m,
+			"$name: $there");
+	}
+
+	# The way back.
+	line(sprintf $uri, 'addr=127.0.0.1:8081');
+	line(sprintf $uri, 'down=false');
+	is_deeply(who('/', 3), { map { ("127.0.0.1:$_" => 1) } 8081 .. 8083 },
+		"$name: back");
 }

@@ -58,7 +58,7 @@ cat <<END
 
   site      http://$address/      one of three servers, and a backup
   api       http://$address/api/  one server that is quick, one slow, one failing
-  status    http://$address/upstreamstatus      a page, in a browser
+  status    http://$address/upstreamstatus      a page with buttons, in a browser; add ?format=text for curl
   control   http://$address/upstreamcontrol
   log       build/demo/logs/error.log
 
@@ -67,8 +67,8 @@ Try in another terminal:
   curl -s 'http://$address/?[1-6]'
   curl 'http://$address/upstreamcontrol?upstream=backend&server=127.0.0.1:8081&down=&note=upgrade'
   curl 'http://$address/upstreamcontrol?upstream=backend&server=127.0.0.1:8081&up='
-  curl 'http://$address/upstreamcontrol?upstream=backend&peer=2&weight=4'
-  curl 'http://$address/upstreamstatus?format=text'
+  curl 'http://$address/upstreamcontrol?upstream=backend&add=&server=127.0.0.1:8091&weight=3'
+  curl 'http://$address/upstreamcontrol?upstream=backend&remove=&server=127.0.0.1:8091'
 
 The first one shows who answers six requests: repeat it after each of the others. Ctrl-C ends the demo.
 END

@@ -83,11 +83,16 @@ impl Hook {
     ///
     /// The connection is one of this worker's.
     pub(super) unsafe fn note_idle(&self, connection: *mut ngx_connection_t) {
-        // SAFETY: see above; one thread runs a worker, and the event is reached from here and from its own handler only.
-        unsafe {
-            self.idle.note(connection);
-            (*self.looking.get()).set_timer((*nginx_sys::ngx_cycle).log, idle::LOOK);
-        }
+        // SAFETY: see above.
+        unsafe { self.idle.note(connection) };
+        self.look_soon();
+    }
+
+    /// Sees to it that idle connections and peers that left are looked at.
+    pub(super) fn look_soon(&self) {
+        // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it, the
+        // cycle's does not.
+        unsafe { (*self.looking.get()).set_timer((*nginx_sys::ngx_cycle).log, idle::LOOK) };
     }
 
     /// The idle connections of this worker.
@@ -155,7 +160,6 @@ unsafe fn look_later(hook: *mut c_void) {
     hook.idle.look(control.extra());
     control.reap();
     if hook.idle.any() {
-        // SAFETY: see `Hook::note_idle`.
-        unsafe { (*hook.looking.get()).set_timer((*nginx_sys::ngx_cycle).log, idle::LOOK) };
+        hook.look_soon();
     }
 }

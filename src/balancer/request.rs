@@ -155,12 +155,17 @@ impl Ride {
             if failed && ((*pc).cached() == 0 || self.has_answered()) {
                 Failed::remember(self, pc);
             }
-            if self.peer.take().is_some_and(|peer| peer.has_left()) {
+            let left = self.peer.take().is_some_and(|peer| peer.has_left());
+            if left {
                 self.keep_not(pc);
             }
             let connection = (*pc).connection;
             if let Some(free) = self.inner.free {
                 free(pc, self.inner.data, state);
+            }
+            if left {
+                // This request may have been the last to use it.
+                self.hook.as_ref().look_soon();
             }
             if !connection.is_null() && (*pc).connection.is_null() && (*connection).idle() != 0 {
                 self.hook.as_ref().note_idle(connection);

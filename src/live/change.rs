@@ -41,6 +41,10 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         return Err(CommitError::Refused(OpError::Stuck));
     }
     let mut locked = control.store.lock();
+    if locked.is_closed() {
+        // Nobody would see the change; by the next attempt a worker of the new configuration answers.
+        return Err(CommitError::Refused(OpError::Busy));
+    }
     let before = locked.revision(control.record);
     if before != plan.revision.0 {
         return Err(CommitError::Moved);

@@ -84,7 +84,7 @@ impl Live {
 unsafe fn close(zone: shm::Zone, log: Option<Log<'_>>) {
     // SAFETY: see above.
     if let Some(mut locked) = unsafe { Store::open(zone) }.and_then(|store| store.lock_within(PATIENCE)) {
-        locked.begin_generation();
+        locked.close();
     }
     if let Some(log) = log {
         log.notice(

@@ -11,6 +11,9 @@ use crate::model::state::Admin;
 use super::lock::{Full, Locked};
 use super::records::{Server, Text, Upstream, Wish};
 
+/// Generation of a store that was closed.
+const CLOSED: u64 = u64::MAX;
+
 /// A live peer that wants a record.
 #[derive(Clone, Copy)]
 pub struct Claim<'a> {
@@ -53,6 +56,16 @@ impl Locked {
         let header = self.header();
         header.generation = header.generation.wrapping_add(1);
         header.generation
+    }
+
+    /// Closes the store: the configuration that starts goes on with another.
+    pub fn close(&mut self) {
+        self.header().generation = CLOSED;
+    }
+
+    /// Whether the store was closed.
+    pub fn is_closed(&mut self) -> bool {
+        self.header().generation == CLOSED
     }
 
     /// The record of the upstream with this name; a new one if there is none.
