@@ -59,6 +59,8 @@ pub(super) struct Ride {
     pub inner: Inner,
     /// nginx's count of changes to the lists when the balancer prepared.
     pub membership: u64,
+    /// Peers that the request was given so far.
+    pub attempts: usize,
     /// Whether the balancer prepared again since.
     pub prepared_again: bool,
     /// The peer that the request holds.
@@ -93,6 +95,7 @@ pub(super) unsafe fn ride(
             hook,
             inner: Inner::of(pc),
             membership,
+            attempts: 0,
             prepared_again: false,
             peer: None,
             failed: ptr::null_mut(),
@@ -130,6 +133,7 @@ impl Ride {
             rc = hook.idle().check(control.extra(), pc, rc);
             if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
                 self.peer = Chosen::of(&*pc);
+                self.attempts += 1;
                 ngx::ngx_log_debug!(
                     mask: ngx::log::DebugMask::Http,
                     (*pc).log,
@@ -163,6 +167,9 @@ impl Ride {
             if let Some(free) = self.inner.free {
                 free(pc, self.inner.data, state);
             }
+            if failed {
+                retry::allow_another(self, pc);
+            }
             if left {
                 // This request may have been the last to use it.
                 self.hook.as_ref().look_soon();
@@ -171,6 +178,18 @@ impl Ride {
                 self.hook.as_ref().note_idle(connection);
             }
         }
+    }
+
+    /// As many tries as `proxy_next_upstream_tries` leaves of these.
+    ///
+    /// # Safety
+    ///
+    /// The request lives.
+    pub unsafe fn within_limit(&self, tries: usize) -> usize {
+        // SAFETY: see above; the settings of an upstream live as long as the configuration.
+        let limit = unsafe { (*self.r).upstream.as_ref().and_then(|upstream| upstream.conf.as_ref()) }
+            .map_or(0, |conf| conf.next_upstream_tries);
+        if limit == 0 { tries } else { tries.min(limit.saturating_sub(self.attempts)) }
     }
 
     /// Whether the peer has answered with a status.

@@ -33,6 +33,20 @@ pub(super) unsafe fn is_due(ride: &Ride, rc: ngx_int_t) -> bool {
     rc == NGX_BUSY as ngx_int_t && unsafe { membership(ride) } != ride.membership
 }
 
+/// After a failure: another try, if it was the last and the lists changed since the balancer prepared.
+///
+/// # Safety
+///
+/// `pc` is the connection that the ride belongs to, and has just given back its peer.
+pub(super) unsafe fn allow_another(ride: &Ride, pc: *mut ngx_peer_connection_t) {
+    // SAFETY: see above.
+    unsafe {
+        if (*pc).tries == 0 && membership(ride) != ride.membership {
+            (*pc).tries = ride.within_limit(1);
+        }
+    }
+}
+
 /// nginx's count of changes to the lists, now.
 unsafe fn membership(ride: &Ride) -> u64 {
     // SAFETY: the hook lives as long as the configuration.
@@ -76,11 +90,14 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
         // nginx's balancers take data that is there for their own.
         (*pc).data = ptr::null_mut();
         let rc = (ride.hook.as_ref().original)(ride.r, ride.us);
-        let inner = Inner::of(&*pc);
+        let (inner, fresh) = (Inner::of(&*pc), (*pc).tries);
         pc.write(saved);
         if rc != NGX_OK as ngx_int_t {
             return None;
         }
+        // There may be more servers than when the request began, all of which it may try that it did not fail on.
+        let untried = fresh.saturating_sub(Failed::count(ride.failed));
+        (*pc).tries = ride.within_limit((*pc).tries.max(untried));
         ride.inner = inner;
         ride.prepared_again = true;
         ngx::ngx_log_debug!(
@@ -158,6 +175,17 @@ impl Failed {
                 .copy_from_nonoverlapping((*pc).sockaddr.cast(), len as usize);
             ride.failed = failed;
         }
+    }
+
+    /// How many were noted.
+    unsafe fn count(mut failed: *const Self) -> usize {
+        let mut count = 0;
+        // SAFETY: the list lies in the request's pool.
+        while let Some(entry) = unsafe { failed.as_ref() } {
+            count += 1;
+            failed = entry.next;
+        }
+        count
     }
 
     /// Whether the peer that `pc` holds was noted.
