@@ -14,7 +14,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6/)
-	->plan(46);
+	->plan(47);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -179,8 +179,10 @@ sub errors {
 			'weight: not a number' ],
 		[ 'upstream=u&peer=0&up=&note=' . 'x' x 129, 400, 'BadValue',
 			'note: 129 bytes are too long, at most 128 are kept' ],
-		[ 'upstream=u&add=&server=127.0.0.1:8089', 501, 'NotSupported',
-			'add: not yet supported' ],
+		[ 'upstream=u&stream=', 501, 'NotSupported',
+			'stream: not yet supported' ],
+		[ 'upstream=u&add=&server=app.example.com', 400, 'BadArgument',
+			q(domain names are supported only for upstreams with 'dns_update' directive) ],
 		[ 'upstream=u&nope%22=', 400, 'BadArgument',
 			'unknown argument "nope\\x22"' ],
 		[ 'upstream=u&verbose&verbose', 400, 'BadArgument',

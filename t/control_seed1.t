@@ -65,6 +65,7 @@ $t->run();
 $t->leak_keys('/upstreamstatus', 8080);
 
 bodies();
+address();
 everyone();
 at_once();
 arguments();
@@ -136,12 +137,9 @@ sub bodies {
 			qq(down nil invalid value "True"\n) ],
 		[ 'down=&peer=0&stream=luaupstfoo', 400,
 			qq(down nil invalid value ""\n) ],
-		[ 'addr=192.168.169.2:85&peer=0&stream=luaupstfoo', 501,
-			"changed nil address change is not yet supported\n" ],
-		[ 'addr=192.168.169.2:85&peer=4&stream=luaupstfoo', 400,
-			"changed nil bad peer id\n" ],
 		[ 'down=true&peer=0&stream=fixed', 501,
-			qq(down nil upstream has no "zone"\n) ],
+			qq(down nil upstream has no "zone": add "upstream_auto_zone 64k;" )
+			. qq(or "zone NAME 64k;"\n) ],
 		[ 'down=1&peer=0&stream=luaupstfoo&nope=', 400,
 			qq(down nil unknown argument "nope"\n) ],
 
@@ -161,6 +159,24 @@ sub bodies {
 		is($r->status() . ' ' . $r->body(), "$status $body", "\"$args\"");
 		is(states(), "@states", "\"$args\": states");
 	}
+}
+
+# The line of EBLB's example, and the way back.
+sub address {
+	my ($there, $back) = $t->has_version('1.27.3')
+		? (200, "changed true nil\n") : (501, 'changed nil servers cannot be '
+			. 'added, removed or readdressed on nginx before 1.27.3: not yet '
+			. "supported\n");
+
+	for my $address ('192.168.169.2:85', '127.0.0.1:' . port(8081)) {
+		my $r = act("addr=$address&peer=0&stream=luaupstfoo");
+		is($r->status() . ' ' . $r->body(), "$there $back", $address);
+	}
+
+	my $r = act('addr=192.168.169.2:85&peer=4&stream=luaupstfoo');
+	is($r->status() . ' ' . $r->body(), $t->has_version('1.27.3')
+		? "400 changed nil bad peer id\n" : "$there $back", 'no such index');
+	is(states(), 'up up up up up', 'states as before');
 }
 
 # Whichever worker is asked, the position is that of the primaries in the

@@ -15,7 +15,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_least_conn unix ipv6/)
-	->plan(69);
+	->plan(71);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -131,7 +131,7 @@ sub peer ($id, $server, %other) {
 sub upstream ($zone, @peers) {
 	return {
 		zone => $zone, method => 'round_robin', dynamic => $yes, revision => 0,
-		peers => \@peers,
+		peers => \@peers, zombies => 0,
 	};
 }
 
@@ -224,6 +224,8 @@ sub accepted {
 			'', 'text/html; charset=utf-8' ],
 		[ 'text/plain', 'format=json', $json ],
 		[ 'application/json', 'format=text', $text ],
+		[ $json, 'format=html', 'text/html; charset=utf-8' ],
+		[ $json, 'format=prometheus', 'text/plain; version=0.0.4; charset=utf-8' ],
 	);
 
 	for my $row (@rows) {
@@ -243,12 +245,14 @@ sub verbose {
 			counted_usable => $usable, conns => 0, refs => 0,
 		};
 	};
+	# What was removed from either list lies in that of the primaries.
+	my %none = (zombies => 0, zombie_conns => 0);
 
 	is_deeply($all->{all}{leaks}, {
-		primary => $total->(4, 8, 3), backup => $total->(1, 1, 1),
+		primary => { %{ $total->(4, 8, 3) }, %none }, backup => $total->(1, 1, 1),
 	}, 'leaks');
 	is_deeply($all->{left}{leaks}, {
-		primary => $total->(1, 1, 1), backup => undef,
+		primary => { %{ $total->(1, 1, 1) }, %none }, backup => undef,
 	}, 'leaks without backups');
 	is(status()->{all}{leaks}, undef, 'no leaks unless asked for');
 

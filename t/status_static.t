@@ -82,6 +82,9 @@ http {
 }
 CONF
 
+my $NO_ZONE = 'upstream has no "zone": add "upstream_auto_zone 64k;" or '
+	. '"zone NAME 64k;"';
+
 my ($yes, $no) = (JSON::PP::true, JSON::PP::false);
 
 $t->backend("127.0.0.1:$_") for 8081, 8084;
@@ -125,7 +128,7 @@ sub shown {
 
 	is_deeply($all->{plain}, {
 		zone => undef, method => 'hash', dynamic => $no,
-		reason => 'upstream has no "zone"', revision => 0, peers => [
+		reason => $NO_ZONE, revision => 0, peers => [
 			peer('127.0.0.1:8081', weight => 3, effective_weight => 3,
 				max_conns => 4, max_fails => 2, fail_timeout => '5s'),
 			peer('127.0.0.1:8082', %down),
@@ -160,7 +163,7 @@ sub shown {
 sub text {
 	my $body = $t->logical(http_get('/status?format=text')->body());
 
-	like($body, qr/^upstream "plain": hash, static: upstream has no "zone"$/m,
+	like($body, qr/^upstream "plain": hash, static: \Q$NO_ZONE\E$/m,
 		'no zone, text');
 	like($body, qr/^upstream "off": round_robin, zone "off" with \d+ of \d+ pages free, static: "upstream_dynamic off" is set$/m,
 		'upstream_dynamic off, text');
@@ -202,7 +205,7 @@ sub control_refuses {
 
 sub eblb_refuses {
 	my %text = (
-		plain => 'upstream has no "zone"',
+		plain => $NO_ZONE,
 		off => '"upstream_dynamic off" is set',
 		'127.0.0.1:8084' => 'not an "upstream" block',
 	);
@@ -245,7 +248,7 @@ sub off_for_all {
 		{ plain => $no, off => $no, on => $yes, other => $no },
 		'only the upstream that says on');
 	is($all->{other}{reason}, '"upstream_dynamic off" is set', 'reason');
-	is($all->{plain}{reason}, 'upstream has no "zone"',
+	is($all->{plain}{reason}, $NO_ZONE,
 		'the reason that comes first');
 
 	is(control('/control?upstream=other&peer=0&down=')->status(), 501,
