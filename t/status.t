@@ -132,6 +132,8 @@ sub upstream ($zone, @peers) {
 	return {
 		zone => $zone, method => 'round_robin', dynamic => $yes, revision => 0,
 		peers => \@peers, zombies => 0,
+		# Where servers can be added and removed nothing is said.
+		$t->has_version('1.27.3') ? () : (membership => $no),
 	};
 }
 
