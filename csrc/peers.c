@@ -4,20 +4,6 @@
 
 
 void
-nuc_peers_rlock(ngx_http_upstream_rr_peers_t *peers)
-{
-    ngx_http_upstream_rr_peers_rlock(peers);
-}
-
-
-void
-nuc_peers_wlock(ngx_http_upstream_rr_peers_t *peers)
-{
-    ngx_http_upstream_rr_peers_wlock(peers);
-}
-
-
-void
 nuc_peers_unlock(ngx_http_upstream_rr_peers_t *peers)
 {
     ngx_http_upstream_rr_peers_unlock(peers);

@@ -7,8 +7,6 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
-void nuc_peers_rlock(ngx_http_upstream_rr_peers_t *peers);
-void nuc_peers_wlock(ngx_http_upstream_rr_peers_t *peers);
 void nuc_peers_unlock(ngx_http_upstream_rr_peers_t *peers);
 
 size_t nuc_sockaddr_strlen(void);

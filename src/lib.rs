@@ -168,9 +168,12 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             let guard = settings.and_then(|settings| settings.guard(http));
             let fixed = match settings {
                 None => Some(StaticReason::Implicit),
+                _ if method.is_none() => Some(StaticReason::UnknownBalancer),
                 _ if us.zone().is_none() => Some(StaticReason::NoZone),
-                Some(settings) if !settings.is_dynamic(http) => Some(StaticReason::Excluded),
-                Some(_) => method.is_none().then_some(StaticReason::UnknownBalancer),
+                Some(own) => {
+                    let is_dynamic = own.is_dynamic(http);
+                    (!is_dynamic).then_some(StaticReason::Excluded)
+                }
             };
             let changeable = fixed.is_none();
             let upstream = live.add(us, method, fixed, guard)?;

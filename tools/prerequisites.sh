@@ -94,6 +94,9 @@ for group in "$@"; do
         test)
             need perl prove command_exists prove
             need wrk wrk command_exists wrk
+            # a balancer that is not nginx's own
+            need libnginx-mod-http-upstream-fair "Debian's fair balancer" \
+                file_exists /usr/lib/nginx/modules/ngx_http_upstream_fair_module.so
             # looks at the page
             need chromium Chromium any_command_exists chromium chromium-browser google-chrome
             need chromium-driver chromedriver command_exists chromedriver

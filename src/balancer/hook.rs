@@ -82,9 +82,9 @@ impl Hook {
     /// # Safety
     ///
     /// The connection is one of this worker's.
-    pub(super) unsafe fn note_idle(&self, connection: *mut ngx_connection_t) {
+    pub(super) unsafe fn note_idle(&self, connection: *mut ngx_connection_t, socket: Option<u64>) {
         // SAFETY: see above.
-        unsafe { self.idle.note(connection) };
+        unsafe { self.idle.note(connection, socket) };
         self.look_soon();
     }
 

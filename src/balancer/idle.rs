@@ -5,6 +5,7 @@
 //! idle, closes those to addresses that left before it chooses a peer, and looks for them every half second besides.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
 
 use nginx_sys::{
     NGX_DONE, NGX_OK, ngx_connection_t, ngx_cycle, ngx_event_handler_pt, ngx_event_t, ngx_int_t, ngx_msec_t,
@@ -31,6 +32,9 @@ pub(super) struct Idle {
     /// A bit for each of the worker's connections: whether it went idle for this upstream. It may have been closed or
     /// taken since.
     went_idle: RefCell<Vec<u64>>,
+    /// For each connection the hash of its address, where that is a unix socket: the kernel knows such an address by the
+    /// name that the socket had when it was bound.
+    sockets: RefCell<Vec<u64>>,
     /// keepalive's function, by which its idle connections are known.
     handler: Cell<Option<Handler>>,
     /// The departures that were looked at.
@@ -43,7 +47,7 @@ impl Idle {
     /// # Safety
     ///
     /// The connection is one of this worker's.
-    pub unsafe fn note(&self, connection: *mut ngx_connection_t) {
+    pub unsafe fn note(&self, connection: *mut ngx_connection_t, socket: Option<u64>) {
         // SAFETY: see above.
         unsafe {
             let Some(at) = place(connection) else { return };
@@ -55,6 +59,13 @@ impl Idle {
             }
             if let Some(word) = went_idle.get_mut(word) {
                 *word |= bit;
+            }
+            let mut sockets = self.sockets.borrow_mut();
+            if socket.is_some() && sockets.is_empty() {
+                sockets.resize((*ngx_cycle).connection_n, 0);
+            }
+            if let Some(place) = sockets.get_mut(at) {
+                *place = socket.unwrap_or(0);
             }
             self.handler.set((*(*connection).read).handler);
         }
@@ -81,13 +92,16 @@ impl Idle {
         let Some(handler) = self.handler.get() else { return };
         // Closing a connection runs no code of this module, so that the bits stay borrowed.
         let mut went_idle = self.went_idle.borrow_mut();
+        let sockets = self.sockets.borrow();
         for (index, word) in went_idle.iter_mut().enumerate() {
             let mut unseen = *word;
             while unseen != 0 {
                 let bit = unseen & unseen.wrapping_neg();
                 unseen &= !bit;
+                let at = index * BITS + bit.trailing_zeros() as usize;
+                let socket = sockets.get(at).copied().filter(|hash| *hash != 0);
                 // SAFETY: one thread runs a worker, and the array of its connections lives as long as it.
-                if !unsafe { keep(index * BITS + bit.trailing_zeros() as usize, handler, &left) } {
+                if !unsafe { keep(at, socket, handler, &left) } {
                     *word &= !bit;
                 }
             }
@@ -136,7 +150,7 @@ unsafe fn place(connection: *const ngx_connection_t) -> Option<usize> {
 /// # Safety
 ///
 /// `at` is a place among the worker's connections.
-unsafe fn keep(at: usize, handler: Handler, left: &Left) -> bool {
+unsafe fn keep(at: usize, socket: Option<u64>, handler: Handler, left: &Left) -> bool {
     // SAFETY: see above; a free connection has a descriptor of -1 and is not looked at further.
     unsafe {
         if at >= (*ngx_cycle).connection_n {
@@ -150,17 +164,28 @@ unsafe fn keep(at: usize, handler: Handler, left: &Left) -> bool {
         if !waits_with.is_some_and(|waits_with| std::ptr::fn_addr_eq(waits_with, handler)) {
             return false;
         }
-        let mut address: ngx_sockaddr_t = std::mem::zeroed();
-        let mut len = size_of::<ngx_sockaddr_t>() as socklen_t;
-        let address: *mut sockaddr = (&raw mut address).cast();
-        if libc::getpeername((*connection).fd, address.cast(), &raw mut len) == 0
-            && !left.has(address, len.min(size_of::<ngx_sockaddr_t>() as socklen_t))
-        {
+        let has_left = match socket {
+            Some(hash) => left.has_hash(hash),
+            None => peer_has_left((*connection).fd, left),
+        };
+        if !has_left {
             return true;
         }
         // As nginx itself does with idle connections when a worker is to end.
         (*connection).set_close(1);
         handler((*connection).read);
         false
+    }
+}
+
+/// Whether the address that a socket is connected to left. One that cannot be told did.
+fn peer_has_left(socket: c_int, left: &Left) -> bool {
+    // SAFETY: the kernel writes at most as many bytes as it is told, and says how many an address has.
+    unsafe {
+        let mut address: ngx_sockaddr_t = std::mem::zeroed();
+        let mut len = size_of::<ngx_sockaddr_t>() as socklen_t;
+        let address: *mut sockaddr = (&raw mut address).cast();
+        libc::getpeername(socket, address.cast(), &raw mut len) != 0
+            || left.has(address, len.min(size_of::<ngx_sockaddr_t>() as socklen_t))
     }
 }

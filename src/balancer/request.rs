@@ -11,6 +11,7 @@ use nginx_sys::{
 };
 
 use crate::zone::Chosen;
+use crate::zone::extra::socket_hash;
 
 use super::guarded;
 use super::hook::Hook;
@@ -164,6 +165,8 @@ impl Ride {
                 self.keep_not(pc);
             }
             let connection = (*pc).connection;
+            // The peer may be gone when it has been given back.
+            let socket = socket_hash(&*pc);
             if let Some(free) = self.inner.free {
                 free(pc, self.inner.data, state);
             }
@@ -175,7 +178,7 @@ impl Ride {
                 self.hook.as_ref().look_soon();
             }
             if !connection.is_null() && (*pc).connection.is_null() && (*connection).idle() != 0 {
-                self.hook.as_ref().note_idle(connection);
+                self.hook.as_ref().note_idle(connection, socket);
             }
         }
     }

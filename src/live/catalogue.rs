@@ -71,7 +71,7 @@ impl Upstreams for Live {
         let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
         let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
         let control = upstream.control().ok_or_else(|| OpError::Static(reason()))?;
-        Ok(Box::new(View::take(upstream, control)))
+        Ok(Box::new(View::take(upstream, control).ok_or(OpError::Stuck)?))
     }
 
     fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError> {

@@ -3,7 +3,6 @@
 
 use crate::model::address::Address;
 use crate::model::id::{Group, Slot};
-use crate::model::state::Admin;
 use crate::store::{Locked, records};
 use crate::zone::prepared::Prepared;
 use crate::zone::{self, Edits, Fate, NewPeer, Setting};
@@ -49,7 +48,7 @@ struct Difference {
 /// Applies what the store has and the peers do not show.
 pub fn catch_up(control: &Control) {
     for _ in 0..ATTEMPTS {
-        if !control.pulse().differs() || control.zone.is_stuck() || try_catch_up(control) {
+        if !control.pulse().differs() || try_catch_up(control) {
             return;
         }
     }
@@ -57,28 +56,34 @@ pub fn catch_up(control: &Control) {
 
 /// One attempt. False if store or peers changed meanwhile, or if more is missing.
 fn try_catch_up(control: &Control) -> bool {
-    let copy = control.zone.copy();
+    // With stuck locks there is nothing to be done.
+    let Some(copy) = control.zone.copy() else { return true };
+    control.reap();
     let difference = compare(control, &copy);
     let mut edits = Edits::default();
     for missing in &difference.missing {
         // A zone that is full now was not when the change was made; what fits is applied.
-        if let Some(prepared) = prepare(control, missing) {
-            edits.append.push((missing.group, prepared));
-        }
+        edits.append.extend(prepare(control, missing).map(|prepared| (missing.group, prepared)));
+    }
+    if edits.append.len() == difference.missing.len() {
+        edits.at = difference.leaving.iter().map(|slot| (*slot, Fate::Leave)).collect();
     }
     if edits.append.iter().any(|(group, _)| group.is_backup()) {
         edits.backups = control.zone.prepare_backups().ok().flatten();
     }
-    edits.at = difference.leaving.iter().map(|slot| (*slot, Fate::Leave)).collect();
 
     let mut locked = control.store.lock();
     if locked.revision(control.record) != difference.revision {
         return false;
     }
-    let Some(membership) = control.zone.apply(control.abilities, copy.membership, &mut edits) else {
+    let Some(lists) = control.zone.write() else { return true };
+    // Peers that nginx made since are still to be adopted: that sets the count itself.
+    let adopted =
+        locked.generation() == control.generation && locked.membership(control.record) >= copy.membership;
+    let Some(membership) = control.zone.apply(lists, control.abilities, copy.membership, &mut edits) else {
         return false;
     };
-    if locked.generation() == control.generation {
+    if adopted {
         locked.set_membership(control.record, membership);
     }
     if difference.more {
@@ -145,10 +150,6 @@ pub(super) fn apply_wishes(control: &Control, locked: &Locked, revision: u64, si
     let mut finder = locked.finder(control.record);
     control.zone.apply_by_name(control.abilities, |slot, server, name| {
         let wish = finder.find(slot.group, server, name)?.wish(revision);
-        (wish.revision > since).then(|| Setting {
-            admin: wish.admin(),
-            params: wish.params(),
-            revive: wish.admin() == Admin::Up,
-        })
+        (wish.revision > since).then(|| Setting { admin: wish.admin(), params: wish.params(), revive: false })
     });
 }

@@ -4,9 +4,9 @@ use crate::model::id::{Group, Revision, ServerId, Slot};
 use crate::nginx::time::now;
 use crate::ops::plan::Wish;
 use crate::ops::{Addition, CommitError, Committed, OpError, Plan};
-use crate::store::adopt::Claim;
 use crate::store::commit::{Arrival, Change};
 use crate::store::records::Reason;
+use crate::store::{self, adopt::Claim};
 use crate::zone::prepared::{Full, Prepared};
 use crate::zone::{Edits, Fate, NewPeer, Setting};
 
@@ -29,20 +29,20 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         let zone = upstream.zone.clone().unwrap_or_default();
         CommitError::Refused(OpError::ZoneFull { zone, needed: full.needed })
     };
+    // What left and is not used any more makes room.
+    control.reap();
     let mut made = make(control, plan).map_err(zone_full)?;
     let reason = Reason::new(now().0, &plan.client, plan.note.as_deref());
     let moves = plan.entries.iter().filter(|entry| entry.readdress.is_some()).count();
     let mut changes = Vec::with_capacity(plan.entries.len());
     let mut leaving = Vec::with_capacity(plan.removed.len() + moves);
     let mut arriving = Vec::with_capacity(plan.added.len() + moves);
-    let mut added = Vec::with_capacity(plan.added.len());
 
-    if control.zone.is_stuck() {
-        return Err(CommitError::Refused(OpError::Stuck));
-    }
     let mut locked = control.store.lock();
-    if locked.is_closed() {
-        // Nobody would see the change; by the next attempt a worker of the new configuration answers.
+    let moves = moves + plan.removed.len() + plan.added.len();
+    if locked.is_closed() || (moves > 0 && locked.generation() != control.generation) {
+        // Nobody would see the change, or it was planned for other servers than the new configuration has. By the next
+        // attempt a worker of that answers.
         return Err(CommitError::Refused(OpError::Busy));
     }
     let before = locked.revision(control.record);
@@ -79,17 +79,20 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         arriving.push(Arrival::new(claim(addition.group, text, name, wanted), None, Some(reason)));
     }
 
+    let store_full =
+        |full: store::lock::Full| CommitError::Refused(OpError::StoreFull { needed: full.needed });
+    locked.reserve(&mut changes, &mut arriving).map_err(store_full)?;
+    let Some(lists) = control.zone.write() else {
+        locked.give_back(&mut changes, &mut arriving);
+        return Err(CommitError::Refused(OpError::Stuck));
+    };
+    // From here on nothing can fail.
     let revision = if changes.is_empty() && leaving.is_empty() && arriving.is_empty() {
         before
     } else {
-        locked
-            .commit(control.record, &mut changes, &leaving, &mut arriving)
-            .map_err(|full| CommitError::Refused(OpError::StoreFull { needed: full.needed }))?
+        locked.publish(control.record, &mut changes, &leaving, &mut arriving)
     };
-    added.extend(
-        arriving.iter().filter(|arrival| arrival.heir_of.is_none()).map(|arrival| ServerId(arrival.id)),
-    );
-    let applied = control.zone.apply(control.abilities, plan.membership, &mut made.edits);
+    let applied = control.zone.apply(lists, control.abilities, plan.membership, &mut made.edits);
     if let Some(membership) = applied {
         if locked.generation() == control.generation {
             locked.set_membership(control.record, membership);
@@ -102,7 +105,11 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         // nginx resolved a name meanwhile, so that the peers may stand elsewhere.
         catch_up(control);
     }
-    Ok(Committed { revision: Revision(revision), added })
+    let arrived = arriving.iter().filter(|arrival| arrival.heir_of.is_none());
+    Ok(Committed {
+        revision: Revision(revision),
+        added: arrived.map(|arrival| ServerId(arrival.id)).collect(),
+    })
 }
 
 /// Makes the peers of a plan.

@@ -108,10 +108,10 @@ fn control(
     // SAFETY: the pool is that of the zone, which lives as long as the configuration.
     let extra = unsafe { Word::<Extra>::alloc(pool) }.ok_or(StaticReason::ZoneFull)?;
 
-    let copy = zone.copy();
+    let copy = zone.copy().ok_or(StaticReason::Stuck)?;
     let claims: Vec<Claim<'_>> = copy.rows.iter().map(|row| claim(&copy, row)).collect();
     let mut claimed = Claimed::with_room(claims.len());
-    let mut locked = store.lock();
+    let mut locked = store.lock_within(PATIENCE).ok_or(StaticReason::StoreLocked)?;
     let adopted = adopt(upstream, &mut locked, generation, &copy, &claims, &mut claimed);
     let adopted = adopted.map(|(record, dropped)| (record, dropped, locked.revision(record)));
     drop(locked);
@@ -158,7 +158,8 @@ fn adopt(
 fn forget_others(store: Store, generation: u64, log: Option<Log<'_>>) {
     let mut names = [([0_u8; NAME_MAX], 0_usize); NAMES_MAX];
     let mut count = 0;
-    store.lock().forget_others(generation, |name| {
+    let Some(mut locked) = store.lock_within(PATIENCE) else { return };
+    locked.forget_others(generation, |name| {
         if let Some((bytes, len)) = names.get_mut(count) {
             for (to, from) in bytes.iter_mut().zip(name) {
                 *to = *from;
@@ -167,6 +168,7 @@ fn forget_others(store: Store, generation: u64, log: Option<Log<'_>>) {
         }
         count += 1;
     });
+    drop(locked);
     let Some(log) = log else { return };
     for (bytes, len) in names.iter().take(count) {
         let name = String::from_utf8_lossy(bytes.get(..*len).unwrap_or_default());

@@ -95,7 +95,7 @@ impl Control {
 
     /// Frees the peers that left and that no request uses any more.
     pub fn reap(&self) {
-        if self.zone.has_zombies() && !self.zone.is_stuck() {
+        if self.zone.has_zombies() {
             let locked = self.store.lock();
             self.zone.reap();
             drop(locked);

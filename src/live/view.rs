@@ -2,7 +2,7 @@
 
 use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
-use crate::model::snapshot::{Method, Peer, Snapshot, Totals, Zombies};
+use crate::model::snapshot::{Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
 use crate::nginx::upstream::Configured;
@@ -53,17 +53,17 @@ struct Knowledge {
 }
 
 impl View {
-    /// A moment of a changeable upstream.
-    pub fn take(upstream: &Upstream, control: &Control) -> Self {
+    /// A moment of a changeable upstream; none if the locks of its peers are stuck.
+    pub fn take(upstream: &Upstream, control: &Control) -> Option<Self> {
         let mut room = REASONS;
         loop {
             catch_up(control);
-            let copy = control.zone.copy();
+            let copy = control.zone.copy()?;
             if adopt_new_peers(control, &copy) {
                 continue;
             }
             match know(control, &copy, room) {
-                Ok(knowledge) => return Self::new(upstream, control, &copy, &knowledge),
+                Ok(knowledge) => return Some(Self::new(upstream, control, &copy, &knowledge)),
                 Err(needed) => room = needed.saturating_add(REASONS),
             }
         }
@@ -97,11 +97,15 @@ impl View {
     /// Any upstream at one moment.
     pub fn snapshot(upstream: &Upstream) -> Snapshot {
         if let Some(control) = upstream.control() {
-            return Self::take(upstream, control).snapshot;
+            return Self::take(upstream, control).map_or_else(
+                || Snapshot { fixed: Some(StaticReason::Stuck), ..empty(upstream) },
+                |view| view.snapshot,
+            );
         }
         let mut snapshot = empty(upstream);
-        if let Some(peers) = upstream.peers() {
-            let copy = peers.copy();
+        if let Some(peers) = upstream.peers()
+            && let Some(copy) = peers.copy()
+        {
             let told_by_file = |row: &Row| peer(&copy, row, &Known::default(), None, told_nothing(upstream));
             snapshot.peers = copy.rows.iter().map(told_by_file).collect();
             snapshot.memory = peers.memory();
@@ -289,8 +293,8 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy) -> bool {
 /// Does what a request found undone: shows what others changed, and takes up peers that nginx made.
 pub fn follow(control: &Control) {
     catch_up(control);
-    if !control.zone.is_stuck() {
-        adopt_new_peers(control, &control.zone.copy());
+    if let Some(copy) = control.zone.copy() {
+        adopt_new_peers(control, &copy);
     }
 }
 

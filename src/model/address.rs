@@ -8,6 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::query::quoted;
 
+/// Longest port, in digits.
+const PORT_DIGITS: usize = 5;
+
 /// The port of an address that is written without one: `default_port` of the `server` directive in http upstreams.
 pub const DEFAULT_PORT: u16 = 80;
 
@@ -215,10 +218,8 @@ fn parse_ipv4(text: &str, default: u16) -> Result<Address, AddressError> {
 
 /// The port of its decimal digits, 1..=65535. Leading zeros are taken, as `ngx_atoi()` takes them; signs are not.
 fn parse_port(text: &str) -> Option<u16> {
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().filter(|&port| port > 0)
+    let is_number = text.len() <= PORT_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| is_number && port > 0)
 }
 
 /// Whether text can be a host name: labels of letters, digits, `-` and `_`, with dots between them, one dot at the end.
@@ -381,7 +382,9 @@ mod tests {
                 _ => None,
             },
         };
-        socket.filter(|socket| socket.port() > 0).map(Address::Ip)
+        let port = text.rsplit_once(':').map_or(0, |(_, port)| port.len());
+        let is_short = text.ends_with(']') || port <= PORT_DIGITS;
+        socket.filter(|socket| socket.port() > 0 && is_short).map(Address::Ip)
     }
 
     /// A million texts: known addresses written in several ways, and damaged ones.

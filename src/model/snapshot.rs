@@ -58,6 +58,8 @@ pub enum StaticReason {
     StoreFull,
     /// The lock of the module's own zone is held by a process that does not go on.
     StoreLocked,
+    /// A process died with the lock of its peers.
+    Stuck,
     /// Its `zone` has no room for the word that the module needs there.
     ZoneFull,
 }
@@ -80,6 +82,7 @@ impl fmt::Display for StaticReason {
             Self::StoreLocked => {
                 f.write_str("a process holds the lock of the module's zone, reload nginx once more")
             }
+            Self::Stuck => f.write_str("a worker died with the lock of the upstream, reload nginx"),
             Self::ZoneFull => {
                 f.write_str("no memory left in the zone of the upstream, raise its \"zone\" size")
             }

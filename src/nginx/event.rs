@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nginx_sys::{
-    ngx_add_timer, ngx_del_timer, ngx_delete_posted_event, ngx_event_t, ngx_log_t, ngx_msec_t,
-    ngx_post_event, ngx_posted_events,
+    NGX_PROCESS_SINGLE, ngx_add_timer, ngx_del_timer, ngx_delete_posted_event, ngx_event_t, ngx_log_t,
+    ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_process, ngx_uint_t,
 };
 
 use super::log::Log;
@@ -47,7 +47,10 @@ impl Event {
     pub fn set_timer(&mut self, log: *mut ngx_log_t, after: ngx_msec_t) {
         self.event.log = log;
         self.event.set_cancelable(1);
-        if self.event.timer_set() == 0 {
+        // In single-process mode a configuration's zones end before its timers would.
+        // SAFETY: nginx sets the word before it runs a worker.
+        let is_worker = unsafe { ngx_process } != NGX_PROCESS_SINGLE as ngx_uint_t;
+        if is_worker && self.event.timer_set() == 0 {
             // SAFETY: the timers are this worker's own, and the event stays where it is as long as the configuration.
             unsafe { ngx_add_timer(&raw mut self.event, after) };
         }

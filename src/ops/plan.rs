@@ -9,7 +9,9 @@ use crate::model::state::Admin;
 use super::access::{CommitError, Committed, Lookup, Upstreams};
 use super::command::{Action, Addition, Change, Command};
 use super::error::OpError;
-use super::rules::{check_addition, check_guard, check_weights, id, readdress, select, select_one};
+use super::rules::{
+    check_addition, check_guard, check_members, check_weights, id, readdress, select, select_one,
+};
 
 /// How often a command is planned again when others were faster. Each time another change was made, so that a command
 /// that loses this often has waited for that many others.
@@ -227,6 +229,7 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
             plan.added.push(addition.clone());
         }
         Action::Remove => {
+            check_members(lookup)?;
             let peer = select_one(lookup, &command.servers)?;
             plan.removed.push(Removal {
                 id: id(&peer)?,
@@ -238,7 +241,7 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
         }
         Action::Readdress { address, change } => {
             let peer = select_one(lookup, &command.servers)?;
-            plan.entries.push(entry(&peer, change, readdress(&peer, address)?)?);
+            plan.entries.push(entry(&peer, change, readdress(lookup, &peer, address)?)?);
         }
     }
     check_weights(lookup, &plan)?;

@@ -1,7 +1,7 @@
 //! What a command must not do, and whom it is about.
 
 use crate::model::address::{Address, DEFAULT_PORT};
-use crate::model::id::ServerId;
+use crate::model::id::{Group, ServerId};
 use crate::model::snapshot::{Method, Peer};
 use crate::model::state::Admin;
 
@@ -28,9 +28,6 @@ pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Pee
 
 /// The one peer that is chosen, which may leave or change its address.
 pub(super) fn select_one(lookup: &dyn Lookup, selectors: &[Selector]) -> Result<Peer, OpError> {
-    if !lookup.can_change_members() {
-        return Err(OpError::MembersNotYet);
-    }
     let mut peers = Vec::new();
     for selector in selectors {
         peers.extend(select(lookup, selector)?);
@@ -50,27 +47,37 @@ pub(super) fn id(peer: &Peer) -> Result<ServerId, OpError> {
 }
 
 /// The address that a peer is to have; none if it has it. Without a port it keeps its own.
-pub(super) fn readdress(peer: &Peer, text: &str) -> Result<Option<NewAddress>, OpError> {
+pub(super) fn readdress(lookup: &dyn Lookup, peer: &Peer, text: &str) -> Result<Option<NewAddress>, OpError> {
     let present = Address::parse(&peer.name);
     let port = present.as_ref().ok().and_then(Address::port);
     let address =
         Address::parse_with_default_port(text, port.unwrap_or(DEFAULT_PORT)).map_err(OpError::BadAddress)?;
-    let same = present.is_ok_and(|present| present == address);
-    Ok((!same).then(|| NewAddress { address, from: peer.name.clone() }))
+    if present.is_ok_and(|present| present == address) {
+        return Ok(None);
+    }
+    check_members(lookup)?;
+    check_free(lookup, &address, peer.slot.group)?;
+    Ok(Some(NewAddress { address, from: peer.name.clone() }))
+}
+
+/// Refuses to add and to remove where this nginx gives no way to.
+pub(super) fn check_members(lookup: &dyn Lookup) -> Result<(), OpError> {
+    if lookup.can_change_members() { Ok(()) } else { Err(OpError::MembersNotYet) }
+}
+
+/// Refuses an address that a server of the upstream has.
+fn check_free(lookup: &dyn Lookup, address: &Address, group: Group) -> Result<(), OpError> {
+    let present = lookup.select(&Selector::Server(address.to_string()));
+    if present.iter().any(|peer| peer.slot.group == group) {
+        return Err(OpError::Exists(address.to_string()));
+    }
+    if present.is_empty() { Ok(()) } else { Err(OpError::OtherGroup) }
 }
 
 /// Refuses a server that is there, or that the upstream has no list for.
 pub(super) fn check_addition(lookup: &dyn Lookup, addition: &Addition) -> Result<(), OpError> {
-    if !lookup.can_change_members() {
-        return Err(OpError::MembersNotYet);
-    }
-    let present = lookup.select(&Selector::Server(addition.address.to_string()));
-    if present.iter().any(|peer| peer.slot.group == addition.group) {
-        return Err(OpError::Exists(addition.address.to_string()));
-    }
-    if !present.is_empty() {
-        return Err(OpError::OtherGroup);
-    }
+    check_members(lookup)?;
+    check_free(lookup, &addition.address, addition.group)?;
     if addition.group.is_backup() && !lookup.has_backups() {
         return Err(OpError::NoBackup);
     }

@@ -252,12 +252,11 @@ fn another_address_keeps_the_port_unless_it_has_one() {
         (2, "[0::1]:80", None),
         (3, "127.0.0.9", Some("127.0.0.9:80")),
         (0, "unix:/t", Some("unix:/t")),
-        // nginx's own configuration may have a server twice, too.
-        (0, "127.0.0.2", Some("127.0.0.2:81")),
     ];
     for (at, address, wanted) in table {
         assert_eq!(to(at, address), Ok(wanted.map(str::to_owned)), "{at} {address}");
     }
+    assert_eq!(to(0, "127.0.0.2"), Err(OpError::Exists("127.0.0.2:81".into())));
     for junk in ["", "127.0.0.1:0", "host", "::1", "1.2.3.4 weight=2"] {
         let wanted = Address::parse(junk).unwrap_err();
         assert_eq!(to(0, junk), Err(OpError::BadAddress(wanted)), "{junk}");

@@ -75,19 +75,14 @@ impl Locked {
         self.servers(upstream).find(|server| unsafe { (*server.as_ptr()).id == id })
     }
 
-    /// Makes all changes, or none. Returns the new revision.
-    ///
-    /// # Errors
-    ///
-    /// The zone has no room for the reasons and the new records.
-    pub fn commit(
+    /// Makes all changes, for which memory was reserved. Returns the new revision.
+    pub fn publish(
         &mut self,
         upstream: NonNull<Upstream>,
         changes: &mut [Change],
         leaving: &[NonNull<Server>],
         arriving: &mut [Arrival<'_>],
-    ) -> Result<u64, Full> {
-        self.reserve(changes, arriving)?;
+    ) -> u64 {
         self.header().writing = upstream.as_ptr();
         fence(Ordering::SeqCst);
 
@@ -126,28 +121,35 @@ impl Locked {
             // SAFETY: the last wish that referred to it was overwritten above.
             unsafe { self.free(change.obsolete) };
         }
-        Ok(next)
+        next
     }
 
     /// Takes the memory that the changes need, so that nothing can fail after it.
-    fn reserve(&mut self, changes: &mut [Change], arriving: &mut [Arrival<'_>]) -> Result<(), Full> {
+    ///
+    /// # Errors
+    ///
+    /// The zone has no room for the reasons and the new records; nothing stays taken.
+    pub fn reserve(&mut self, changes: &mut [Change], arriving: &mut [Arrival<'_>]) -> Result<(), Full> {
         let reserved = self.try_reserve(changes, arriving);
         if reserved.is_err() {
-            // SAFETY: reserved just now, and nothing refers to any of it yet.
-            unsafe {
-                for change in changes {
-                    self.free(std::mem::replace(&mut change.reserved, ptr::null_mut()));
-                }
-                for arrival in arriving {
-                    if let Some(record) =
-                        NonNull::new(std::mem::replace(&mut arrival.record, ptr::null_mut()))
-                    {
-                        self.free_server(record.as_ptr());
-                    }
+            self.give_back(changes, arriving);
+        }
+        reserved
+    }
+
+    /// Gives back what was reserved for changes that are not made.
+    pub fn give_back(&mut self, changes: &mut [Change], arriving: &mut [Arrival<'_>]) {
+        // SAFETY: reserved under this lock, and nothing refers to any of it yet.
+        unsafe {
+            for change in changes {
+                self.free(std::mem::replace(&mut change.reserved, ptr::null_mut()));
+            }
+            for arrival in arriving {
+                if let Some(record) = NonNull::new(std::mem::replace(&mut arrival.record, ptr::null_mut())) {
+                    self.free_server(record.as_ptr());
                 }
             }
         }
-        reserved
     }
 
     /// The same; what was reserved before the zone was full stays so.
@@ -194,6 +196,7 @@ impl Locked {
             if let Some(heir_of) = arrival.heir_of {
                 (*record).id = (*heir_of.as_ptr()).id;
                 (*record).next = (*heir_of.as_ptr()).next;
+                fence(Ordering::SeqCst);
                 (*heir_of.as_ptr()).next = record;
             } else {
                 (*record).id = (*upstream).next_id;
@@ -205,6 +208,7 @@ impl Locked {
                     link = &raw mut present.next;
                 }
                 (*record).next = *link;
+                fence(Ordering::SeqCst);
                 *link = record;
             }
             arrival.id = (*record).id;

@@ -33,6 +33,18 @@ fn claim<'a>(server: &'a str, name: &'a str) -> Claim<'a> {
     }
 }
 
+/// Makes changes, or says that there is no room.
+fn commit(
+    locked: &mut Locked,
+    record: NonNull<Upstream>,
+    changes: &mut [Change],
+    leaving: &[NonNull<super::records::Server>],
+    arriving: &mut [Arrival<'_>],
+) -> Result<u64, super::lock::Full> {
+    locked.reserve(changes, arriving)?;
+    Ok(locked.publish(record, changes, leaving, arriving))
+}
+
 /// Lets an upstream claim its servers, as a reload does.
 fn adopt(locked: &mut Locked, claims: &[Claim<'_>]) -> (NonNull<Upstream>, usize) {
     let record = locked.upstream(b"u").unwrap();
@@ -51,7 +63,7 @@ fn ids(locked: &Locked, record: NonNull<Upstream>) -> Vec<u64> {
 fn down(locked: &mut Locked, record: NonNull<Upstream>, id: u64) -> Result<u64, super::lock::Full> {
     let server = locked.server(record, id).unwrap();
     let reason = Some(Reason::new(1, "127.0.0.1", Some("test")));
-    locked.commit(record, &mut [Change::new(server, Admin::Down, Params::default(), reason)], &[], &mut [])
+    commit(locked, record, &mut [Change::new(server, Admin::Down, Params::default(), reason)], &[], &mut [])
 }
 
 /// What is wanted of the first server with this text, and the note of it.
@@ -240,7 +252,7 @@ fn a_zone_is_found_again_as_it_was_left() {
 fn add(locked: &mut Locked, record: NonNull<Upstream>, new: Claim<'_>) -> Result<u64, super::lock::Full> {
     let reason = Some(Reason::new(1, "127.0.0.1", None));
     let mut arriving = [Arrival::new(new, None, reason)];
-    locked.commit(record, &mut [], &[], &mut arriving)?;
+    commit(locked, record, &mut [], &[], &mut arriving)?;
     Ok(arriving[0].id)
 }
 
@@ -256,14 +268,14 @@ fn servers_come_go_and_move() {
     assert_eq!(ids(&locked, record), [0, 1, 3, 2, 4]);
 
     let gone = locked.server(record, 0).unwrap();
-    locked.commit(record, &mut [], &[gone], &mut []).unwrap();
+    commit(&mut locked, record, &mut [], &[gone], &mut []).unwrap();
     assert_eq!(ids(&locked, record), [1, 3, 2, 4]);
 
     down(&mut locked, record, 1).unwrap();
     let old = locked.server(record, 1).unwrap();
     let reason = locked.reason(record, old);
     let moved = Claim { admin: Admin::Down, ..claim("b2", "22") };
-    locked.commit(record, &mut [], &[old], &mut [Arrival::new(moved, Some(old), reason)]).unwrap();
+    commit(&mut locked, record, &mut [], &[old], &mut [Arrival::new(moved, Some(old), reason)]).unwrap();
     assert_eq!(ids(&locked, record), [1, 3, 2, 4], "it keeps its id and its place");
     assert_eq!(wanted(&locked, record, "b2", "22"), (Admin::Down, Some("test".into())));
     assert_eq!(locked.revision(record), 5);
@@ -330,7 +342,7 @@ fn servers_that_come_and_go_without_end_take_no_memory() {
     for _ in 0..2_000 {
         let id = add(&mut locked, record, claim("c", "3")).unwrap();
         let gone = locked.server(record, id).unwrap();
-        locked.commit(record, &mut [], &[gone], &mut []).unwrap();
+        commit(&mut locked, record, &mut [], &[gone], &mut []).unwrap();
         let free = fixture::free_pages(zone);
         assert_eq!(*before.get_or_insert(free), free);
     }

@@ -28,7 +28,7 @@ pub struct Setting {
     pub admin: Admin,
     /// weight, max_conns, max_fails, fail_timeout.
     pub params: Params,
-    /// Whether its failures are forgotten.
+    /// Whether its failures are forgotten; they are, too, when it comes up.
     pub revive: bool,
 }
 
@@ -100,8 +100,13 @@ struct Touched {
 impl Zone {
     /// Makes the edits, if the lists are still those of `membership`. Returns nginx's count of changes after them; none,
     /// and nothing is changed, if others changed the lists.
-    pub fn apply(&self, abilities: Abilities, membership: u64, edits: &mut Edits) -> Option<u64> {
-        let mut lists = self.write();
+    pub fn apply(
+        &self,
+        mut lists: Lists,
+        abilities: Abilities,
+        membership: u64,
+        edits: &mut Edits,
+    ) -> Option<u64> {
         if self.membership() != membership {
             return None;
         }
@@ -126,7 +131,7 @@ impl Zone {
         abilities: Abilities,
         mut wanted: impl FnMut(Slot, &[u8], &[u8]) -> Option<Setting>,
     ) {
-        let lists = self.write();
+        let Some(lists) = self.write() else { return };
         let mut touched = Touched::default();
         for (group, list) in lists.iter() {
             // SAFETY: `lists` holds the write locks for as long as the loop runs, so that the peers and their texts stay.
@@ -179,6 +184,7 @@ impl Zone {
                         if let Some(new) = prepared.take() {
                             (*new.as_ptr()).next = (*peer.as_ptr()).next;
                             *link = new.as_ptr();
+                            Current::inherit_session(peer.as_ptr(), new.as_ptr());
                             count_in(list, new);
                             self.bury(list, peer);
                             touched.members = true;
@@ -285,7 +291,7 @@ impl Zone {
         }
         // SAFETY: the words of the zone are guarded by the write locks.
         unsafe {
-            let lists = self.write();
+            let Some(lists) = self.write() else { return };
             let mut link = &raw mut (*extra.as_ptr()).zombies;
             while let Some(peer) = NonNull::new(*link) {
                 if Current::is_last(peer.as_ptr()) {
@@ -351,12 +357,14 @@ unsafe fn set(
     // SAFETY: under the write lock nobody else reads or writes these words. The locks beside them are words that other
     // workers spin on, which is why no reference to the whole structure is made.
     unsafe {
+        let mut revive = setting.revive;
         if down != (*peer).down {
             (*list).tries = (*list)
                 .tries
                 .wrapping_add(usize::from(down == 0))
                 .wrapping_sub(usize::from((*peer).down == 0));
             (*peer).down = down;
+            revive |= down == 0;
         }
 
         let weight_changed = weight != (*peer).weight;
@@ -374,7 +382,7 @@ unsafe fn set(
         (*peer).max_fails = setting.params.max_fails as usize;
         (*peer).fail_timeout = time_t::try_from(setting.params.fail_timeout).unwrap_or(time_t::MAX);
 
-        if setting.revive {
+        if revive {
             (*peer).fails = 0;
             (*peer).effective_weight = (*peer).weight;
         }

@@ -55,6 +55,16 @@ pub trait Backend {
     /// The peer was made by `prepare` with the same `sessions`, has its name, and is linked nowhere.
     unsafe fn name_session(peer: *mut ngx_http_upstream_rr_peer_t, sessions: bool);
 
+    /// Hands on what sticky sessions know a peer by, if the configuration gave it a name for them.
+    ///
+    /// # Safety
+    ///
+    /// The write locks of both lists are held; the heir was made by `prepare` and is known to nobody else.
+    unsafe fn inherit_session(
+        peer: *const ngx_http_upstream_rr_peer_t,
+        heir: *mut ngx_http_upstream_rr_peer_t,
+    );
+
     /// Frees a peer.
     ///
     /// # Safety

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, sockaddr, socklen_t};
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_peer_connection_t, sockaddr, socklen_t};
 
 /// Departures that are remembered: a worker that is further behind takes every address for one that left.
 const REMEMBERED: usize = 24;
@@ -40,7 +40,11 @@ impl Left {
     /// The address is `len` bytes long.
     pub unsafe fn has(&self, address: *const sockaddr, len: socklen_t) -> bool {
         // SAFETY: see above.
-        let hash = unsafe { hash(address, len) };
+        self.has_hash(unsafe { hash(address, len) })
+    }
+
+    /// Whether a peer left whose address has this hash.
+    pub fn has_hash(&self, hash: u64) -> bool {
         self.hashes
             .as_ref()
             .is_none_or(|(hashes, count)| hashes.iter().take(*count).any(|left| *left == hash))
@@ -70,7 +74,7 @@ impl Extra {
         }
         // Places that were written again meanwhile hold later departures.
         std::sync::atomic::fence(Ordering::Acquire);
-        let overwritten = self.departures().0.saturating_sub(then.0) > REMEMBERED as u64;
+        let overwritten = self.departures().0.saturating_sub(then.0) >= REMEMBERED as u64;
         (Left { hashes: (!overwritten).then_some((hashes, count)) }, now)
     }
 
@@ -91,6 +95,19 @@ impl Extra {
     /// Where a departure is remembered.
     fn place(&self, at: u64) -> Option<&AtomicU64> {
         self.departed.get((at % REMEMBERED as u64) as usize)
+    }
+}
+
+/// The hash of the address that a request was given, if it is that of a unix socket.
+///
+/// # Safety
+///
+/// The request holds its peer.
+pub unsafe fn socket_hash(pc: &ngx_peer_connection_t) -> Option<u64> {
+    // SAFETY: see above.
+    unsafe {
+        let family = i32::from(pc.sockaddr.as_ref()?.sa_family);
+        (family == libc::AF_UNIX).then(|| hash(pc.sockaddr, pc.socklen))
     }
 }
 

@@ -100,6 +100,29 @@ impl Backend for Native {
     #[cfg(not(nginx_peer_sid))]
     unsafe fn name_session(_peer: *mut ngx_http_upstream_rr_peer_t, _sessions: bool) {}
 
+    #[cfg(nginx_peer_sid)]
+    unsafe fn inherit_session(
+        peer: *const ngx_http_upstream_rr_peer_t,
+        heir: *mut ngx_http_upstream_rr_peer_t,
+    ) {
+        // SAFETY: see above; both buffers are as long as what sticky sessions know peers by.
+        unsafe {
+            let len = (*peer).sid.len.min(SID_LEN);
+            if (*peer).route() != 0 && !(*peer).sid.data.is_null() && !(*heir).sid.data.is_null() {
+                (*heir).sid.data.copy_from_nonoverlapping((*peer).sid.data, len);
+                (*heir).sid.len = len;
+                ngx_http_upstream_rr_peer_t::set_route_raw(heir, 1);
+            }
+        }
+    }
+
+    #[cfg(not(nginx_peer_sid))]
+    unsafe fn inherit_session(
+        _peer: *const ngx_http_upstream_rr_peer_t,
+        _heir: *mut ngx_http_upstream_rr_peer_t,
+    ) {
+    }
+
     unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
         let (pool, peer) = (pool.as_ptr(), peer.as_ptr());
         // SAFETY: nothing refers to the peer; its chunks are the zone's. Which of them nginx filled in depends on how it

@@ -33,19 +33,56 @@ const NAME_MAX: usize = 256;
 /// What nginx's lock holds while somebody writes: `ngx_rwlock`'s NGX_RWLOCK_WLOCK.
 const WRITE_LOCKED: usize = usize::MAX;
 
-/// How long a lock is held without a break before its holder is taken for dead.
-const STUCK: Duration = Duration::from_secs(1);
+/// How long a lock is waited for before its holder is taken for dead.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Attempts to take a lock before the processor is left to others.
+const SPINS: usize = 2048;
 
 /// Longest `socklen` that a peer can have: that of a unix socket.
 const SOCKLEN_MAX: u32 = size_of::<libc::sockaddr_un>() as u32;
 
 unsafe extern "C" {
-    /// `ngx_http_upstream_rr_peers_rlock`.
-    fn nuc_peers_rlock(peers: *mut ngx_http_upstream_rr_peers_t);
-    /// `ngx_http_upstream_rr_peers_wlock`.
-    fn nuc_peers_wlock(peers: *mut ngx_http_upstream_rr_peers_t);
     /// `ngx_http_upstream_rr_peers_unlock`.
     fn nuc_peers_unlock(peers: *mut ngx_http_upstream_rr_peers_t);
+}
+
+/// Takes the lock of a list as nginx's `ngx_rwlock_rlock` does, but not for ever.
+fn take_for_reading(list: NonNull<ngx_http_upstream_rr_peers_t>) -> bool {
+    take(list, |readers| (readers != WRITE_LOCKED).then(|| readers + 1))
+}
+
+/// Takes the lock of a list as nginx's `ngx_rwlock_wlock` does, but not for ever.
+fn take_for_writing(list: NonNull<ngx_http_upstream_rr_peers_t>) -> bool {
+    take(list, |readers| (readers == 0).then_some(WRITE_LOCKED))
+}
+
+/// Puts `next` of the present word into a lock, as soon as there is one. False if there is none for too long. Lists
+/// outside a zone are one worker's own: nginx's macros do not lock them either.
+fn take(list: NonNull<ngx_http_upstream_rr_peers_t>, next: impl Fn(usize) -> Option<usize>) -> bool {
+    // SAFETY: the list is mapped; the pool is set once, and the lock is a word that every process reaches atomically.
+    let word = unsafe {
+        if (*list.as_ptr()).shpool.is_null() {
+            return true;
+        }
+        AtomicUsize::from_ptr((&raw mut (*list.as_ptr()).rwlock).cast())
+    };
+    let mut waiting = None;
+    loop {
+        for _ in 0..SPINS {
+            let present = word.load(Ordering::Relaxed);
+            if let Some(next) = next(present)
+                && word.compare_exchange_weak(present, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if waiting.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// The peers of one upstream: primaries, and backups where there are any.
@@ -122,7 +159,7 @@ impl Copy {
 
 /// Both lists of a zone, locked for reading or for writing, primaries first.
 #[must_use]
-pub(super) struct Lists {
+pub struct Lists {
     /// The primaries.
     pub(super) primary: NonNull<ngx_http_upstream_rr_peers_t>,
     /// The backups.
@@ -150,9 +187,10 @@ impl Lists {
     ///
     /// There was no list of backups; this one is about to be linked.
     pub(super) unsafe fn adopt(&mut self, backup: NonNull<ngx_http_upstream_rr_peers_t>) {
-        // SAFETY: see above.
-        unsafe { nuc_peers_wlock(backup.as_ptr()) };
-        self.backup = Some(backup);
+        // Nobody else knows the list, so that its lock is free.
+        if take_for_writing(backup) {
+            self.backup = Some(backup);
+        }
     }
 
     /// The lists, with what they are.
@@ -237,55 +275,44 @@ impl Zone {
         NonNull::new(unsafe { (*self.primary.as_ptr()).shpool })
     }
 
-    /// Locks both lists, in nginx's order: primaries first.
-    fn lock(&self, take: unsafe extern "C" fn(*mut ngx_http_upstream_rr_peers_t)) -> Lists {
-        // SAFETY: the lists are mapped; this thread holds neither lock, since `Lists` does not leave this room and no
-        // function of it calls another while it holds one. A backup list is never freed.
-        unsafe {
-            take(self.primary.as_ptr());
-            let backup = NonNull::new((*self.primary.as_ptr()).next);
-            if let Some(backup) = backup {
-                take(backup.as_ptr());
-            }
-            Lists { primary: self.primary, backup, not_send: PhantomData }
+    /// Locks both lists, in nginx's order: primaries first. None if that takes too long: a process that died with one of
+    /// the locks has left it locked, and nobody may wait for it with a lock of ours in hand.
+    fn lock(&self, take: fn(NonNull<ngx_http_upstream_rr_peers_t>) -> bool) -> Option<Lists> {
+        if !take(self.primary) {
+            return None;
         }
+        // From here on the guard gives back what was taken. A backup list is never freed.
+        let mut lists = Lists { primary: self.primary, backup: None, not_send: PhantomData };
+        // SAFETY: the list is mapped, and its lock is held.
+        if let Some(backup) = NonNull::new(unsafe { (*self.primary.as_ptr()).next }) {
+            if !take(backup) {
+                return None;
+            }
+            lists.backup = Some(backup);
+        }
+        Some(lists)
     }
 
     /// Locks both lists for reading.
-    pub(super) fn read(&self) -> Lists {
-        self.lock(nuc_peers_rlock)
+    pub(super) fn read(&self) -> Option<Lists> {
+        self.lock(take_for_reading)
     }
 
     /// Locks both lists for writing.
-    pub(super) fn write(&self) -> Lists {
-        self.lock(nuc_peers_wlock)
+    pub fn write(&self) -> Option<Lists> {
+        self.lock(take_for_writing)
     }
 
-    /// Whether the lock of the primaries seems to be held by a process that died with it, which nothing gives back: its
-    /// word stays the same for a second. Nobody may wait for it with a lock of ours in hand.
-    pub fn is_stuck(&self) -> bool {
-        let start = Instant::now();
-        // SAFETY: the list is mapped, and the word is read as what it is to everybody.
-        let word = unsafe { AtomicUsize::from_ptr((&raw mut (*self.primary.as_ptr()).rwlock).cast()) };
-        let first = word.load(Ordering::Relaxed);
-        while first == WRITE_LOCKED && word.load(Ordering::Relaxed) == first {
-            if start.elapsed() > STUCK {
-                return true;
-            }
-            std::thread::yield_now();
-        }
-        false
-    }
-
-    /// Copies all peers out, from one moment.
-    pub fn copy(&self) -> Copy {
+    /// Copies all peers out, from one moment. None if their locks are stuck, see [`Zone::write`].
+    pub fn copy(&self) -> Option<Copy> {
         let (mut rows, mut text) = self.expected();
         loop {
             let mut copy =
                 Copy { rows: Vec::with_capacity(rows), text: Vec::with_capacity(text), ..Copy::default() };
             match self.copy_into(&mut copy) {
-                Ok(()) => return copy,
-                Err((needed_rows, needed_text)) => {
+                Ok(()) => return Some(copy),
+                Err(None) => return None,
+                Err(Some((needed_rows, needed_text))) => {
                     rows = needed_rows.saturating_add(SLACK);
                     text = needed_text.saturating_add(SLACK * TEXT_PER_PEER);
                 }
@@ -308,8 +335,8 @@ impl Zone {
 
     /// Copies within the room that `copy` has, since nothing may be allocated under the locks; else says how much room
     /// is needed.
-    fn copy_into(&self, copy: &mut Copy) -> Result<(), (usize, usize)> {
-        let lists = self.read();
+    fn copy_into(&self, copy: &mut Copy) -> Result<(), Option<(usize, usize)>> {
+        let lists = self.read().ok_or(None)?;
         let (mut rows, mut text) = (0_usize, 0_usize);
         let mut fits = true;
         // SAFETY: the read locks are held by `lists`. nginx writes the counters of a peer under the read lock and the
@@ -352,7 +379,7 @@ impl Zone {
             }
         }
         copy.membership = self.membership();
-        if fits { Ok(()) } else { Err((rows, text)) }
+        if fits { Ok(()) } else { Err(Some((rows, text))) }
     }
 
     /// Memory of the zone; none where there is no zone.
@@ -374,7 +401,7 @@ impl Zone {
 
     /// Walks both lists and compares what is counted with what nginx wrote; see [`super::layout::check`].
     pub(super) fn check_lists(&self, max: usize) -> Result<(), &'static str> {
-        let lists = self.read();
+        let lists = self.read().ok_or("lock of the peers")?;
         for (_, list) in lists.iter() {
             let (mut number, mut weight, mut usable) = (0_usize, 0_isize, 0_usize);
             // SAFETY: the read locks are held. If the structures are not what we think, the first plausibility check

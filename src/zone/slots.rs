@@ -43,6 +43,12 @@ impl Backend for Slots {
 
     unsafe fn name_session(_peer: *mut ngx_http_upstream_rr_peer_t, _sessions: bool) {}
 
+    unsafe fn inherit_session(
+        _peer: *const ngx_http_upstream_rr_peer_t,
+        _heir: *mut ngx_http_upstream_rr_peer_t,
+    ) {
+    }
+
     unsafe fn release(_pool: NonNull<ngx_slab_pool_t>, _peer: NonNull<ngx_http_upstream_rr_peer_t>) {}
 
     unsafe fn share(_primary: *mut ngx_http_upstream_rr_peers_t, _backup: *mut ngx_http_upstream_rr_peers_t) {

@@ -1,0 +1,187 @@
+#!/usr/bin/env perl
+
+# Tests for memory that runs out: in the zone of an upstream, and in that of the
+# module.  A server that finds no room is refused in words, and nothing else
+# happens; one that leaves makes room.
+
+use v5.36;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Test::More;
+
+use Test::Nginx;
+
+my $t = Test::Nginx->new()->has(qw/
+	module http proxy upstream_zone upstream_hash upstream_random
+/);
+
+plan(skip_all => 'servers are fixed before nginx 1.27.3')
+	unless $t->has_version('1.27.3');
+
+my %METHODS = (rr => '', ring => 'hash $arg_key consistent;',
+	random => 'random;');
+
+$t->plan(3 * (3 * 11 + 1) + 1 + 11);
+
+my $CONF = <<'CONF';
+%%TEST_GLOBALS%%
+worker_processes 2;
+events { }
+http {
+    %%TEST_GLOBALS_HTTP%%
+
+    upstream_control_zone %%STORE%%;
+
+    %%UPSTREAMS%%
+
+    # More room than the module has.
+    upstream large {
+        zone large 1m;
+        server 127.0.0.1:8081;
+    }
+
+    server {
+        listen 127.0.0.1:8080 reuseport;
+
+        location /status {
+            upstream_status;
+        }
+
+        location /control {
+            upstream_control;
+        }
+
+        location ~ ^/u/(?<name>\w+)$ {
+            proxy_pass http://$name;
+        }
+    }
+}
+CONF
+
+my $UPSTREAMS = join '',
+	map { "upstream $_ { zone $_ 64k; $METHODS{$_} server 127.0.0.1:8081; }\n" }
+		sort keys %METHODS;
+
+configure('1m');
+$t->backend("127.0.0.1:$_") for 8081, 8082;
+$t->run();
+
+# A page of each size of memory that was in use may stay with nginx's slab.
+$t->leak_keys('/status', 8080, pages => { large => 2,
+	map { $_ => 2 } keys %METHODS });
+
+for my $name (sort keys %METHODS) {
+	my @counts = map { zone($name, $_) } 1 .. 3;
+	# The first round made pages for the first time.
+	is($counts[1], $counts[2], "$name: as many fit each time");
+}
+
+configure('32k');
+ok($t->reload(old_gone => 1), 'a small zone for the module');
+$t->leak_baseline();
+store();
+
+sub configure ($store) {
+	$t->write_file_expand('nginx.conf', $CONF, UPSTREAMS => $UPSTREAMS,
+		STORE => $store);
+}
+
+sub act ($name, $args) {
+	return control("/control?upstream=$name&$args");
+}
+
+sub text ($r) { return $r->status() . ' ' . $r->body() }
+
+sub upstream ($name) {
+	return get_json("/status?upstream=$name&verbose=")->{upstreams}{$name};
+}
+
+# All that a refused change must leave as it was.
+sub shown ($name) {
+	my $all = upstream($name);
+	return join ' ', $all->{revision}, $all->{zone_memory}{used},
+		map { "$_->{id}:$_->{name}" } @{ $all->{peers} };
+}
+
+sub served ($name) {
+	my $got = burst(uri => sub ($i) { "/u/$name?key=$i" }, n => 24,
+		concurrency => 8);
+	return $got->{failed};
+}
+
+# Adds servers until one is refused; its reply, and how many fit.
+sub fill ($name) {
+	my $n = 0;
+	my $r;
+
+	for my $port (1001 .. 3000) {
+		$r = act($name, "add=&down=&server=127.0.0.9:$port");
+		last if $r->status() != 200;
+		$n++;
+	}
+
+	return ($r, $n);
+}
+
+sub empty ($name, $n) {
+	my $got = burst(n => $n, concurrency => 1, uri => sub ($i) {
+		return "/control?upstream=$name&remove=&server=127.0.0.9:" . ($i + 1001);
+	});
+	return $got->{ok};
+}
+
+sub zone ($name, $round) {
+	my $mark = $t->log_mark();
+	my ($r, $n) = fill($name);
+	my $full = qr/\A500 no memory left in zone "$name", \d+ bytes are needed: raise the size of "zone"\z/;
+
+	cmp_ok($n, '>', 20, "$name, $round: many fit");
+	like(text($r), $full, "$name, $round: until it is full");
+	my $shown = shown($name);
+	like(text(act($name, 'add=&server=127.0.0.1:8082&weight=2')), $full,
+		"$name, $round: neither another one");
+	like(text(act($name, 'id=0&server=127.0.0.1:8082')), $full,
+		"$name, $round: nor another address");
+	is(shown($name), $shown, "$name, $round: nothing was changed");
+	is(scalar $t->grep_log(qr/ \[(?:crit|alert|emerg)\] /, $mark), 0,
+		"$name, $round: nor was nginx alarmed");
+	cmp_ok(scalar $t->grep_log(qr/\[error\] .*no memory left in zone "$name"/,
+		$mark), '>', 0, "$name, $round: the log says it");
+
+	is(act($name, 'id=0&weight=2')->status(), 200,
+		"$name, $round: parameters need no room");
+	is(act($name, 'remove=&server=127.0.0.9:1001')->status() . ' '
+		. act($name, 'add=&server=127.0.0.9:1001&down=')->status(), '200 200',
+		"$name, $round: one that leaves makes room for one");
+	is(served($name), 0, "$name, $round: it serves");
+	act($name, 'id=0&weight=1');
+	is(empty($name, $n), $n, "$name, $round: all leave");
+
+	return $n;
+}
+
+sub store {
+	my $mark = $t->log_mark();
+	my ($r, $n) = fill('large');
+	my $full = qr/\A500 no memory left in the module's zone, \d+ bytes are needed: raise "upstream_control_zone"\z/;
+
+	cmp_ok($n, '>', 20, 'module: many fit');
+	like(text($r), $full, 'module: until it is full');
+	my $shown = shown('large');
+	like(text(act('large', 'add=&server=127.0.0.1:8082')), $full,
+		'module: no other one');
+	is(shown('large'), $shown, 'module: nothing was changed');
+	is(scalar $t->grep_log(qr/ \[(?:crit|alert|emerg)\] /, $mark), 0,
+		'module: nginx was not alarmed');
+	is(act('large', 'id=0&weight=2')->status(), 200,
+		'module: parameters need no room');
+	is(served('large'), 0, 'module: it serves');
+	is(empty('large', $n), $n, 'module: all leave');
+	is((fill('large'))[1], $n, 'module: and come again');
+	is(empty('large', $n), $n, 'module: and leave again');
+	is(act('large', 'add=&server=127.0.0.1:8082')->status(), 200,
+		'module: room for another one');
+	act('large', 'remove=&server=127.0.0.1:8082');
+}
