@@ -168,8 +168,8 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             let guard = settings.and_then(|settings| settings.guard(http));
             let fixed = match settings {
                 None => Some(StaticReason::Implicit),
-                _ if method.is_none() => Some(StaticReason::UnknownBalancer),
                 _ if us.zone().is_none() => Some(StaticReason::NoZone),
+                _ if method.is_none() => Some(StaticReason::UnknownBalancer),
                 Some(own) => {
                     let is_dynamic = own.is_dynamic(http);
                     (!is_dynamic).then_some(StaticReason::Excluded)

@@ -45,7 +45,7 @@ http {
         zone moved 64k;
         least_conn;
         server 127.0.0.1:8081;
-        server 127.0.0.1:8083 backup;
+        server 127.0.0.1:8084 backup;
     }
 
     upstream backup {

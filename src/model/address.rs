@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::query::quoted;
 
-/// Longest port, in digits.
-const PORT_DIGITS: usize = 5;
+/// Longest port, in digits: nginx takes any number of leading zeroes, but no address is to be long.
+const PORT_DIGITS: usize = 16;
 
 /// The port of an address that is written without one: `default_port` of the `server` directive in http upstreams.
 pub const DEFAULT_PORT: u16 = 80;
