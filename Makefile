@@ -7,7 +7,7 @@
 .NOTPARALLEL:
 
 .PHONY: help build build-debian build-with demo test unit check prove prove-1.28 prove-debian \
-	tree-1.28 junk audit bench hazard clean
+	tree-1.28 junk audit bench hazard hazard-members hazard-1.28 hazard-debian clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
 TESTS ?= t/*.t
@@ -74,8 +74,22 @@ bench: build ## what the module costs, in comparison with nginx alone
 	@tools/prerequisites.sh test bench
 	@bench/run.pl
 
-hazard: ## the long tests under load
-	@echo "hazard: empty for now"
+hazard: ## the long tests under load, on both nginxes; TEST_NGINX_LONG=60 for seconds
+	@tools/prerequisites.sh build debian test
+	@MAKE="$(MAKE)" TEST_NGINX_LONG="$${TEST_NGINX_LONG:-60}" tools/parts.sh build junk hazard-members hazard-1.28 \
+		build-debian hazard-debian
+
+# Servers that come and go, 60 seconds for each method: on the nginx that fills freed memory with junk.
+hazard-members:
+	@tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28-junk/nginx" t/hazard_members.t
+
+# The others share out what they are given among their methods.
+hazard-1.28:
+	@TEST_NGINX_LONG=$$((3 * TEST_NGINX_LONG)) tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28/nginx" \
+		$(filter-out t/hazard_members.t,$(wildcard t/hazard_*.t))
+
+hazard-debian:
+	@TEST_NGINX_LONG=$$((3 * TEST_NGINX_LONG)) tools/prove.sh debian /usr/sbin/nginx $(wildcard t/hazard_*.t)
 
 clean: ## removes build/
 	rm -rf build

@@ -50,7 +50,11 @@ fn main() {
     }
 
     let mut shim = cc::Build::new();
-    shim.file("csrc/peers.c").file("csrc/layout.c").file("csrc/peer_parts.c").include("csrc");
+    shim.file("csrc/peers.c")
+        .file("csrc/layout.c")
+        .file("csrc/peer_parts.c")
+        .file("csrc/request.c")
+        .include("csrc");
     let include = env::var_os("DEP_NGINX_INCLUDE").expect("nginx-sys reports the include paths");
     shim.includes(env::split_paths(&include));
     // nginx-sys publishes the -D flags of nginx's makefile under this key as "cflags=-DA -DB=1"

@@ -9,6 +9,9 @@
 
 void nuc_peers_unlock(ngx_http_upstream_rr_peers_t *peers);
 
+ngx_uint_t nuc_header_only(ngx_http_request_t *r);
+ngx_uint_t nuc_header_sent(ngx_http_request_t *r);
+
 size_t nuc_sockaddr_strlen(void);
 void nuc_sid(u_char *sid, const u_char *name, size_t len);
 

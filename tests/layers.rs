@@ -45,6 +45,9 @@ const CRATES: &[&str] = &["ngx", "nginx_sys", "libc", "serde", "serde_json"];
 const PRIVATE_WORDS: &[(&str, &str)] = &[
     ("ngx_http_upstream_rr_", "zone"),
     ("cfg(nginx_peer_", "zone"),
+    // Bits of a request are where bindgen does not see them; csrc/request.c reads them.
+    ("header_only()", "csrc"),
+    ("header_sent()", "csrc"),
     ("NGX_HTTP_NOT_", "handlers"),
     ("NGX_HTTP_BAD_", "handlers"),
     ("NGX_HTTP_INTERNAL_", "handlers"),

@@ -16,8 +16,9 @@ use crate::nginx::conf;
 use super::connection;
 use super::request::{Inner, Ride};
 
-/// Preparations for one choice, at most: each follows a change that fell between two steps of one worker.
-const PREPARATIONS: usize = 5;
+/// Preparations for one choice, at most. Each follows a change that fell between two steps of one worker; a consistent hash
+/// over a hundred servers takes milliseconds to prepare, in which more changes may fall.
+const PREPARATIONS: usize = 64;
 
 /// Peers given back for one choice, at most.
 const GIVEN_BACK: usize = 64;
@@ -96,8 +97,11 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
             return None;
         }
         // There may be more servers than when the request began, all of which it may try that it did not fail on.
-        let untried = fresh.saturating_sub(Failed::count(ride.failed));
-        (*pc).tries = ride.within_limit((*pc).tries.max(untried));
+        let control = ride.hook.as_ref().upstream().control();
+        let failed = control.map_or(0, |control| {
+            control.zone.count_usable(|address, len| Failed::among(ride.failed, address, len))
+        });
+        (*pc).tries = ride.within_limit((*pc).tries.max(fresh.saturating_sub(failed)));
         ride.inner = inner;
         ride.prepared_again = true;
         ngx::ngx_log_debug!(
@@ -177,26 +181,19 @@ impl Failed {
         }
     }
 
-    /// How many were noted.
-    unsafe fn count(mut failed: *const Self) -> usize {
-        let mut count = 0;
-        // SAFETY: the list lies in the request's pool.
-        while let Some(entry) = unsafe { failed.as_ref() } {
-            count += 1;
-            failed = entry.next;
-        }
-        count
+    /// Whether the peer that `pc` holds was noted.
+    unsafe fn has(failed: *const Self, pc: *const ngx_peer_connection_t) -> bool {
+        // SAFETY: `pc` holds a peer.
+        unsafe { Self::among(failed, (*pc).sockaddr, (*pc).socklen) }
     }
 
-    /// Whether the peer that `pc` holds was noted.
-    unsafe fn has(mut failed: *const Self, pc: *const ngx_peer_connection_t) -> bool {
-        // SAFETY: the list lies in the request's pool, and `pc` holds a peer.
+    /// Whether an address was noted.
+    unsafe fn among(mut failed: *const Self, address: *const sockaddr, len: socklen_t) -> bool {
+        // SAFETY: the list lies in the request's pool, and the address is `len` bytes long.
         unsafe {
             while let Some(entry) = failed.as_ref() {
-                let address: *const sockaddr = (&raw const entry.address).cast();
-                if entry.len == (*pc).socklen
-                    && libc::memcmp(address.cast(), (*pc).sockaddr.cast(), entry.len as usize) == 0
-                {
+                let noted: *const sockaddr = (&raw const entry.address).cast();
+                if entry.len == len && libc::memcmp(noted.cast(), address.cast(), len as usize) == 0 {
                     return true;
                 }
                 failed = entry.next;

@@ -22,6 +22,13 @@ use crate::model::time::UnixTime;
 
 pub use super::body::BodyError;
 
+unsafe extern "C" {
+    /// Whether the reply has no body.
+    fn nuc_header_only(r: *mut ngx_http_request_t) -> ngx_uint_t;
+    /// Whether the head of the reply was sent.
+    fn nuc_header_sent(r: *mut ngx_http_request_t) -> ngx_uint_t;
+}
+
 /// What a handler makes of requests. Panics are caught around all three.
 pub trait Handler {
     /// Largest body that is taken, in bytes.
@@ -232,7 +239,8 @@ pub(super) unsafe fn guarded<H: Handler>(
     if let Some(log) = request.log() {
         log.alert(format_args!("upstream control: panic: {}", words(panic.as_ref())));
     }
-    if request.raw().header_sent() != 0 {
+    // SAFETY: the request is valid by the duty of the caller.
+    if unsafe { nuc_header_sent(r) } != 0 {
         return error;
     }
     // SAFETY: as above, and nothing was sent yet.
@@ -284,7 +292,7 @@ pub(super) unsafe fn send(r: *mut ngx_http_request_t, response: Response) -> ngx
     // SAFETY: as above.
     let code = unsafe { ngx_http_send_header(r) };
     // SAFETY: as above.
-    if code == error || code > ok || unsafe { (*r).header_only() } != 0 {
+    if code == error || code > ok || unsafe { nuc_header_only(r) } != 0 {
         return code;
     }
     // SAFETY: as above; nginx copies the links that it keeps.

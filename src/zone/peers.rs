@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nginx_sys::{
     ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize,
-    ngx_peer_connection_t, ngx_slab_pool_t, ngx_str_t,
+    ngx_peer_connection_t, ngx_slab_pool_t, ngx_str_t, sockaddr, socklen_t,
 };
 
 use crate::model::id::{Group, Slot};
@@ -380,6 +380,21 @@ impl Zone {
         }
         copy.membership = self.membership();
         if fits { Ok(()) } else { Err(Some((rows, text))) }
+    }
+
+    /// How many of the peers that are not down have an address that `wanted` takes; 0 if the locks are stuck. `wanted` must
+    /// neither allocate nor panic.
+    pub fn count_usable(&self, wanted: impl Fn(*const sockaddr, socklen_t) -> bool) -> usize {
+        let Some(lists) = self.read() else { return 0 };
+        // SAFETY: the read locks are held, so that linked peers and their addresses stay.
+        let peers = lists.iter().flat_map(|(_, list)| unsafe { Peers::of(list) });
+        peers
+            // SAFETY: likewise.
+            .filter(|peer| unsafe {
+                let peer = peer.as_ptr();
+                (*peer).down == 0 && wanted((*peer).sockaddr, (*peer).socklen)
+            })
+            .count()
     }
 
     /// Memory of the zone; none where there is no zone.
