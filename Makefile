@@ -6,7 +6,7 @@
 # Each step uses all processors itself, and cargo and apt wait for each other's locks: no two at once.
 .NOTPARALLEL:
 
-.PHONY: help build build-debian build-with demo test unit check prove prove-1.28 prove-debian \
+.PHONY: help build build-debian build-with demo test unit check prove prove-1.28 prove-junk prove-debian \
 	tree-1.28 junk audit bench hazard hazard-members hazard-1.28 hazard-debian clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
@@ -33,7 +33,8 @@ demo: build ## a running nginx to try the module on; Ctrl-C ends it
 # In an order that finds the cheap mistakes first. Each part is a word that can be called alone.
 test: ## everything: check, unit and the tests in t/, on both nginxes
 	@tools/prerequisites.sh build check debian test
-	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 build-debian prove-debian
+	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 junk prove-junk \
+		build-debian prove-debian
 
 unit: tree-1.28 ## the tests in the crate, without nginx and against nginx's objects
 	@tools/in-tree.sh nginx-1.28 cargo test --locked
@@ -51,6 +52,12 @@ prove: prove-1.28 prove-debian ## the tests in t/, on both nginxes; TESTS=t/x.t 
 prove-1.28: build
 	@tools/prerequisites.sh test
 	@tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28/nginx" $(TESTS)
+
+# Servers that come and go, on an nginx that shows what is used after it was freed.
+prove-junk: build junk
+	@tools/prerequisites.sh test
+	@tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28-junk/nginx" \
+		t/hazard_members.t t/hazard_retry.t $(wildcard t/members*.t)
 
 prove-debian: build-debian
 	@tools/prerequisites.sh test
