@@ -12,7 +12,8 @@ use crate::model::state::Admin;
 
 use super::Current;
 use super::backend::{Backend, caches_weights};
-use super::peers::{Lists, Peers, Zone, bytes};
+use super::lock::Lists;
+use super::peers::{Peers, Zone, bytes};
 use super::prepared::{Prepared, PreparedList};
 
 /// nginx's `down` word for the parameter `down`: NGX_HTTP_UPSTREAM_FAILED.

@@ -7,6 +7,7 @@ pub mod apply;
 pub mod backend;
 pub mod extra;
 pub mod layout;
+pub mod lock;
 #[cfg(test)]
 #[cfg(all(nginx_peer_refs, feature = "nginx-objs"))]
 mod member_tests;

@@ -1,11 +1,8 @@
 //! Reading live peers: everything is copied out under the read locks, and used after them.
 
-use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use nginx_sys::{
     ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize,
@@ -30,60 +27,8 @@ const TEXT_PER_PEER: usize = 64;
 /// Longest name that the start-up check believes in: nginx's buffers for it, NGX_SOCKADDR_STRLEN, are shorter.
 const NAME_MAX: usize = 256;
 
-/// What nginx's lock holds while somebody writes: `ngx_rwlock`'s NGX_RWLOCK_WLOCK.
-const WRITE_LOCKED: usize = usize::MAX;
-
-/// How long a lock is waited for before its holder is taken for dead.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Attempts to take a lock before the processor is left to others.
-const SPINS: usize = 2048;
-
 /// Longest `socklen` that a peer can have: that of a unix socket.
 const SOCKLEN_MAX: u32 = size_of::<libc::sockaddr_un>() as u32;
-
-unsafe extern "C" {
-    /// `ngx_http_upstream_rr_peers_unlock`.
-    fn nuc_peers_unlock(peers: *mut ngx_http_upstream_rr_peers_t);
-}
-
-/// Takes the lock of a list as nginx's `ngx_rwlock_rlock` does, but not for ever.
-fn take_for_reading(list: NonNull<ngx_http_upstream_rr_peers_t>) -> bool {
-    take(list, |readers| (readers != WRITE_LOCKED).then(|| readers + 1))
-}
-
-/// Takes the lock of a list as nginx's `ngx_rwlock_wlock` does, but not for ever.
-fn take_for_writing(list: NonNull<ngx_http_upstream_rr_peers_t>) -> bool {
-    take(list, |readers| (readers == 0).then_some(WRITE_LOCKED))
-}
-
-/// Puts `next` of the present word into a lock, as soon as there is one. False if there is none for too long. Lists
-/// outside a zone are one worker's own: nginx's macros do not lock them either.
-fn take(list: NonNull<ngx_http_upstream_rr_peers_t>, next: impl Fn(usize) -> Option<usize>) -> bool {
-    // SAFETY: the list is mapped; the pool is set once, and the lock is a word that every process reaches atomically.
-    let word = unsafe {
-        if (*list.as_ptr()).shpool.is_null() {
-            return true;
-        }
-        AtomicUsize::from_ptr((&raw mut (*list.as_ptr()).rwlock).cast())
-    };
-    let mut waiting = None;
-    loop {
-        for _ in 0..SPINS {
-            let present = word.load(Ordering::Relaxed);
-            if let Some(next) = next(present)
-                && word.compare_exchange_weak(present, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
-            {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        if waiting.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            return false;
-        }
-        std::thread::yield_now();
-    }
-}
 
 /// The peers of one upstream: primaries, and backups where there are any.
 ///
@@ -92,7 +37,7 @@ fn take(list: NonNull<ngx_http_upstream_rr_peers_t>, next: impl Fn(usize) -> Opt
 #[derive(Clone, Copy, Debug)]
 pub struct Zone {
     /// The primaries; `next` leads to the backups.
-    primary: NonNull<ngx_http_upstream_rr_peers_t>,
+    pub(super) primary: NonNull<ngx_http_upstream_rr_peers_t>,
     /// The module's words in the zone; none while the upstream is only read.
     extra: Option<ExtraPtr>,
 }
@@ -154,52 +99,6 @@ impl Copy {
     /// One of the texts of a row; bytes that are no UTF-8 are replaced.
     pub fn string(&self, range: &Range<usize>) -> String {
         String::from_utf8_lossy(self.bytes(range)).into_owned()
-    }
-}
-
-/// Both lists of a zone, locked for reading or for writing, primaries first.
-#[must_use]
-pub struct Lists {
-    /// The primaries.
-    pub(super) primary: NonNull<ngx_http_upstream_rr_peers_t>,
-    /// The backups.
-    pub(super) backup: Option<NonNull<ngx_http_upstream_rr_peers_t>>,
-    /// nginx's locks belong to the thread that took them.
-    not_send: PhantomData<*mut ()>,
-}
-
-impl Drop for Lists {
-    fn drop(&mut self) {
-        // SAFETY: `Zone::lock` took exactly these locks in this thread, and nothing else gives them back.
-        unsafe {
-            if let Some(backup) = self.backup {
-                nuc_peers_unlock(backup.as_ptr());
-            }
-            nuc_peers_unlock(self.primary.as_ptr());
-        }
-    }
-}
-
-impl Lists {
-    /// Locks a list of backups that nobody knows yet, and gives it back with the others.
-    ///
-    /// # Safety
-    ///
-    /// There was no list of backups; this one is about to be linked.
-    pub(super) unsafe fn adopt(&mut self, backup: NonNull<ngx_http_upstream_rr_peers_t>) {
-        // Nobody else knows the list, so that its lock is free.
-        if take_for_writing(backup) {
-            self.backup = Some(backup);
-        }
-    }
-
-    /// The lists, with what they are.
-    pub(super) fn iter(
-        &self,
-    ) -> impl Iterator<Item = (Group, NonNull<ngx_http_upstream_rr_peers_t>)> + use<> {
-        [(Group::Primary, Some(self.primary)), (Group::Backup, self.backup)]
-            .into_iter()
-            .filter_map(|(group, list)| list.map(|list| (group, list)))
     }
 }
 
@@ -273,34 +172,6 @@ impl Zone {
     pub fn pool(&self) -> Option<NonNull<ngx_slab_pool_t>> {
         // SAFETY: the word is written once, when the list is made.
         NonNull::new(unsafe { (*self.primary.as_ptr()).shpool })
-    }
-
-    /// Locks both lists, in nginx's order: primaries first. None if that takes too long: a process that died with one of
-    /// the locks has left it locked, and nobody may wait for it with a lock of ours in hand.
-    fn lock(&self, take: fn(NonNull<ngx_http_upstream_rr_peers_t>) -> bool) -> Option<Lists> {
-        if !take(self.primary) {
-            return None;
-        }
-        // From here on the guard gives back what was taken. A backup list is never freed.
-        let mut lists = Lists { primary: self.primary, backup: None, not_send: PhantomData };
-        // SAFETY: the list is mapped, and its lock is held.
-        if let Some(backup) = NonNull::new(unsafe { (*self.primary.as_ptr()).next }) {
-            if !take(backup) {
-                return None;
-            }
-            lists.backup = Some(backup);
-        }
-        Some(lists)
-    }
-
-    /// Locks both lists for reading.
-    pub(super) fn read(&self) -> Option<Lists> {
-        self.lock(take_for_reading)
-    }
-
-    /// Locks both lists for writing.
-    pub fn write(&self) -> Option<Lists> {
-        self.lock(take_for_writing)
     }
 
     /// Copies all peers out, from one moment. None if their locks are stuck, see [`Zone::write`].
