@@ -328,7 +328,7 @@ sub restore ($name) {
 		"$name: no request uses what was removed");
 
 	my %left = map { $_ => 1 } map { remote($_) } map { @$_ } @own;
-	$t->wait_for(sub { !grep { $left{$_} } connections() }, 2,
+	$t->wait_for(sub { !grep { $left{$_} } connections() }, 20,
 		"$name: connections to servers that left are closed");
 
 	for my $server ($own[0][0], $own[-1][3]) {
