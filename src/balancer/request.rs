@@ -4,10 +4,10 @@ use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_event_free_peer_pt,
+    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_event_free_peer_pt,
     ngx_event_get_peer_pt, ngx_event_notify_peer_pt, ngx_event_save_peer_session_pt,
     ngx_event_set_peer_session_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_palloc,
-    ngx_peer_connection_t, ngx_uint_t,
+    ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
 };
 
 use crate::zone::Chosen;
@@ -126,8 +126,14 @@ impl Ride {
                 return NGX_ERROR as ngx_int_t;
             };
             hook.idle().look(control.extra());
-            // A balancer that prepared again has forgotten which peers this request failed on.
-            let mut rc = if self.prepared_again { retry::choose(self, pc) } else { get(pc, self.inner.data) };
+            let mut rc = if retry::is_old(self) {
+                NGX_BUSY as ngx_int_t
+            } else if self.prepared_again {
+                // The balancer has forgotten which peers this request failed on.
+                retry::choose(self, pc)
+            } else {
+                get(pc, self.inner.data)
+            };
             if retry::is_due(self, rc) {
                 rc = retry::run(self, pc, rc);
             }
@@ -135,6 +141,9 @@ impl Ride {
             if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
                 self.peer = Chosen::of(&*pc);
                 self.attempts += 1;
+                if Chosen::NAMES_CHANGE {
+                    self.keep_name(pc);
+                }
                 ngx::ngx_log_debug!(
                     mask: ngx::log::DebugMask::Http,
                     (*pc).log,
@@ -144,6 +153,27 @@ impl Ride {
                 );
             }
             rc
+        }
+    }
+
+    /// Keeps the name of the peer for the log: when it is written, another server may be where this one was. Without
+    /// memory the log may name that.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn keep_name(&self, pc: *mut ngx_peer_connection_t) {
+        // SAFETY: see above: the name stays as long as the request holds the peer. nginx reads the copy, and nothing of
+        // nginx's writes to it.
+        unsafe {
+            let Some(name) = (*pc).name.as_ref() else { return };
+            let copy = ngx_palloc((*self.r).pool, size_of::<ngx_str_t>() + name.len).cast::<ngx_str_t>();
+            if !copy.is_null() {
+                let data = copy.add(1).cast::<u8>();
+                data.copy_from_nonoverlapping(name.data, name.len);
+                copy.write(ngx_str_t { len: name.len, data });
+                (*pc).name = copy;
+            }
         }
     }
 
@@ -160,7 +190,9 @@ impl Ride {
             if failed && ((*pc).cached() == 0 || self.has_answered()) {
                 Failed::remember(self, pc);
             }
-            let left = self.peer.take().is_some_and(|peer| peer.has_left());
+            let control = self.hook.as_ref().upstream().control();
+            let left =
+                self.peer.take().zip(control).is_some_and(|(peer, control)| peer.has_left(&control.zone));
             if left {
                 self.keep_not(pc);
             }

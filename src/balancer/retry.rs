@@ -1,7 +1,8 @@
 //! Another try when the lists of peers changed under a request.
 //!
 //! Since 1.27.3 a balancer that prepared before a change refuses to choose after it, and nginx answers 502 although
-//! servers are there. So the balancer prepares once more. It forgets in doing so which peers this request failed on, and
+//! servers are there. Before that it goes on, and may choose a server that this request failed on, or none. So the
+//! balancer prepares once more. It forgets in doing so which peers this request failed on, and
 //! sticky forgets its cookie: both are made up for here.
 
 use std::ptr;
@@ -12,6 +13,8 @@ use nginx_sys::{
 };
 
 use crate::nginx::conf;
+use crate::zone;
+use crate::zone::backend::Backend;
 
 use super::connection;
 use super::request::{Inner, Ride};
@@ -32,6 +35,18 @@ const GIVEN_BACK: usize = 64;
 pub(super) unsafe fn is_due(ride: &Ride, rc: ngx_int_t) -> bool {
     // SAFETY: see above.
     rc == NGX_BUSY as ngx_int_t && unsafe { membership(ride) } != ride.membership
+}
+
+/// Whether the balancer prepared before the lists changed and would choose once more all the same, taking places in the
+/// lists for those of the peers that this request failed on. Before its first choice it takes them for nothing.
+///
+/// # Safety
+///
+/// The ride is that of a living request.
+#[inline]
+pub(super) unsafe fn is_old(ride: &Ride) -> bool {
+    // SAFETY: see above.
+    !zone::Current::REFUSES_OLD && ride.attempts > 0 && unsafe { membership(ride) } != ride.membership
 }
 
 /// After a failure: another try, if it was the last and the lists changed since the balancer prepared.

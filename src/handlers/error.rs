@@ -157,13 +157,12 @@ impl From<&OpError> for Kind {
             OpError::OtherGroup => Self::OtherGroup,
             OpError::Guarded { .. } => Self::Guarded,
             OpError::BadAddress(_) => Self::BadArgument,
-            OpError::WeightNotYet(_) | OpError::MembersNotYet => Self::NotSupported,
             OpError::WeightTooLarge { .. } | OpError::NoteTooLong { .. } | OpError::NoBackup => {
                 Self::BadValue
             }
             // The NGINX Plus API answers 500 when a zone is full, whatever its documents say.
-            OpError::StoreFull { .. } | OpError::ZoneFull { .. } => Self::NoMemory,
-            OpError::Busy | OpError::Stuck => Self::Busy,
+            OpError::StoreFull { .. } | OpError::ZoneFull { .. } | OpError::NoSlot { .. } => Self::NoMemory,
+            OpError::Busy | OpError::Stuck | OpError::SlotsBusy => Self::Busy,
         }
     }
 }

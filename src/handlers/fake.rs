@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::Params;
-use crate::model::snapshot::{Memory, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
+use crate::model::snapshot::{Faults, Memory, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
 use crate::ops::{Addition, CommitError, Committed, Guard, Lookup, OpError, Plan, Selector, Upstreams};
@@ -18,8 +18,6 @@ pub struct Fake {
     upstreams: RefCell<Vec<Snapshot>>,
     /// What each commit is refused with, if with anything.
     pub refuse: Option<OpError>,
-    /// Whether servers can come and go.
-    pub members: bool,
     /// How many usable servers each upstream must keep.
     pub guard: Option<Guard>,
 }
@@ -64,12 +62,12 @@ pub fn upstream(name: &str, peers: Vec<Peer>) -> Snapshot {
         zone: Some(format!("{name}_zone")),
         method: Some(Method::RoundRobin),
         fixed: None,
-        changes_members: true,
         revision: Revision(3),
         memory: Some(memory),
         primary: Totals { number: 3, total_weight: 3, tries: 3, counted: 3, ..Totals::default() },
         backup: None,
         zombies: Zombies::default(),
+        faults: Faults::default(),
         peers,
     }
 }
@@ -91,7 +89,7 @@ pub fn fake() -> Fake {
 impl Fake {
     /// These upstreams.
     pub fn new(upstreams: Vec<Snapshot>) -> Self {
-        Self { upstreams: RefCell::new(upstreams), refuse: None, members: true, guard: None }
+        Self { upstreams: RefCell::new(upstreams), refuse: None, guard: None }
     }
 
     /// A peer of `backend` by its place in the listing.
@@ -120,7 +118,7 @@ impl Upstreams for Fake {
         let snapshot = self.snapshot(upstream).unwrap();
         match snapshot.fixed {
             Some(reason) => Err(OpError::Static(reason)),
-            None => Ok(Box::new(FakeLookup { snapshot, members: self.members, guard: self.guard })),
+            None => Ok(Box::new(FakeLookup { snapshot, guard: self.guard })),
         }
     }
 
@@ -185,8 +183,6 @@ fn renumber(snapshot: &mut Snapshot) {
 struct FakeLookup {
     /// The upstream.
     snapshot: Snapshot,
-    /// Whether servers can come and go.
-    members: bool,
     /// How many must be left.
     guard: Option<Guard>,
 }
@@ -202,14 +198,6 @@ impl Lookup for FakeLookup {
 
     fn method(&self) -> Method {
         Method::RoundRobin
-    }
-
-    fn can_set_weight(&self) -> bool {
-        true
-    }
-
-    fn can_change_members(&self) -> bool {
-        self.members
     }
 
     fn has_backups(&self) -> bool {

@@ -4,8 +4,7 @@
 use crate::model::address::Address;
 use crate::model::id::{Group, Slot};
 use crate::store::{Locked, records};
-use crate::zone::prepared::Prepared;
-use crate::zone::{self, Edits, Fate, NewPeer, Setting};
+use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Setting};
 
 use super::upstream::Control;
 
@@ -72,11 +71,15 @@ fn try_catch_up(control: &Control) -> bool {
         edits.backups = control.zone.prepare_backups().ok().flatten();
     }
 
+    edits.make_room();
+
     let mut locked = control.store.lock();
     if locked.revision(control.record) != difference.revision {
         return false;
     }
     let Some(lists) = control.zone.write() else { return true };
+    // What has a place is applied.
+    let seated = control.zone.seat(&lists, &mut edits);
     // Peers that nginx made since are still to be adopted: that sets the count itself.
     let adopted =
         locked.generation() == control.generation && locked.membership(control.record) >= copy.membership;
@@ -88,6 +91,10 @@ fn try_catch_up(control: &Control) -> bool {
     }
     if difference.more {
         return false;
+    }
+    if seated == Err(NoSeat::Busy) {
+        // The next request tries again: by then a place may be idle.
+        return true;
     }
     apply_wishes(control, &locked, difference.revision, control.applied());
     control.set_applied(&locked, difference.revision);

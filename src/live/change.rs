@@ -7,8 +7,9 @@ use crate::ops::{Addition, CommitError, Committed, OpError, Plan};
 use crate::store::commit::{Arrival, Change};
 use crate::store::records::Reason;
 use crate::store::{self, adopt::Claim};
-use crate::zone::prepared::{Full, Prepared};
-use crate::zone::{Edits, Fate, NewPeer, Setting};
+use crate::zone::backend::Backend;
+use crate::zone::prepared::Full;
+use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Setting};
 
 use super::catch_up::catch_up;
 use super::upstream::{Control, Upstream};
@@ -86,6 +87,17 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         locked.give_back(&mut changes, &mut arriving);
         return Err(CommitError::Refused(OpError::Stuck));
     };
+    if let Err(none) = control.zone.seat(&lists, &mut made.edits) {
+        drop(lists);
+        locked.give_back(&mut changes, &mut arriving);
+        return Err(CommitError::Refused(match none {
+            NoSeat::Capacity(capacity) => OpError::NoSlot { capacity },
+            NoSeat::Busy => OpError::SlotsBusy,
+            NoSeat::Memory(needed) => {
+                OpError::ZoneFull { zone: upstream.zone.clone().unwrap_or_default(), needed }
+            }
+        }));
+    }
     // From here on nothing can fail.
     let revision = if changes.is_empty() && leaving.is_empty() && arriving.is_empty() {
         before
@@ -118,7 +130,7 @@ fn make(control: &Control, plan: &Plan) -> Result<Made, Full> {
     let mut names = Vec::new();
     let mut prepare = |new: NewPeer<'_>| -> Result<Prepared, Full> {
         let prepared = control.zone.prepare(&new, control.abilities)?;
-        names.push((new.server.to_owned(), prepared.name()));
+        names.push((new.server.to_owned(), zone::Current::name(&prepared)));
         Ok(prepared)
     };
     for entry in &plan.entries {
@@ -144,6 +156,7 @@ fn make(control: &Control, plan: &Plan) -> Result<Made, Full> {
     if plan.added.iter().any(|addition| addition.group.is_backup()) {
         edits.backups = control.zone.prepare_backups()?;
     }
+    edits.make_room();
     Ok(Made { edits, names })
 }
 

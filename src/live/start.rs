@@ -10,6 +10,7 @@ use crate::nginx::shm::{self, Word};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::{self, Locked, Store};
 use crate::zone::apply::Abilities;
+use crate::zone::backend::Backend;
 use crate::zone::{self, Extra, layout};
 
 use super::catalogue::Live;
@@ -137,6 +138,8 @@ fn control(
         extra.as_ref().applied.store(revision, Ordering::Release);
         zone.with_extra(extra)
     };
+    // SAFETY: this is the master, in `init_module`.
+    unsafe { zone::Current::begin(&zone) };
     Ok(Control { store, generation, record, zone, abilities: Abilities { method, drains }, extra })
 }
 

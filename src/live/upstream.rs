@@ -95,7 +95,7 @@ impl Control {
 
     /// Frees the peers that left and that no request uses any more.
     pub fn reap(&self) {
-        if self.zone.has_zombies() {
+        if self.zone.has_remains() {
             let locked = self.store.lock();
             self.zone.reap();
             drop(locked);

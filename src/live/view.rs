@@ -2,7 +2,7 @@
 
 use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
-use crate::model::snapshot::{Method, Peer, Snapshot, StaticReason, Totals, Zombies};
+use crate::model::snapshot::{Faults, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
 use crate::nginx::upstream::Configured;
@@ -10,7 +10,6 @@ use crate::ops::{Guard, Lookup, Selector};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::records;
 use crate::zone::apply::{Abilities, admin_of};
-use crate::zone::backend::Backend;
 use crate::zone::{self, Row};
 
 use super::catch_up::{apply_wishes, catch_up};
@@ -25,7 +24,7 @@ pub struct View {
     snapshot: Snapshot,
     /// How it chooses.
     method: Method,
-    /// nginx's count of changes to the lists.
+    /// How often the lists changed.
     membership: u64,
     /// Whether the method has a list of backups.
     has_backups: bool,
@@ -83,6 +82,7 @@ impl View {
             primary: copy.primary,
             backup: copy.backup,
             zombies: copy.zombies,
+            faults: copy.faults,
             ..empty(upstream)
         };
         Self {
@@ -131,14 +131,6 @@ impl Lookup for View {
         self.method
     }
 
-    fn can_set_weight(&self) -> bool {
-        zone::Current::can_set_weight(self.method)
-    }
-
-    fn can_change_members(&self) -> bool {
-        zone::Current::CHANGES_MEMBERS
-    }
-
     fn has_backups(&self) -> bool {
         self.has_backups
     }
@@ -173,13 +165,13 @@ fn empty(upstream: &Upstream) -> Snapshot {
         zone: upstream.zone.clone(),
         method: upstream.method,
         fixed: upstream.fixed(),
-        changes_members: zone::Current::CHANGES_MEMBERS,
         revision: Revision(0),
         memory: None,
         peers: Vec::new(),
         primary: Totals::default(),
         backup: None,
         zombies: Zombies::default(),
+        faults: Faults::default(),
     }
 }
 

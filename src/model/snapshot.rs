@@ -186,6 +186,31 @@ pub struct Zombies {
     pub conns: u64,
 }
 
+/// What is not as it must be in the lists of an upstream: always nothing, unless the module or nginx errs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A list has another number of places than at its start.
+    pub length: bool,
+    /// A place without a server stands before a server.
+    pub order: bool,
+    /// The balancers may choose a place without a server, or it has a weight.
+    pub blank: bool,
+    /// There is no weight at all, which some balancers divide by.
+    pub weight: bool,
+    /// nginx takes several servers for one, or one for several.
+    pub single: bool,
+}
+
+impl Faults {
+    /// The names of those that are there.
+    pub fn names(self) -> Vec<&'static str> {
+        let Self { length, order, blank, weight, single } = self;
+        let all =
+            [("length", length), ("order", order), ("blank", blank), ("weight", weight), ("single", single)];
+        all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+    }
+}
+
 /// One upstream, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -197,8 +222,6 @@ pub struct Snapshot {
     pub method: Option<Method>,
     /// Why it cannot be changed, if it cannot.
     pub fixed: Option<StaticReason>,
-    /// Whether servers can be added and removed, as far as this nginx goes.
-    pub changes_members: bool,
     /// Number of changes so far.
     pub revision: Revision,
     /// Memory of its zone.
@@ -211,4 +234,6 @@ pub struct Snapshot {
     pub backup: Option<Totals>,
     /// Peers that were removed while requests used them.
     pub zombies: Zombies,
+    /// What is not as it must be.
+    pub faults: Faults,
 }

@@ -57,17 +57,11 @@ pub trait Lookup {
     /// The change that the look-ups are true for.
     fn revision(&self) -> Revision;
 
-    /// nginx's own count of changes to the lists of peers, where it keeps one; else 0.
+    /// How often the lists of peers changed.
     fn membership(&self) -> u64;
 
     /// How the upstream chooses.
     fn method(&self) -> Method;
-
-    /// Whether weights can be changed under this method on this nginx.
-    fn can_set_weight(&self) -> bool;
-
-    /// Whether servers can be added and removed on this nginx.
-    fn can_change_members(&self) -> bool;
 
     /// Whether the method has a list of backups.
     fn has_backups(&self) -> bool;

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::model::address::AddressError;
 use crate::model::id::ServerId;
 use crate::model::query::quoted;
-use crate::model::snapshot::{Method, StaticReason};
+use crate::model::snapshot::StaticReason;
 
 /// Why a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +28,6 @@ pub enum OpError {
     OtherGroup,
     /// The method has no list of backups.
     NoBackup,
-    /// This nginx gives no way to add and remove servers yet.
-    MembersNotYet,
     /// The text is no address.
     BadAddress(AddressError),
     /// Fewer servers would be left than the guard of the upstream asks for.
@@ -46,8 +44,13 @@ pub enum OpError {
         /// Bytes that were needed.
         needed: usize,
     },
-    /// The method keeps weights where this nginx gives no way to refresh them.
-    WeightNotYet(Method),
+    /// The upstream has as many servers as nginx before 1.27.3 has places for.
+    NoSlot {
+        /// How many.
+        capacity: usize,
+    },
+    /// All places that are left are those of servers that left and still serve requests.
+    SlotsBusy,
     /// The sum of the weights would be more than the method can take.
     WeightTooLarge {
         /// The sum that there would be.
@@ -89,9 +92,6 @@ impl fmt::Display for OpError {
             Self::Exists(address) => write!(f, "server {} exists", quoted(address.as_bytes())),
             Self::OtherGroup => f.write_str("can't change server type (primary<->backup)"),
             Self::NoBackup => f.write_str("balancing method does not support parameter \"backup\""),
-            Self::MembersNotYet => f.write_str(
-                "servers cannot be added, removed or readdressed on nginx before 1.27.3: not yet supported",
-            ),
             Self::BadAddress(error) => error.fmt(f),
             Self::Guarded { left, min } => {
                 write!(
@@ -104,9 +104,13 @@ impl fmt::Display for OpError {
                 "no memory left in zone {}, {needed} bytes are needed: raise the size of \"zone\"",
                 quoted(zone.as_bytes())
             ),
-            Self::WeightNotYet(method) => {
-                write!(f, "weight: not yet supported with \"{}\" on nginx before 1.27.3", method.as_str())
-            }
+            Self::NoSlot { capacity } => write!(
+                f,
+                "no slot left, the upstream has its {capacity} servers: raise \"upstream_capacity\" or the size of \"zone\""
+            ),
+            Self::SlotsBusy => f.write_str(
+                "no slot is free: servers that left still serve requests, try again or raise \"upstream_capacity\"",
+            ),
             Self::WeightTooLarge { total, max } => {
                 write!(f, "invalid weight: the sum of the weights would be {total}, at most {max} is allowed")
             }

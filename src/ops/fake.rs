@@ -20,10 +20,6 @@ pub struct Fake {
     pub peers: Vec<Peer>,
     /// How it chooses.
     pub method: Method,
-    /// Whether weights may change.
-    pub weights: bool,
-    /// Whether servers may come and go.
-    pub members: bool,
     /// Whether there may be backups.
     pub backups: bool,
     /// How many must be left.
@@ -81,14 +77,6 @@ impl Lookup for &Fake {
         self.method
     }
 
-    fn can_set_weight(&self) -> bool {
-        self.weights
-    }
-
-    fn can_change_members(&self) -> bool {
-        self.members
-    }
-
     fn has_backups(&self) -> bool {
         self.backups
     }
@@ -139,15 +127,7 @@ pub fn fake() -> Fake {
         peer(3, Group::Primary, 3, "unix:/s", "unix:/s"),
         peer(4, Group::Backup, 0, "127.0.0.1:82", "127.0.0.1:82"),
     ];
-    Fake {
-        peers,
-        method: Method::RoundRobin,
-        weights: true,
-        members: true,
-        backups: true,
-        guard: None,
-        moved: Cell::new(0),
-    }
+    Fake { peers, method: Method::RoundRobin, backups: true, guard: None, moved: Cell::new(0) }
 }
 
 /// A command of a test.

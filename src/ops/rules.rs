@@ -55,14 +55,8 @@ pub(super) fn readdress(lookup: &dyn Lookup, peer: &Peer, text: &str) -> Result<
     if present.is_ok_and(|present| present == address) {
         return Ok(None);
     }
-    check_members(lookup)?;
     check_free(lookup, &address, peer.slot.group)?;
     Ok(Some(NewAddress { address, from: peer.name.clone() }))
-}
-
-/// Refuses to add and to remove where this nginx gives no way to.
-pub(super) fn check_members(lookup: &dyn Lookup) -> Result<(), OpError> {
-    if lookup.can_change_members() { Ok(()) } else { Err(OpError::MembersNotYet) }
 }
 
 /// Refuses an address that a server of the upstream has.
@@ -76,7 +70,6 @@ fn check_free(lookup: &dyn Lookup, address: &Address, group: Group) -> Result<()
 
 /// Refuses a server that is there, or that the upstream has no list for.
 pub(super) fn check_addition(lookup: &dyn Lookup, addition: &Addition) -> Result<(), OpError> {
-    check_members(lookup)?;
     check_free(lookup, &addition.address, addition.group)?;
     if addition.group.is_backup() && !lookup.has_backups() {
         return Err(OpError::NoBackup);
@@ -106,9 +99,6 @@ pub(super) fn check_weights(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpEr
     let changes = plan.entries.iter().any(|entry| entry.from.params.weight != entry.to.params.weight);
     if !changes && plan.added.is_empty() {
         return Ok(());
-    }
-    if changes && !lookup.can_set_weight() {
-        return Err(OpError::WeightNotYet(lookup.method()));
     }
     if lookup.method() == Method::HashConsistent {
         let total = plan.entries.iter().fold(lookup.total_weight(), |total, entry| {

@@ -87,16 +87,6 @@ fn one_bad_word_refuses_the_whole_command() {
 }
 
 #[test]
-fn weights_are_refused_where_they_cannot_take_effect() {
-    let fixed = Fake { weights: false, method: Method::Random, ..fake() };
-    let servers = || vec![Selector::Position(0)];
-    let refused = execute(&fixed, &command(servers(), weight(2)));
-    assert_eq!(refused.err(), Some(OpError::WeightNotYet(Method::Random)));
-    assert!(execute(&fixed, &command(servers(), weight(1))).is_ok(), "no change of the weight");
-    assert!(execute(&fixed, &command(servers(), admin(Admin::Down))).is_ok());
-}
-
-#[test]
 fn consistent_hash_has_a_largest_sum_of_weights() {
     let hash = Fake { method: Method::HashConsistent, ..fake() };
     // Four other servers have a weight of 1.
@@ -177,21 +167,6 @@ fn a_backup_needs_a_list_of_backups() {
     let ip_hash = Fake { backups: false, method: Method::IpHash, ..fake() };
     assert_eq!(refusal(&ip_hash, &add("127.0.0.9", Group::Backup, 1)), Some(OpError::NoBackup));
     assert_eq!(refusal(&ip_hash, &add("127.0.0.9", Group::Primary, 1)), None);
-}
-
-#[test]
-fn an_old_nginx_changes_no_members() {
-    let old = Fake { members: false, ..fake() };
-    let socket = || Selector::Server("unix:/s".into());
-    for command in [
-        add("127.0.0.9", Group::Primary, 1),
-        add("[::1]", Group::Primary, 1),
-        act(vec![socket()], Action::Remove),
-        readdress(socket(), "127.0.0.9"),
-    ] {
-        assert_eq!(refusal(&old, &command), Some(OpError::MembersNotYet), "{command:?}");
-    }
-    assert_eq!(refusal(&old, &command(vec![socket()], admin(Admin::Down))), None);
 }
 
 #[test]
@@ -291,8 +266,6 @@ fn a_server_that_is_added_counts_in_the_sum_of_weights() {
     assert_eq!(refusal(&hash, &add("127.0.0.9", Group::Primary, most)), None);
     let wanted = OpError::WeightTooLarge { total: CONSISTENT_WEIGHT_MAX + 1, max: CONSISTENT_WEIGHT_MAX };
     assert_eq!(refusal(&hash, &add("127.0.0.9", Group::Primary, most + 1)), Some(wanted));
-    let fixed = Fake { weights: false, ..fake() };
-    assert_eq!(refusal(&fixed, &add("127.0.0.9", Group::Primary, 2)), None, "nothing has to be refreshed");
 }
 
 #[test]

@@ -11,10 +11,10 @@ use crate::model::snapshot::Method;
 use crate::model::state::Admin;
 
 use super::Current;
-use super::backend::{Backend, caches_weights};
+use super::backend::{Backend, NoSeat, caches_weights};
 use super::lock::Lists;
-use super::peers::{Peers, Zone, bytes};
-use super::prepared::{Prepared, PreparedList};
+use super::peers::{Zone, bytes};
+use super::{Prepared, PreparedList};
 
 /// nginx's `down` word for the parameter `down`: NGX_HTTP_UPSTREAM_FAILED.
 const DOWN: usize = 1;
@@ -78,29 +78,38 @@ pub enum Fate {
     Replace(Prepared),
 }
 
-/// A change of the lists: places in nginx's order, and peers that become the last of their list.
+/// A change of the lists: places in nginx's order, and servers that become the last of their list.
 #[derive(Default)]
 pub struct Edits {
     /// What becomes of peers.
     pub at: Vec<(Slot, Fate)>,
-    /// New peers.
+    /// New servers.
     pub append: Vec<(Group, Prepared)>,
     /// A list of backups, in case that there is none.
     pub backups: Option<PreparedList>,
+    /// The places that were found for new servers, by address.
+    pub(super) seats: Vec<NonNull<ngx_http_upstream_rr_peer_t>>,
 }
 
-/// What an edit touched.
+impl Edits {
+    /// Makes room for what is noted under the locks, where nothing may be allocated.
+    pub fn make_room(&mut self) {
+        self.seats.reserve(self.at.len() + self.append.len());
+    }
+}
+
+/// What edits touched.
 #[derive(Clone, Copy, Default)]
-struct Touched {
+pub struct Touched {
     /// A weight.
-    weights: bool,
+    pub(super) weights: bool,
     /// The members of a list.
-    members: bool,
+    pub(super) members: bool,
 }
 
 impl Zone {
-    /// Makes the edits, if the lists are still those of `membership`. Returns nginx's count of changes after them; none,
-    /// and nothing is changed, if others changed the lists.
+    /// Makes the edits, if the lists are still those of `membership`. Returns the count of changes after them; none, and
+    /// nothing is changed, if others changed the lists.
     pub fn apply(
         &self,
         mut lists: Lists,
@@ -111,17 +120,11 @@ impl Zone {
         if self.membership() != membership {
             return None;
         }
-        if let Some(backups) = &mut edits.backups {
-            // SAFETY: the write lock of the primaries is held, and there is no list of backups.
-            unsafe { self.link_backups(&mut lists, backups) };
+        // SAFETY: `lists` holds the write locks, under which the edits were seated.
+        unsafe {
+            let touched = Current::edit(self, &mut lists, abilities, edits);
+            self.finish(&lists, abilities, touched);
         }
-        let mut touched = Touched::default();
-        for (group, list) in lists.iter() {
-            // SAFETY: `lists` holds the write locks for as long as the loop runs.
-            unsafe { self.edit_list(group, list, abilities, edits, &mut touched) };
-        }
-        // SAFETY: likewise.
-        unsafe { self.finish(&lists, abilities, touched) };
         Some(self.membership())
     }
 
@@ -137,7 +140,7 @@ impl Zone {
         for (group, list) in lists.iter() {
             // SAFETY: `lists` holds the write locks for as long as the loop runs, so that the peers and their texts stay.
             unsafe {
-                for (index, peer) in Peers::of(list).enumerate() {
+                for (index, peer) in self.servers(list).enumerate() {
                     let (server, name) = (bytes(&(*peer.as_ptr()).server), bytes(&(*peer.as_ptr()).name));
                     if let Some(setting) = wanted(Slot { group, index }, server, name) {
                         touched.weights |= set(list, peer, abilities, &setting);
@@ -149,182 +152,42 @@ impl Zone {
         unsafe { self.finish(&lists, abilities, touched) };
     }
 
-    /// Makes the edits of one list, in one walk.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    unsafe fn edit_list(
-        &self,
-        group: Group,
-        list: NonNull<ngx_http_upstream_rr_peers_t>,
-        abilities: Abilities,
-        edits: &mut Edits,
-        touched: &mut Touched,
-    ) {
-        let mut fates = edits.at.iter_mut().filter(|(slot, _)| slot.group == group).peekable();
-        let mut appended = edits.append.iter_mut().filter(|(of, _)| *of == group).peekable();
-        // SAFETY: the locks are held; each peer that is followed is linked.
-        unsafe {
-            let mut link = &raw mut (*list.as_ptr()).peer;
-            let mut index = 0;
-            while let Some(peer) = NonNull::new(*link) {
-                if fates.peek().is_none() && appended.peek().is_none() {
-                    return;
-                }
-                match fates.next_if(|(slot, _)| slot.index == index).map(|(_, fate)| fate) {
-                    Some(Fate::Set(setting)) => touched.weights |= set(list, peer, abilities, setting),
-                    Some(Fate::Leave) => {
-                        *link = (*peer.as_ptr()).next;
-                        self.bury(list, peer);
-                        touched.members = true;
-                        index += 1;
-                        continue;
-                    }
-                    Some(Fate::Replace(prepared)) => {
-                        if let Some(new) = prepared.take() {
-                            (*new.as_ptr()).next = (*peer.as_ptr()).next;
-                            *link = new.as_ptr();
-                            Current::inherit_session(peer.as_ptr(), new.as_ptr());
-                            count_in(list, new);
-                            self.bury(list, peer);
-                            touched.members = true;
-                        }
-                    }
-                    None => {}
-                }
-                link = &raw mut (*(*link)).next;
-                index += 1;
-            }
-            for (_, prepared) in appended {
-                if let Some(new) = prepared.take() {
-                    *link = new.as_ptr();
-                    link = &raw mut (*new.as_ptr()).next;
-                    count_in(list, new);
-                    touched.members = true;
-                }
-            }
-        }
-    }
-
-    /// Makes the group exact, and tells the workers what they have to compute anew.
+    /// Tells the workers what they have to compute anew.
     ///
     /// # Safety
     ///
     /// The write locks of both lists are held.
     unsafe fn finish(&self, lists: &Lists, abilities: Abilities, touched: Touched) {
-        let primary = lists.primary.as_ptr();
         // SAFETY: see above.
         unsafe {
             if touched.members {
-                let backups = lists.backup.map_or(0, |backup| (*backup.as_ptr()).number);
-                let single = (*primary).number == 1 && backups == 0;
-                ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
+                Current::settle(self, lists);
             }
             if touched.members || (touched.weights && caches_weights(abilities.method)) {
-                Current::moved(primary);
+                Current::moved(self);
             }
         }
     }
 
-    /// Counts a peer out of its list and keeps it for the requests that use it. The caller has unlinked it.
+    /// Finds a place for each new server.
     ///
-    /// # Safety
+    /// # Errors
     ///
-    /// The write locks of both lists are held.
-    unsafe fn bury(
-        &self,
-        list: NonNull<ngx_http_upstream_rr_peers_t>,
-        peer: NonNull<ngx_http_upstream_rr_peer_t>,
-    ) {
-        let (list, peer) = (list.as_ptr(), peer.as_ptr());
-        // SAFETY: see above; the words of the zone are guarded by the same locks.
-        unsafe {
-            (*list).number = (*list).number.wrapping_sub(1);
-            (*list).total_weight = (*list).total_weight.wrapping_sub((*peer).weight as usize);
-            (*list).tries = (*list).tries.wrapping_sub(usize::from((*peer).down == 0));
-            set_weighted(list);
-            Current::bury(peer);
-            if let Some(extra) = self.extra() {
-                let extra = extra.as_ptr();
-                (*extra).depart((*peer).sockaddr, (*peer).socklen);
-                (*peer).next = (*extra).zombies;
-                (*extra).zombies = peer;
-            }
-        }
+    /// Some have none; the lists are as they were.
+    pub fn seat(&self, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
+        // SAFETY: `lists` are the locks of this zone, and the caller hands them on to `apply`.
+        unsafe { Current::seat(self, lists, edits) }
     }
 
-    /// Puts an empty list of backups behind the primaries, and locks it with them.
-    ///
-    /// # Safety
-    ///
-    /// The write lock of the primaries is held.
-    unsafe fn link_backups(&self, lists: &mut Lists, prepared: &mut PreparedList) {
-        if lists.backup.is_some() {
-            return;
-        }
-        let Some(backup) = prepared.take() else { return };
-        let primary = lists.primary.as_ptr();
-        // SAFETY: see above; the list is zeroes, and nobody knows it before it is linked.
-        unsafe {
-            (*backup.as_ptr()).shpool = (*primary).shpool;
-            (*backup.as_ptr()).name = (*primary).name;
-            Current::share(primary, backup.as_ptr());
-            lists.adopt(backup);
-            (*primary).next = backup.as_ptr();
-        }
+    /// Whether there are servers that left and are not freed yet.
+    pub fn has_remains(&self) -> bool {
+        Current::has_remains(self)
     }
 
-    /// Whether there are peers that left and are not freed yet.
-    pub fn has_zombies(&self) -> bool {
-        // SAFETY: the words lie in the zone; the pointer is compared and not followed.
-        self.extra()
-            .is_some_and(|extra| unsafe { !(&raw const (*extra.as_ptr()).zombies).read_volatile().is_null() })
-    }
-
-    /// Frees the peers that left and that no request uses any more. The caller holds the store's lock, so that only one
+    /// Frees the servers that left and that no request uses any more. The caller holds the store's lock, so that only one
     /// process does so.
     pub fn reap(&self) {
-        let (Some(extra), Some(pool)) = (self.extra(), self.pool()) else { return };
-        let mut dead = std::ptr::null_mut();
-        if !self.has_zombies() {
-            return;
-        }
-        // SAFETY: the words of the zone are guarded by the write locks.
-        unsafe {
-            let Some(lists) = self.write() else { return };
-            let mut link = &raw mut (*extra.as_ptr()).zombies;
-            while let Some(peer) = NonNull::new(*link) {
-                if Current::is_last(peer.as_ptr()) {
-                    *link = (*peer.as_ptr()).next;
-                    (*peer.as_ptr()).next = dead;
-                    dead = peer.as_ptr();
-                } else {
-                    link = &raw mut (*peer.as_ptr()).next;
-                }
-            }
-            drop(lists);
-            while let Some(peer) = NonNull::new(dead) {
-                dead = (*peer.as_ptr()).next;
-                Current::release(pool, peer);
-            }
-        }
-    }
-}
-
-/// Counts a linked peer into its list.
-///
-/// # Safety
-///
-/// The write locks of both lists are held.
-unsafe fn count_in(list: NonNull<ngx_http_upstream_rr_peers_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
-    let (list, peer) = (list.as_ptr(), peer.as_ptr());
-    // SAFETY: see above.
-    unsafe {
-        (*list).number = (*list).number.wrapping_add(1);
-        (*list).total_weight = (*list).total_weight.wrapping_add((*peer).weight as usize);
-        (*list).tries = (*list).tries.wrapping_add(usize::from((*peer).down == 0));
-        set_weighted(list);
+        Current::reap(self);
     }
 }
 
@@ -333,7 +196,7 @@ unsafe fn count_in(list: NonNull<ngx_http_upstream_rr_peers_t>, peer: NonNull<ng
 /// # Safety
 ///
 /// The write lock of the list is held.
-unsafe fn set_weighted(list: *mut ngx_http_upstream_rr_peers_t) {
+pub(super) unsafe fn set_weighted(list: *mut ngx_http_upstream_rr_peers_t) {
     // SAFETY: see above.
     unsafe {
         let weighted = (*list).total_weight != (*list).number;
@@ -346,7 +209,7 @@ unsafe fn set_weighted(list: *mut ngx_http_upstream_rr_peers_t) {
 /// # Safety
 ///
 /// The write locks of both lists are held, and `peer` is linked in `list`.
-unsafe fn set(
+pub(super) unsafe fn set(
     list: NonNull<ngx_http_upstream_rr_peers_t>,
     peer: NonNull<ngx_http_upstream_rr_peer_t>,
     abilities: Abilities,

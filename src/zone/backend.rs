@@ -1,32 +1,57 @@
-//! What one kind of nginx can do to live peers, and the other cannot.
+//! What differs between the two kinds of nginx.
+//!
+//! Since 1.27.3 nginx counts references to peers and changes to their lists, so that peers come and go ([`native`]).
+//! Before that the lists of a running configuration never change, and servers come and go in places that were made for
+//! them ([`slots`]).
+//!
+//! [`native`]: super::native
+//! [`slots`]: super::slots
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_pool_t};
+use nginx_sys::ngx_http_upstream_rr_peer_t;
 
-use crate::model::snapshot::Method;
+use crate::model::snapshot::{Faults, Method, Zombies};
 
-use super::prepared::Full;
+use super::apply::{Abilities, Edits, Touched};
+use super::lock::Lists;
+use super::peers::Zone;
+use super::prepared::{Full, NewPeer};
 
 /// One kind of nginx.
 pub trait Backend {
-    /// Whether servers can be added and removed at run time.
-    const CHANGES_MEMBERS: bool;
+    /// A server that is whole, but in no list. Dropping it gives back what it holds.
+    type Prepared;
 
-    /// nginx's own count of changes to the lists of an upstream, or 0 where it keeps none: the lists of such an
-    /// nginx never change.
+    /// A list of backups that is linked nowhere yet.
+    type PreparedList;
+
+    /// What the module keeps in the zone of an upstream for this kind of nginx. All zeroes is the start.
+    type Words;
+
+    /// Whether a peer may get another name while a request that it served is yet to be logged.
+    const NAMES_CHANGE: bool;
+
+    /// Whether balancers refuse by themselves to choose once more when the lists changed under a request.
+    const REFUSES_OLD: bool;
+
+    /// Prepares the lists of an upstream that can be changed from now on. They can be changed in part if the zone has too
+    /// little room.
     ///
     /// # Safety
     ///
-    /// `peers` is a list of peers in shared memory that this process has mapped.
-    unsafe fn membership(peers: *const ngx_http_upstream_rr_peers_t) -> u64;
+    /// Called by the master, in `init_module`, once for a zone with the module's words in it.
+    unsafe fn begin(zone: &Zone);
 
-    /// Makes the workers forget what their balancers computed from the lists.
+    /// How often the lists changed: what workers compare to see that what they know of them is old.
+    fn membership(zone: &Zone) -> u64;
+
+    /// Counts a change to the lists, or to weights that balancers keep in tables.
     ///
     /// # Safety
     ///
     /// The write locks of both lists are held.
-    unsafe fn moved(peers: *mut ngx_http_upstream_rr_peers_t);
+    unsafe fn moved(zone: &Zone);
 
     /// Requests that hold a reference to the peer; 0 where nginx counts none.
     fn refs(peer: &ngx_http_upstream_rr_peer_t) -> u64;
@@ -34,70 +59,88 @@ pub trait Backend {
     /// Whether nginx makes and removes the peer as a name resolves.
     fn managed(peer: &ngx_http_upstream_rr_peer_t) -> bool;
 
-    /// Whether weights may change under this method.
-    fn can_set_weight(method: Method) -> bool;
+    /// Whether the peer is a place that no server has. Such places stand after all others.
+    fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool;
 
-    /// A peer of zeroes with its buffers, and with its text.
+    /// Makes a server ready to be linked.
+    ///
+    /// # Errors
+    ///
+    /// The zone is full; nothing of it stays taken.
+    fn prepare(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self::Prepared, Full>;
+
+    /// Its address, as nginx writes it.
+    fn name(prepared: &Self::Prepared) -> Vec<u8>;
+
+    /// Makes a list of backups, unless there is one.
+    ///
+    /// # Errors
+    ///
+    /// The zone is full.
+    fn prepare_backups(zone: &Zone) -> Result<Option<Self::PreparedList>, Full>;
+
+    /// Finds a place for each server of the edits.
     ///
     /// # Safety
     ///
-    /// The pool is mapped.
-    unsafe fn prepare(
-        pool: NonNull<ngx_slab_pool_t>,
-        server: &[u8],
-        sessions: bool,
-    ) -> Result<NonNull<ngx_http_upstream_rr_peer_t>, Full>;
+    /// The write locks of both lists are held, and stay so until the edits are made or dropped.
+    unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat>;
 
-    /// Writes what sticky sessions know the peer by, if there are any.
+    /// Makes the edits. Those whose server has no place are left out.
     ///
     /// # Safety
     ///
-    /// The peer was made by `prepare` with the same `sessions`, has its name, and is linked nowhere.
-    unsafe fn name_session(peer: *mut ngx_http_upstream_rr_peer_t, sessions: bool);
+    /// The write locks of both lists are held, and the edits were seated under them.
+    unsafe fn edit(zone: &Zone, lists: &mut Lists, abilities: Abilities, edits: &mut Edits) -> Touched;
 
-    /// Hands on what sticky sessions know a peer by, if the configuration gave it a name for them.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held; the heir was made by `prepare` and is known to nobody else.
-    unsafe fn inherit_session(
-        peer: *const ngx_http_upstream_rr_peer_t,
-        heir: *mut ngx_http_upstream_rr_peer_t,
-    );
-
-    /// Frees a peer.
-    ///
-    /// # Safety
-    ///
-    /// It came from this pool, and nothing refers to it.
-    unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>);
-
-    /// Shares the word that counts changes with a new list of backups.
-    ///
-    /// # Safety
-    ///
-    /// The write lock of `primary` is held, and `backup` is linked nowhere.
-    unsafe fn share(primary: *mut ngx_http_upstream_rr_peers_t, backup: *mut ngx_http_upstream_rr_peers_t);
-
-    /// Takes a reference to a peer that leaves, and marks it.
+    /// Makes what depends on the whole of a list exact, after edits that touched its members.
     ///
     /// # Safety
     ///
     /// The write locks of both lists are held.
-    unsafe fn bury(peer: *mut ngx_http_upstream_rr_peer_t);
+    unsafe fn settle(zone: &Zone, lists: &Lists);
 
-    /// Whether the module's own reference is the last.
+    /// Whether the peer stands for no server of the upstream any more.
     ///
     /// # Safety
     ///
-    /// The write locks of both lists are held, and the peer was buried.
-    unsafe fn is_last(peer: *const ngx_http_upstream_rr_peer_t) -> bool;
+    /// A request holds the peer.
+    unsafe fn has_left(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool;
 
-    /// Whether the peer left its list while requests use it.
-    fn is_zombie(peer: &ngx_http_upstream_rr_peer_t) -> bool;
+    /// Servers that left while requests used them.
+    ///
+    /// # Safety
+    ///
+    /// The locks of both lists are held.
+    unsafe fn zombies(zone: &Zone, lists: &Lists) -> Zombies;
+
+    /// What is not as it must be, of what the totals do not show.
+    ///
+    /// # Safety
+    ///
+    /// The locks of both lists are held.
+    unsafe fn faults(zone: &Zone, lists: &Lists) -> Faults;
+
+    /// Whether anything is left for [`Backend::reap`].
+    fn has_remains(zone: &Zone) -> bool;
+
+    /// Frees what left and is not used any more. The caller holds the store's lock, so that only one process does so.
+    fn reap(zone: &Zone);
 }
 
-/// Whether the method keeps weights in tables of each worker, made when nginx's count of changes moves.
+/// Why there is no place for a server.
+#[cfg_attr(nginx_peer_refs, expect(dead_code, reason = "since 1.27.3 there is no end of places"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSeat {
+    /// The list has as many servers as it can.
+    Capacity(usize),
+    /// The places that are left are those of servers that left and still serve requests.
+    Busy,
+    /// The zone had no room for what the module needs to fill places; the bytes of one.
+    Memory(usize),
+}
+
+/// Whether the method keeps weights in tables of each worker, made when the count of changes moves.
 pub(super) fn caches_weights(method: Method) -> bool {
     matches!(method, Method::Random | Method::HashConsistent)
 }

@@ -3,7 +3,10 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_peer_connection_t, sockaddr, socklen_t};
+use nginx_sys::{ngx_peer_connection_t, sockaddr, socklen_t};
+
+use super::Current;
+use super::backend::Backend;
 
 /// Departures that are remembered: a worker that is further behind takes every address for one that left.
 const REMEMBERED: usize = 24;
@@ -17,9 +20,8 @@ pub struct Extra {
     departures: AtomicU64,
     /// Hashes of the addresses of those that left last.
     departed: [AtomicU64; REMEMBERED],
-    /// Peers that left and may still be in use, linked by their `next`: guarded by the write locks of both lists. The
-    /// module holds a reference to each.
-    pub(super) zombies: *mut ngx_http_upstream_rr_peer_t,
+    /// What this kind of nginx needs besides.
+    pub(super) own: <Current as Backend>::Words,
 }
 
 /// How many peers had left an upstream at some moment.

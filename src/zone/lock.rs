@@ -92,6 +92,7 @@ impl Lists {
     /// # Safety
     ///
     /// There was no list of backups; this one is about to be linked.
+    #[cfg(nginx_peer_refs)]
     pub(super) unsafe fn adopt(&mut self, backup: NonNull<ngx_http_upstream_rr_peers_t>) {
         // Nobody else knows the list, so that its lock is free.
         if take_for_writing(backup) {

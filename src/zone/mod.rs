@@ -8,9 +8,6 @@ pub mod backend;
 pub mod extra;
 pub mod layout;
 pub mod lock;
-#[cfg(test)]
-#[cfg(all(nginx_peer_refs, feature = "nginx-objs"))]
-mod member_tests;
 #[cfg(nginx_peer_refs)]
 mod native;
 pub mod peers;
@@ -28,7 +25,13 @@ pub type Current = native::Native;
 #[cfg(not(nginx_peer_refs))]
 pub type Current = slots::Slots;
 
+/// A server that is ready to be linked.
+pub type Prepared = <Current as backend::Backend>::Prepared;
+/// A list of backups that is ready to be linked.
+pub type PreparedList = <Current as backend::Backend>::PreparedList;
+
 pub use apply::{Edits, Fate, Setting};
+pub use backend::NoSeat;
 pub use extra::{Departures, Extra};
 pub use peers::{Chosen, Copy, Row, Zone};
 pub use prepared::NewPeer;

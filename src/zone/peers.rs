@@ -11,7 +11,7 @@ use nginx_sys::{
 
 use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
-use crate::model::snapshot::{Memory, Totals, Zombies};
+use crate::model::snapshot::{Faults, Memory, Totals, Zombies};
 
 use super::Current;
 use super::backend::Backend;
@@ -78,7 +78,7 @@ pub struct Copy {
     pub rows: Vec<Row>,
     /// The bytes of all names and server texts.
     pub text: Vec<u8>,
-    /// nginx's count of changes to the lists.
+    /// How often the lists changed.
     pub membership: u64,
     /// Whether there is but one server, which nginx treats otherwise.
     pub single: bool,
@@ -88,6 +88,8 @@ pub struct Copy {
     pub backup: Option<Totals>,
     /// Peers that left while requests used them.
     pub zombies: Zombies,
+    /// What is not as it must be.
+    pub faults: Faults,
 }
 
 impl Copy {
@@ -156,16 +158,18 @@ impl Zone {
         self.extra
     }
 
-    /// Whether there is a list of backups.
-    pub fn has_backups(&self) -> bool {
-        // SAFETY: the list is mapped; the word is set at most once, under its lock.
-        unsafe { !(&raw const (*self.primary.as_ptr()).next).read_volatile().is_null() }
+    /// How often the lists changed.
+    pub fn membership(&self) -> u64 {
+        Current::membership(self)
     }
 
-    /// nginx's count of changes to the lists.
-    pub fn membership(&self) -> u64 {
-        // SAFETY: the list is mapped, see `of`.
-        unsafe { Current::membership(self.primary.as_ptr()) }
+    /// The servers of a list whose lock is held for as long as what is returned is used.
+    pub(super) fn servers(
+        &self,
+        list: NonNull<ngx_http_upstream_rr_peers_t>,
+    ) -> impl Iterator<Item = NonNull<ngx_http_upstream_rr_peer_t>> + use<'_> {
+        // SAFETY: see above.
+        unsafe { Peers::of(list) }.filter(|peer| !Current::is_blank(self, *peer))
     }
 
     /// The slab pool of the zone; none where there is no zone.
@@ -220,8 +224,15 @@ impl Zone {
                     tries: (*list.as_ptr()).tries as u64,
                     ..Totals::default()
                 };
-                for (index, peer) in Peers::of(list).enumerate() {
+                let mut index = 0;
+                for peer in Peers::of(list) {
+                    let is_blank = Current::is_blank(self, peer);
                     let peer = &*peer.as_ptr();
+                    if is_blank {
+                        totals.number = totals.number.wrapping_sub(1);
+                        totals.total_weight = totals.total_weight.wrapping_sub(peer.weight as u64);
+                        continue;
+                    }
                     rows += 1;
                     text = text.saturating_add(peer.name.len).saturating_add(peer.server.len);
                     fits = fits && rows <= copy.rows.capacity() && text <= copy.text.capacity();
@@ -234,6 +245,7 @@ impl Zone {
                         let row = row(peer, Slot { group, index }, &mut copy.text);
                         copy.rows.push(row);
                     }
+                    index += 1;
                 }
                 match group {
                     Group::Primary => copy.primary = totals,
@@ -241,13 +253,8 @@ impl Zone {
                 }
             }
             copy.single = (*lists.primary.as_ptr()).single() != 0;
-            copy.zombies = Zombies::default();
-            let mut zombie = self.extra.map_or(std::ptr::null_mut(), |extra| (*extra.as_ptr()).zombies);
-            while let Some(peer) = zombie.as_ref() {
-                copy.zombies.peers += 1;
-                copy.zombies.conns = copy.zombies.conns.wrapping_add(peer.conns as u64);
-                zombie = peer.next;
-            }
+            copy.zombies = Current::zombies(self, &lists);
+            copy.faults = Current::faults(self, &lists);
         }
         copy.membership = self.membership();
         if fits { Ok(()) } else { Err(Some((rows, text))) }
@@ -386,6 +393,9 @@ pub(super) unsafe fn bytes(string: &ngx_str_t) -> &[u8] {
 pub struct Chosen(NonNull<ngx_http_upstream_rr_peer_t>);
 
 impl Chosen {
+    /// Whether what nginx notes of a peer for the log may be another's by then.
+    pub const NAMES_CHANGE: bool = Current::NAMES_CHANGE;
+
     /// The peer that `pc` was given; none if it was given none of a list's.
     ///
     /// # Safety
@@ -405,9 +415,9 @@ impl Chosen {
     ///
     /// # Safety
     ///
-    /// The request still holds the peer.
-    pub unsafe fn has_left(self) -> bool {
-        // SAFETY: a peer that is held is not freed; the word is written once, under locks, and read late at worst.
-        Current::is_zombie(unsafe { self.0.as_ref() })
+    /// The request still holds the peer, which is one of the zone's.
+    pub unsafe fn has_left(self, zone: &Zone) -> bool {
+        // SAFETY: see above.
+        unsafe { Current::has_left(zone, self.0) }
     }
 }

@@ -1,21 +1,18 @@
-//! A new peer: whole before anything refers to it.
+//! A new server: whole before anything refers to it.
 
 use std::net::SocketAddr;
 use std::ptr::NonNull;
 
-use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_pool_t, ngx_sock_ntop,
-    ngx_sockaddr_t, socklen_t,
-};
+use nginx_sys::{ngx_slab_pool_t, ngx_sockaddr_t, socklen_t};
 
 use crate::model::address::Address;
 use crate::model::params::Params;
 use crate::model::state::Admin;
 
-use super::Current;
 use super::apply::Abilities;
 use super::backend::Backend;
-use super::peers::{Zone, bytes};
+use super::peers::Zone;
+use super::{Current, Prepared, PreparedList};
 
 /// What a new peer is to be.
 pub struct NewPeer<'a> {
@@ -36,87 +33,14 @@ pub struct Full {
     pub needed: usize,
 }
 
-/// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.
-pub struct Prepared {
-    /// The pool that it came from.
-    pool: NonNull<ngx_slab_pool_t>,
-    /// The peer; none once it is linked.
-    peer: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
-}
-
-impl Prepared {
-    /// Its address, as nginx writes it.
-    pub fn name(&self) -> Vec<u8> {
-        // SAFETY: the peer is this value's own until it is linked.
-        self.peer.map_or_else(Vec::new, |peer| unsafe { bytes(&(*peer.as_ptr()).name) }.to_vec())
-    }
-
-    /// Hands the peer over to the list that it is linked in.
-    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peer_t>> {
-        self.peer.take()
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        if let Some(peer) = self.peer.take() {
-            // SAFETY: nothing refers to the peer, and the pool lives as long as the zone.
-            unsafe { Current::release(self.pool, peer) };
-        }
-    }
-}
-
-/// A list of backups in the zone's memory, linked nowhere. Dropping it gives the memory back.
-pub struct PreparedList {
-    /// The pool that it came from.
-    pool: NonNull<ngx_slab_pool_t>,
-    /// The list; none once it is linked.
-    list: Option<NonNull<ngx_http_upstream_rr_peers_t>>,
-}
-
-impl PreparedList {
-    /// Hands the list over.
-    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peers_t>> {
-        self.list.take()
-    }
-}
-
-impl Drop for PreparedList {
-    fn drop(&mut self) {
-        if let Some(list) = self.list.take() {
-            // SAFETY: made by `prepare_backups` from this pool, and linked nowhere.
-            unsafe { nginx_sys::ngx_slab_free(self.pool.as_ptr(), list.as_ptr().cast()) };
-        }
-    }
-}
-
 impl Zone {
-    /// Makes a peer.
+    /// Makes a server ready to be linked.
     ///
     /// # Errors
     ///
     /// The zone is full; nothing of it stays taken.
     pub fn prepare(&self, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
-        let pool = self.pool().ok_or(Full { needed: 0 })?;
-        // SAFETY: the pool is mapped as long as the zone.
-        let peer = unsafe { Current::prepare(pool, new.server.as_bytes(), abilities.drains)? };
-        // SAFETY: the peer was made above, with buffers of the sizes that are written, and nobody else knows it.
-        unsafe {
-            let peer = peer.as_ptr();
-            let address: *mut ngx_sockaddr_t = (*peer).sockaddr.cast();
-            (*peer).socklen = write_address(address, new.address);
-            (*peer).name.len =
-                ngx_sock_ntop((*peer).sockaddr, (*peer).socklen, (*peer).name.data, name_size(), 1);
-            let weight = isize::try_from(new.params.weight).unwrap_or(isize::MAX);
-            (*peer).weight = weight;
-            (*peer).effective_weight = weight;
-            (*peer).max_conns = new.params.max_conns as usize;
-            (*peer).max_fails = new.params.max_fails as usize;
-            (*peer).fail_timeout = new.params.fail_timeout as _;
-            (*peer).down = abilities.down(new.admin);
-            Current::name_session(peer, abilities.drains);
-        }
-        Ok(Prepared { pool, peer: Some(peer) })
+        Current::prepare(self, new, abilities)
     }
 
     /// Makes a list of backups, unless there is one.
@@ -125,14 +49,7 @@ impl Zone {
     ///
     /// The zone is full.
     pub fn prepare_backups(&self) -> Result<Option<PreparedList>, Full> {
-        let pool = self.pool().ok_or(Full { needed: 0 })?;
-        if self.has_backups() {
-            return Ok(None);
-        }
-        // SAFETY: the pool is mapped as long as the zone.
-        let list = unsafe { calloc(pool, &[size_of::<ngx_http_upstream_rr_peers_t>()]) }?;
-        let list = list.first().copied().and_then(|list| NonNull::new(list.cast()));
-        Ok(list.map(|list| PreparedList { pool, list: Some(list) }))
+        Current::prepare_backups(self)
     }
 }
 
@@ -185,7 +102,7 @@ pub(super) unsafe fn calloc<const N: usize>(
 /// # Safety
 ///
 /// `to` is a zeroed address.
-unsafe fn write_address(to: *mut ngx_sockaddr_t, address: &Address) -> socklen_t {
+pub(super) unsafe fn write_address(to: *mut ngx_sockaddr_t, address: &Address) -> socklen_t {
     // SAFETY: see above; each form fits the union.
     unsafe {
         match address {

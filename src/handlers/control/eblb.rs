@@ -234,16 +234,6 @@ mod tests {
     }
 
     #[test]
-    fn an_old_nginx_cannot_change_addresses() {
-        let mut old = fake();
-        old.members = false;
-        let call = Call::get("addr=192.168.169.2&peer=1&stream=backend");
-        let response = answer(&call, Ok(&[]), Some(&old), Dialect::Any).response;
-        let text = OpError::MembersNotYet.to_string();
-        assert_eq!((response.status, response.body), (501, format!("changed nil {text}\n").into_bytes()));
-    }
-
-    #[test]
     fn gui_makes_a_page_of_it() {
         let table = [
             ("down=1&peer=0", 200, "down true nil\n"),

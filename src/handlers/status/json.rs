@@ -47,9 +47,6 @@ struct UpstreamView<'a> {
     method: Option<&'static str>,
     /// Whether it can be changed.
     dynamic: bool,
-    /// False where this nginx cannot add and remove servers; else left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    membership: Option<bool>,
     /// Why not, if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -76,7 +73,6 @@ impl<'a> UpstreamView<'a> {
             zone: snapshot.zone.as_deref(),
             method: snapshot.method.map(|method| method.as_str()),
             dynamic,
-            membership: (dynamic && !snapshot.changes_members).then_some(false),
             reason: snapshot.fixed.as_ref().map(ToString::to_string),
             revision: snapshot.revision.0,
             peers: Peers { snapshot, now },
@@ -141,6 +137,8 @@ struct LeaksView {
     primary: PrimaryView,
     /// The list of backups, if there is one.
     backup: Option<TotalsView>,
+    /// Names of what is not as it must be.
+    faults: Vec<&'static str>,
 }
 
 /// The list of primaries. nginx keeps what was removed from either list in this one.
@@ -161,6 +159,7 @@ impl From<&Snapshot> for LeaksView {
         Self {
             primary: PrimaryView { totals: snapshot.primary.into(), zombies: peers, zombie_conns: conns },
             backup: snapshot.backup.map(TotalsView::from),
+            faults: snapshot.faults.names(),
         }
     }
 }
@@ -246,9 +245,12 @@ mod tests {
                 .to_owned()
                 + r#""counted_usable":0,"conns":0,"refs":0,"zombies":1,"zombie_conns":2},"backup":"#;
         assert!(json(&snapshot, false).contains(r#""peers":[],"zombies":1,"#));
-        assert!(json(&snapshot, true).ends_with(&(primary.clone() + "null}}}}")));
+        assert!(json(&snapshot, true).ends_with(&(primary.clone() + r#"null,"faults":[]}}}}"#)));
         snapshot.backup = Some(snapshot.primary);
         assert!(json(&snapshot, true).contains(&(primary + r#"{"number":3,"#)));
-        assert!(json(&snapshot, true).ends_with(r#""refs":0}}}}}"#), "the list of backups has no zombies");
+        assert!(
+            json(&snapshot, true).ends_with(r#""refs":0},"faults":[]}}}}"#),
+            "the list of backups has no zombies"
+        );
     }
 }

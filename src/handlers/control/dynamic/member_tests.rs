@@ -152,16 +152,6 @@ fn refusals() {
 }
 
 #[test]
-fn an_old_nginx() {
-    let mut old = fake();
-    old.members = false;
-    let text = OpError::MembersNotYet.to_string();
-    for args in ["add=&server=127.0.0.9", "remove=&server=127.0.0.1:8081", "id=0&server=127.0.0.9"] {
-        assert_eq!(get(&format!("upstream=backend&{args}"), &old), (501, text.clone()), "{args}");
-    }
-}
-
-#[test]
 fn a_full_zone_is_named_with_what_was_needed() {
     let mut full = fake();
     full.refuse = Some(OpError::ZoneFull { zone: "z".to_owned(), needed: 512 });

@@ -12,9 +12,11 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
-use super::apply::Abilities;
-use super::tests::{Server, exact, upstream};
-use super::{Edits, Extra, Fate, NewPeer, Zone};
+use super::super::apply::Abilities;
+use super::super::peers::{Peers, bytes};
+use super::super::prepared::Full;
+use super::super::tests::{Server, exact, upstream};
+use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
 
 /// Round robin in a core without sticky.
 const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
@@ -36,7 +38,7 @@ fn address(text: &str) -> Address {
 }
 
 /// Makes a peer, or says that there is no room.
-fn prepare(zone: &Zone, text: &str) -> Result<super::prepared::Prepared, super::prepared::Full> {
+fn prepare(zone: &Zone, text: &str) -> Result<Prepared, Full> {
     let params = Params { weight: 2, ..Params::default() };
     zone.prepare(&NewPeer { server: text, address: &address(text), params, admin: Admin::Up }, ROUND_ROBIN)
 }
@@ -72,7 +74,7 @@ fn list(zone: &Zone) -> *mut ngx_http_upstream_rr_peers_t {
 /// A primary.
 fn peer(zone: &Zone, index: usize) -> *mut ngx_http_upstream_rr_peer_t {
     // SAFETY: the fixture's lists are read by one thread.
-    unsafe { super::peers::Peers::of(zone.read().unwrap().primary) }.nth(index).unwrap().as_ptr()
+    unsafe { Peers::of(zone.read().unwrap().primary) }.nth(index).unwrap().as_ptr()
 }
 
 #[test]
@@ -122,15 +124,15 @@ fn another_address_takes_the_place_and_leaves_the_old_peer_as_it_was() {
     assert!(exact(&copy.primary));
     assert_eq!((copy.zombies.peers, copy.zombies.conns), (1, 1));
     zone.reap();
-    assert!(zone.has_zombies(), "a request still holds it");
+    assert!(zone.has_remains(), "a request still holds it");
     // SAFETY: the request is done: nginx's free.
     unsafe {
-        assert_eq!(super::peers::bytes(&(*old).name), b"127.0.0.1:2");
+        assert_eq!(bytes(&(*old).name), b"127.0.0.1:2");
         (*old).conns = 0;
         (*old).refs -= 1;
     }
     zone.reap();
-    assert!(!zone.has_zombies());
+    assert!(!zone.has_remains());
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn the_first_backup_makes_a_list_that_shares_the_count_of_changes() {
     }
     let at = vec![(Slot { group: Group::Backup, index: 0 }, Fate::Leave)];
     apply(&zone, Edits { at, ..Edits::default() });
-    assert!(zone.copy().unwrap().single && zone.has_backups(), "an empty list of backups stays");
+    assert!(zone.copy().unwrap().single && zone.copy().unwrap().backup.is_some(), "an empty list of backups stays");
 }
 
 #[test]

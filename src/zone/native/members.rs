@@ -1,0 +1,230 @@
+//! Peers that come and go: linked and unlinked under the locks, and freed when no request uses them any more.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
+
+use crate::model::id::Group;
+use crate::model::snapshot::Zombies;
+
+use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
+use super::super::backend::Backend;
+use super::super::lock::Lists;
+use super::super::peers::Zone;
+use super::Native;
+#[cfg(nginx_peer_sid)]
+use super::prepared::SID_LEN;
+use super::prepared::{PreparedList, release};
+
+/// Makes the edits of one list, in one walk.
+///
+/// # Safety
+///
+/// The write locks of both lists are held.
+pub(super) unsafe fn edit_list(
+    zone: &Zone,
+    group: Group,
+    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    abilities: Abilities,
+    edits: &mut Edits,
+    touched: &mut Touched,
+) {
+    let mut fates = edits.at.iter_mut().filter(|(slot, _)| slot.group == group).peekable();
+    let mut appended = edits.append.iter_mut().filter(|(of, _)| *of == group).peekable();
+    // SAFETY: the locks are held; each peer that is followed is linked.
+    unsafe {
+        let mut link = &raw mut (*list.as_ptr()).peer;
+        let mut index = 0;
+        while let Some(peer) = NonNull::new(*link) {
+            if fates.peek().is_none() && appended.peek().is_none() {
+                return;
+            }
+            match fates.next_if(|(slot, _)| slot.index == index).map(|(_, fate)| fate) {
+                Some(Fate::Set(setting)) => touched.weights |= set(list, peer, abilities, setting),
+                Some(Fate::Leave) => {
+                    *link = (*peer.as_ptr()).next;
+                    bury(zone, list, peer);
+                    touched.members = true;
+                    index += 1;
+                    continue;
+                }
+                Some(Fate::Replace(prepared)) => {
+                    if let Some(new) = prepared.take() {
+                        (*new.as_ptr()).next = (*peer.as_ptr()).next;
+                        *link = new.as_ptr();
+                        inherit_session(peer.as_ptr(), new.as_ptr());
+                        count_in(list, new);
+                        bury(zone, list, peer);
+                        touched.members = true;
+                    }
+                }
+                None => {}
+            }
+            link = &raw mut (*(*link)).next;
+            index += 1;
+        }
+        for (_, prepared) in appended {
+            if let Some(new) = prepared.take() {
+                *link = new.as_ptr();
+                link = &raw mut (*new.as_ptr()).next;
+                count_in(list, new);
+                touched.members = true;
+            }
+        }
+    }
+}
+
+/// Counts a peer out of its list and keeps it for the requests that use it. The caller has unlinked it.
+///
+/// # Safety
+///
+/// The write locks of both lists are held.
+unsafe fn bury(
+    zone: &Zone,
+    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    peer: NonNull<ngx_http_upstream_rr_peer_t>,
+) {
+    let (list, peer) = (list.as_ptr(), peer.as_ptr());
+    // SAFETY: see above; the words of the zone are guarded by the same locks.
+    unsafe {
+        (*list).number = (*list).number.wrapping_sub(1);
+        (*list).total_weight = (*list).total_weight.wrapping_sub((*peer).weight as usize);
+        (*list).tries = (*list).tries.wrapping_sub(usize::from((*peer).down == 0));
+        set_weighted(list);
+        (*peer).refs += 1;
+        ngx_http_upstream_rr_peer_t::set_zombie_raw(peer, 1);
+        if let Some(extra) = zone.extra() {
+            let extra = extra.as_ptr();
+            (*extra).depart((*peer).sockaddr, (*peer).socklen);
+            (*peer).next = (*extra).own.zombies;
+            (*extra).own.zombies = peer;
+        }
+    }
+}
+
+/// Puts an empty list of backups behind the primaries, and locks it with them.
+///
+/// # Safety
+///
+/// The write lock of the primaries is held.
+pub(super) unsafe fn link_backups(lists: &mut Lists, prepared: &mut PreparedList) {
+    if lists.backup.is_some() {
+        return;
+    }
+    let Some(backup) = prepared.take() else { return };
+    let primary = lists.primary.as_ptr();
+    // SAFETY: see above; the list is zeroes, and nobody knows it before it is linked.
+    unsafe {
+        (*backup.as_ptr()).shpool = (*primary).shpool;
+        (*backup.as_ptr()).name = (*primary).name;
+        (*backup.as_ptr()).config = (*primary).config;
+        lists.adopt(backup);
+        (*primary).next = backup.as_ptr();
+    }
+}
+
+/// Notes whether there is but one server, which nginx treats otherwise.
+///
+/// # Safety
+///
+/// The write locks of both lists are held.
+pub(super) unsafe fn set_single(lists: &Lists) {
+    let primary = lists.primary.as_ptr();
+    // SAFETY: see above.
+    unsafe {
+        let backups = lists.backup.map_or(0, |backup| (*backup.as_ptr()).number);
+        let single = (*primary).number == 1 && backups == 0;
+        ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
+    }
+}
+
+/// Counts the peers that left and are still in use.
+///
+/// # Safety
+///
+/// The locks of both lists are held.
+pub(super) unsafe fn zombies(zone: &Zone) -> Zombies {
+    let mut found = Zombies::default();
+    // SAFETY: see above; the peers of the list are the module's to free, under the write locks.
+    unsafe {
+        let mut zombie = zone.extra().map_or(std::ptr::null_mut(), |extra| (*extra.as_ptr()).own.zombies);
+        while let Some(peer) = zombie.as_ref() {
+            found.peers += 1;
+            found.conns = found.conns.wrapping_add(peer.conns as u64);
+            zombie = peer.next;
+        }
+    }
+    found
+}
+
+/// Frees the peers that left and that no request uses any more. The caller holds the store's lock, so that only one
+/// process does so.
+pub(super) fn reap(zone: &Zone) {
+    let (Some(extra), Some(pool)) = (zone.extra(), zone.pool()) else { return };
+    let mut dead = std::ptr::null_mut();
+    if !Native::has_remains(zone) {
+        return;
+    }
+    // SAFETY: the words of the zone are guarded by the write locks.
+    unsafe {
+        let Some(lists) = zone.write() else { return };
+        let mut link = &raw mut (*extra.as_ptr()).own.zombies;
+        while let Some(peer) = NonNull::new(*link) {
+            // The last reference is the module's own.
+            if (*peer.as_ptr()).refs == 1 {
+                *link = (*peer.as_ptr()).next;
+                (*peer.as_ptr()).next = dead;
+                dead = peer.as_ptr();
+            } else {
+                link = &raw mut (*peer.as_ptr()).next;
+            }
+        }
+        drop(lists);
+        while let Some(peer) = NonNull::new(dead) {
+            dead = (*peer.as_ptr()).next;
+            release(pool, peer);
+        }
+    }
+}
+
+/// Counts a linked peer into its list.
+///
+/// # Safety
+///
+/// The write locks of both lists are held.
+unsafe fn count_in(list: NonNull<ngx_http_upstream_rr_peers_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+    let (list, peer) = (list.as_ptr(), peer.as_ptr());
+    // SAFETY: see above.
+    unsafe {
+        (*list).number = (*list).number.wrapping_add(1);
+        (*list).total_weight = (*list).total_weight.wrapping_add((*peer).weight as usize);
+        (*list).tries = (*list).tries.wrapping_add(usize::from((*peer).down == 0));
+        set_weighted(list);
+    }
+}
+
+/// Hands on what sticky sessions know a peer by, if the configuration gave it a name for them.
+///
+/// # Safety
+///
+/// The write locks of both lists are held; the heir was made here and is known to nobody else.
+#[cfg(nginx_peer_sid)]
+unsafe fn inherit_session(peer: *const ngx_http_upstream_rr_peer_t, heir: *mut ngx_http_upstream_rr_peer_t) {
+    // SAFETY: see above; both buffers are as long as what sticky sessions know peers by.
+    unsafe {
+        let len = (*peer).sid.len.min(SID_LEN);
+        if (*peer).route() != 0 && !(*peer).sid.data.is_null() && !(*heir).sid.data.is_null() {
+            (*heir).sid.data.copy_from_nonoverlapping((*peer).sid.data, len);
+            (*heir).sid.len = len;
+            ngx_http_upstream_rr_peer_t::set_route_raw(heir, 1);
+        }
+    }
+}
+
+/// An nginx that knows no sticky sessions.
+#[cfg(not(nginx_peer_sid))]
+unsafe fn inherit_session(
+    _peer: *const ngx_http_upstream_rr_peer_t,
+    _heir: *mut ngx_http_upstream_rr_peer_t,
+) {
+}

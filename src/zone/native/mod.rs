@@ -1,0 +1,138 @@
+//! nginx 1.27.3 and newer: peers are counted by reference, and workers notice when the lists change.
+
+mod members;
+mod prepared;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod tests;
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nginx_sys::ngx_http_upstream_rr_peer_t;
+
+use crate::model::snapshot::{Faults, Zombies};
+
+use super::apply::{Abilities, Edits, Touched};
+use super::backend::{Backend, NoSeat};
+use super::lock::Lists;
+use super::peers::Zone;
+use super::prepared::{Full, NewPeer};
+
+use prepared::{Prepared, PreparedList};
+
+/// The backend of nginx with `rr_peers_t.config` and `rr_peer_t.refs`.
+pub struct Native;
+
+/// What the module keeps in the zone of an upstream.
+#[repr(C)]
+pub struct Words {
+    /// Peers that left and may still be in use, linked by their `next`: guarded by the write locks of both lists. The
+    /// module holds a reference to each.
+    zombies: *mut ngx_http_upstream_rr_peer_t,
+}
+
+impl Backend for Native {
+    type Prepared = Prepared;
+    type PreparedList = PreparedList;
+    type Words = Words;
+
+    // nginx copies it when servers may change.
+    const NAMES_CHANGE: bool = false;
+    const REFUSES_OLD: bool = true;
+
+    unsafe fn begin(_zone: &Zone) {}
+
+    fn membership(zone: &Zone) -> u64 {
+        // SAFETY: the list is mapped as long as the zone; `config` is set once, before the workers start, and points into
+        // the same zone. Other workers write the word under their locks, so it is read atomically.
+        unsafe {
+            let config = (*zone.primary.as_ptr()).config;
+            if config.is_null() { 0 } else { AtomicU64::from_ptr(config.cast()).load(Ordering::Acquire) }
+        }
+    }
+
+    unsafe fn moved(zone: &Zone) {
+        // SAFETY: both write locks are held, as every writer of this word must; see `membership` for the pointer.
+        unsafe {
+            let config = (*zone.primary.as_ptr()).config;
+            if !config.is_null() {
+                AtomicU64::from_ptr(config.cast()).fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    fn refs(peer: &ngx_http_upstream_rr_peer_t) -> u64 {
+        peer.refs as u64
+    }
+
+    fn managed(peer: &ngx_http_upstream_rr_peer_t) -> bool {
+        !peer.host.is_null()
+    }
+
+    #[inline]
+    fn is_blank(_zone: &Zone, _peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+        false
+    }
+
+    fn prepare(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
+        Prepared::new(zone, new, abilities)
+    }
+
+    fn name(prepared: &Prepared) -> Vec<u8> {
+        prepared.name()
+    }
+
+    fn prepare_backups(zone: &Zone) -> Result<Option<PreparedList>, Full> {
+        PreparedList::new(zone)
+    }
+
+    unsafe fn seat(_zone: &Zone, _lists: &Lists, _edits: &mut Edits) -> Result<(), NoSeat> {
+        // A new peer brings its own.
+        Ok(())
+    }
+
+    unsafe fn edit(zone: &Zone, lists: &mut Lists, abilities: Abilities, edits: &mut Edits) -> Touched {
+        let mut touched = Touched::default();
+        // SAFETY: see the trait.
+        unsafe {
+            if let Some(backups) = &mut edits.backups {
+                members::link_backups(lists, backups);
+            }
+            for (group, list) in lists.iter() {
+                members::edit_list(zone, group, list, abilities, edits, &mut touched);
+            }
+        }
+        touched
+    }
+
+    unsafe fn settle(_zone: &Zone, lists: &Lists) {
+        // SAFETY: see the trait.
+        unsafe { members::set_single(lists) };
+    }
+
+    unsafe fn has_left(_zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+        // SAFETY: a peer that is held is not freed; the word is written once, under locks, and read late at worst.
+        unsafe { peer.as_ref() }.zombie() != 0
+    }
+
+    unsafe fn zombies(zone: &Zone, _lists: &Lists) -> Zombies {
+        // SAFETY: see the trait; the list is guarded by the locks.
+        unsafe { members::zombies(zone) }
+    }
+
+    unsafe fn faults(_zone: &Zone, _lists: &Lists) -> Faults {
+        Faults::default()
+    }
+
+    fn has_remains(zone: &Zone) -> bool {
+        // SAFETY: the words lie in the zone; the pointer is compared and not followed.
+        zone.extra().is_some_and(|extra| unsafe {
+            !(&raw const (*extra.as_ptr()).own.zombies).read_volatile().is_null()
+        })
+    }
+
+    fn reap(zone: &Zone) {
+        members::reap(zone);
+    }
+}

@@ -1,0 +1,232 @@
+//! A new peer, or a list of backups, in the zone's memory.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{
+    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_shmtx_lock, ngx_shmtx_unlock,
+    ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t,
+};
+
+use super::super::apply::Abilities;
+use super::super::peers::{Zone, bytes};
+use super::super::prepared::{Full, NewPeer, calloc, name_size, write_address};
+
+/// Length of what sticky sessions know a peer by: NGX_HTTP_UPSTREAM_SID_LEN.
+pub(super) const SID_LEN: usize = 32;
+
+#[cfg(nginx_peer_sid)]
+unsafe extern "C" {
+    /// Writes what sticky sessions know a peer by.
+    fn nuc_sid(sid: *mut u8, name: *const u8, len: usize);
+}
+
+/// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.
+pub struct Prepared {
+    /// The pool that it came from.
+    pool: NonNull<ngx_slab_pool_t>,
+    /// The peer; none once it is linked.
+    peer: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+}
+
+impl Prepared {
+    /// Makes a peer.
+    ///
+    /// # Errors
+    ///
+    /// The zone is full; nothing of it stays taken.
+    pub(super) fn new(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self, Full> {
+        let pool = zone.pool().ok_or(Full { needed: 0 })?;
+        // SAFETY: the pool is mapped as long as the zone.
+        let peer = unsafe { alloc_peer(pool, new.server.as_bytes(), abilities.drains)? };
+        // SAFETY: the peer was made above, with buffers of the sizes that are written, and nobody else knows it.
+        unsafe {
+            let peer = peer.as_ptr();
+            let address: *mut ngx_sockaddr_t = (*peer).sockaddr.cast();
+            (*peer).socklen = write_address(address, new.address);
+            (*peer).name.len =
+                ngx_sock_ntop((*peer).sockaddr, (*peer).socklen, (*peer).name.data, name_size(), 1);
+            let weight = isize::try_from(new.params.weight).unwrap_or(isize::MAX);
+            (*peer).weight = weight;
+            (*peer).effective_weight = weight;
+            (*peer).max_conns = new.params.max_conns as usize;
+            (*peer).max_fails = new.params.max_fails as usize;
+            (*peer).fail_timeout = new.params.fail_timeout as _;
+            (*peer).down = abilities.down(new.admin);
+            name_session(peer, abilities.drains);
+        }
+        Ok(Self { pool, peer: Some(peer) })
+    }
+
+    /// Its address, as nginx writes it.
+    pub(super) fn name(&self) -> Vec<u8> {
+        // SAFETY: the peer is this value's own until it is linked.
+        self.peer.map_or_else(Vec::new, |peer| unsafe { bytes(&(*peer.as_ptr()).name) }.to_vec())
+    }
+
+    /// Hands the peer over to the list that it is linked in.
+    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peer_t>> {
+        self.peer.take()
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            // SAFETY: nothing refers to the peer, and the pool lives as long as the zone.
+            unsafe { release(self.pool, peer) };
+        }
+    }
+}
+
+/// A list of backups in the zone's memory, linked nowhere. Dropping it gives the memory back.
+pub struct PreparedList {
+    /// The pool that it came from.
+    pool: NonNull<ngx_slab_pool_t>,
+    /// The list; none once it is linked.
+    list: Option<NonNull<ngx_http_upstream_rr_peers_t>>,
+}
+
+impl PreparedList {
+    /// Makes a list, unless there is one.
+    ///
+    /// # Errors
+    ///
+    /// The zone is full.
+    pub(super) fn new(zone: &Zone) -> Result<Option<Self>, Full> {
+        let pool = zone.pool().ok_or(Full { needed: 0 })?;
+        // SAFETY: the list is mapped; the word is set at most once, under its lock.
+        if unsafe { !(&raw const (*zone.primary.as_ptr()).next).read_volatile().is_null() } {
+            return Ok(None);
+        }
+        // SAFETY: the pool is mapped as long as the zone.
+        let list = unsafe { calloc(pool, &[size_of::<ngx_http_upstream_rr_peers_t>()]) }?;
+        let list = list.first().copied().and_then(|list| NonNull::new(list.cast()));
+        Ok(list.map(|list| Self { pool, list: Some(list) }))
+    }
+
+    /// Hands the list over.
+    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peers_t>> {
+        self.list.take()
+    }
+}
+
+impl Drop for PreparedList {
+    fn drop(&mut self) {
+        if let Some(list) = self.list.take() {
+            // SAFETY: made by `prepare_backups` from this pool, and linked nowhere.
+            unsafe { nginx_sys::ngx_slab_free(self.pool.as_ptr(), list.as_ptr().cast()) };
+        }
+    }
+}
+
+/// A peer of zeroes with its buffers, and with its text.
+///
+/// # Safety
+///
+/// The pool is mapped.
+unsafe fn alloc_peer(
+    pool: NonNull<ngx_slab_pool_t>,
+    server: &[u8],
+    sessions: bool,
+) -> Result<NonNull<ngx_http_upstream_rr_peer_t>, Full> {
+    // The chunks that nginx itself allocates for a peer, and frees when the last request is done with it.
+    let sizes = [
+        size_of::<ngx_http_upstream_rr_peer_t>(),
+        size_of::<ngx_sockaddr_t>(),
+        name_size(),
+        server.len().max(1),
+        if sessions { SID_LEN } else { 0 },
+    ];
+    // SAFETY: the chunks have these sizes, and nobody else knows them.
+    unsafe {
+        let [peer, address, name, text, sid] = calloc(pool, &sizes)?;
+        let peer = NonNull::new(peer.cast::<ngx_http_upstream_rr_peer_t>()).ok_or(Full { needed: 0 })?;
+        (*peer.as_ptr()).sockaddr = address.cast();
+        (*peer.as_ptr()).name.data = name;
+        (*peer.as_ptr()).server.data = text;
+        (*peer.as_ptr()).server.len = server.len();
+        text.copy_from_nonoverlapping(server.as_ptr(), server.len());
+        set_sid(peer.as_ptr(), sid);
+        Ok(peer)
+    }
+}
+
+/// Writes what sticky sessions know the peer by, if there are any.
+///
+/// # Safety
+///
+/// The peer was made by `alloc_peer` with the same `sessions`, has its name, and is linked nowhere.
+#[cfg(nginx_peer_sid)]
+unsafe fn name_session(peer: *mut ngx_http_upstream_rr_peer_t, sessions: bool) {
+    if sessions {
+        // SAFETY: `alloc_peer` made the buffer, which is as long as what is written.
+        unsafe {
+            nuc_sid((*peer).sid.data, (*peer).name.data, (*peer).name.len);
+            (*peer).sid.len = SID_LEN;
+        }
+    }
+}
+
+/// An nginx that knows no sticky sessions.
+#[cfg(not(nginx_peer_sid))]
+unsafe fn name_session(_peer: *mut ngx_http_upstream_rr_peer_t, _sessions: bool) {}
+
+/// Frees a peer.
+///
+/// # Safety
+///
+/// It came from this pool, and nothing refers to it.
+pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+    let (pool, peer) = (pool.as_ptr(), peer.as_ptr());
+    // SAFETY: nothing refers to the peer; its chunks are the zone's. Which of them nginx filled in depends on how it
+    // was built, so each is freed if it is there.
+    unsafe {
+        let chunks = [
+            (*peer).sockaddr.cast(),
+            (*peer).name.data,
+            (*peer).server.data,
+            sid(peer),
+            (*peer).ssl_session.cast(),
+            peer.cast(),
+        ];
+        ngx_shmtx_lock(&raw mut (*pool).mutex);
+        for chunk in chunks {
+            if chunk >= (*pool).start && chunk < (*pool).end {
+                ngx_slab_free_locked(pool, chunk.cast());
+            }
+        }
+        ngx_shmtx_unlock(&raw mut (*pool).mutex);
+    }
+}
+
+/// Notes the buffer of what sticky sessions know a peer by.
+///
+/// # Safety
+///
+/// The peer is known to nobody else.
+#[cfg(nginx_peer_sid)]
+unsafe fn set_sid(peer: *mut ngx_http_upstream_rr_peer_t, buffer: *mut u8) {
+    // SAFETY: see above.
+    unsafe { (*peer).sid.data = buffer };
+}
+
+/// An nginx that knows no sticky sessions.
+#[cfg(not(nginx_peer_sid))]
+unsafe fn set_sid(_peer: *mut ngx_http_upstream_rr_peer_t, _buffer: *mut u8) {}
+
+/// The buffer of what sticky sessions know a peer by.
+///
+/// # Safety
+///
+/// Nothing else refers to the peer.
+#[cfg(nginx_peer_sid)]
+unsafe fn sid(peer: *mut ngx_http_upstream_rr_peer_t) -> *mut u8 {
+    // SAFETY: see above.
+    unsafe { (*peer).sid.data }
+}
+
+/// An nginx that knows no sticky sessions.
+#[cfg(not(nginx_peer_sid))]
+unsafe fn sid(_peer: *mut ngx_http_upstream_rr_peer_t) -> *mut u8 {
+    std::ptr::null_mut()
+}

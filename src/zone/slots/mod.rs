@@ -1,0 +1,153 @@
+//! nginx before 1.27.3: servers come and go in slots, places that were made when the configuration was read.
+//!
+//! A list has the same peers from the start of its zone to its end, so that whatever nginx remembers of them, a pointer or
+//! a position, stays true. A slot without a server is blank: down, and without a weight. What changes under the write
+//! locks is who is in a slot, and the order of the list: servers first, then the blank slots.
+
+mod blanks;
+mod members;
+mod prepared;
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nginx_sys::ngx_http_upstream_rr_peer_t;
+
+use crate::model::snapshot::{Faults, Zombies};
+
+use super::apply::{Abilities, Edits, Touched};
+use super::backend::{Backend, NoSeat};
+use super::lock::Lists;
+use super::peers::Zone;
+use super::prepared::{Full, NewPeer};
+
+use prepared::Prepared;
+
+/// Bytes that the text of a server in a slot may have, at least.
+const TEXT_ROOM: usize = 128;
+
+/// The backend of nginx whose peers are neither counted by reference nor versioned.
+pub struct Slots;
+
+/// What the module keeps in the zone of an upstream.
+#[repr(C)]
+pub struct Words {
+    /// How often the lists changed.
+    membership: AtomicU64,
+    /// A blank slot with a weight of 1, while no primary has any: some balancers divide by the sum of the weights.
+    /// Guarded by the locks of the primaries.
+    sentinel: *mut ngx_http_upstream_rr_peer_t,
+    /// How many slots the primaries and the backups have.
+    slots: [usize; 2],
+    /// Whether some slots have less room for a text than `TEXT_ROOM`, since the zone was full.
+    narrow: bool,
+}
+
+/// A list of backups that comes at run time: there is none, it is made with the slots.
+pub enum Never {}
+
+impl Slots {
+    /// The module's words; none while the upstream is only read.
+    fn words(zone: &Zone) -> Option<NonNull<Words>> {
+        // SAFETY: the words lie in the zone; only an address is taken.
+        zone.extra().map(|extra| unsafe { NonNull::from(&mut (*extra.as_ptr()).own) })
+    }
+}
+
+impl Backend for Slots {
+    type Prepared = Prepared;
+    type PreparedList = Never;
+    type Words = Words;
+
+    const NAMES_CHANGE: bool = true;
+    const REFUSES_OLD: bool = false;
+
+    unsafe fn begin(zone: &Zone) {
+        // SAFETY: see the trait.
+        unsafe { members::begin(zone) };
+    }
+
+    fn membership(zone: &Zone) -> u64 {
+        // SAFETY: the words live as long as the zone, and this one is atomic.
+        Self::words(zone).map_or(0, |words| unsafe { &(*words.as_ptr()).membership }.load(Ordering::Acquire))
+    }
+
+    unsafe fn moved(zone: &Zone) {
+        if let Some(words) = Self::words(zone) {
+            // SAFETY: likewise.
+            unsafe { &(*words.as_ptr()).membership }.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn refs(_peer: &ngx_http_upstream_rr_peer_t) -> u64 {
+        0
+    }
+
+    fn managed(_peer: &ngx_http_upstream_rr_peer_t) -> bool {
+        false
+    }
+
+    #[inline]
+    fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+        // SAFETY: slots are never freed. Both words change under the write locks; without them they are read late at
+        // worst.
+        unsafe {
+            (&raw const (*peer.as_ptr()).weight).read_volatile() == 0
+                || Self::words(zone).is_some_and(|words| {
+                    (&raw const (*words.as_ptr()).sentinel).read_volatile() == peer.as_ptr()
+                })
+        }
+    }
+
+    fn prepare(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
+        Prepared::new(zone, new, abilities)
+    }
+
+    fn name(prepared: &Prepared) -> Vec<u8> {
+        prepared.name.clone()
+    }
+
+    fn prepare_backups(_zone: &Zone) -> Result<Option<Never>, Full> {
+        Ok(None)
+    }
+
+    unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
+        // SAFETY: see the trait.
+        unsafe { members::seat(zone, lists, edits) }
+    }
+
+    unsafe fn edit(zone: &Zone, lists: &mut Lists, abilities: Abilities, edits: &mut Edits) -> Touched {
+        let mut touched = Touched::default();
+        for (group, list) in lists.iter() {
+            // SAFETY: see the trait.
+            unsafe { members::edit_list(zone, group, list, abilities, edits, &mut touched) };
+        }
+        touched
+    }
+
+    unsafe fn settle(zone: &Zone, lists: &Lists) {
+        // SAFETY: see the trait.
+        unsafe { members::settle(zone, lists) };
+    }
+
+    unsafe fn has_left(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+        // While a request holds it nobody else can come into the slot, but the same server again.
+        Self::is_blank(zone, peer)
+    }
+
+    unsafe fn zombies(zone: &Zone, lists: &Lists) -> Zombies {
+        // SAFETY: see the trait.
+        unsafe { members::zombies(zone, lists) }
+    }
+
+    unsafe fn faults(zone: &Zone, lists: &Lists) -> Faults {
+        // SAFETY: see the trait.
+        unsafe { members::faults(zone, lists) }
+    }
+
+    fn has_remains(_zone: &Zone) -> bool {
+        false
+    }
+
+    fn reap(_zone: &Zone) {}
+}

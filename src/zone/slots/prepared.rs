@@ -1,0 +1,137 @@
+//! A server that is to come into a slot: all that is written there, so that under the locks nothing is left but to write.
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    ngx_http_upstream_rr_peer_t, ngx_slab_free, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t, socklen_t,
+    time_t,
+};
+
+use crate::model::params::Params;
+
+use super::super::apply::Abilities;
+use super::super::peers::{Zone, bytes};
+use super::super::prepared::{Full, NewPeer, name_size, write_address};
+use super::TEXT_ROOM;
+
+/// A server in no slot yet.
+pub struct Prepared {
+    /// Its address.
+    address: ngx_sockaddr_t,
+    /// Length of the address.
+    socklen: socklen_t,
+    /// The address as nginx writes it.
+    pub(super) name: Vec<u8>,
+    /// Text of the server.
+    server: Vec<u8>,
+    /// weight, max_conns, max_fails, fail_timeout.
+    params: Params,
+    /// nginx's `down` word.
+    down: usize,
+    /// The slot that was found for it.
+    pub(super) seat: Cell<Option<NonNull<ngx_http_upstream_rr_peer_t>>>,
+    /// The slot of the server whose place in the list it takes.
+    pub(super) heir_of: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+    /// The TLS session of the server that was in the slot before: given back when the locks are.
+    session: *mut u8,
+    /// The pool that the session came from.
+    pool: NonNull<ngx_slab_pool_t>,
+}
+
+impl Prepared {
+    /// Writes down all that a slot is to have.
+    ///
+    /// # Errors
+    ///
+    /// The text is longer than what slots have room for.
+    pub(super) fn new(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self, Full> {
+        let pool = zone.pool().ok_or(Full { needed: 0 })?;
+        if new.server.len() > TEXT_ROOM {
+            return Err(Full { needed: new.server.len() });
+        }
+        let mut name = vec![0; name_size()];
+        // SAFETY: zeroes are an address of nginx's union; nginx writes a name of at most the size that it is told.
+        let (address, socklen, len) = unsafe {
+            let mut address: ngx_sockaddr_t = std::mem::zeroed();
+            let socklen = write_address(&raw mut address, new.address);
+            let sockaddr = (&raw mut address).cast();
+            (address, socklen, ngx_sock_ntop(sockaddr, socklen, name.as_mut_ptr(), name.len(), 1))
+        };
+        name.truncate(len);
+        Ok(Self {
+            address,
+            socklen,
+            name,
+            server: new.server.into(),
+            params: new.params,
+            down: abilities.down(new.admin),
+            seat: Cell::new(None),
+            heir_of: None,
+            session: ptr::null_mut(),
+            pool,
+        })
+    }
+
+    /// Whether this is the server that is or was in a slot.
+    ///
+    /// # Safety
+    ///
+    /// A lock of the slot's list is held.
+    pub(super) unsafe fn was_in(&self, slot: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+        let slot = slot.as_ptr();
+        // SAFETY: see above; an address is as long as its `socklen` says.
+        unsafe {
+            (*slot).socklen == self.socklen
+                && libc::memcmp(
+                    (*slot).sockaddr.cast(),
+                    (&raw const self.address).cast(),
+                    self.socklen as usize,
+                ) == 0
+                && bytes(&(*slot).server) == self.server
+        }
+    }
+
+    /// Comes into the slot that was found for it.
+    ///
+    /// # Safety
+    ///
+    /// The write locks of both lists are held; no request uses the slot, or it was this very server's.
+    pub(super) unsafe fn fill(&mut self, slot: NonNull<ngx_http_upstream_rr_peer_t>) {
+        let slot = slot.as_ptr();
+        // SAFETY: see above. The buffers of a slot are nginx's: an address of any kind, a name of nginx's longest, and a
+        // text of `TEXT_ROOM`, or the slot has this text already.
+        unsafe {
+            if (*slot).conns == 0 {
+                (*slot).sockaddr.cast::<ngx_sockaddr_t>().write(self.address);
+                (*slot).socklen = self.socklen;
+                (*slot).name.data.copy_from_nonoverlapping(self.name.as_ptr(), self.name.len());
+                (*slot).name.len = self.name.len();
+                (*slot).server.data.copy_from_nonoverlapping(self.server.as_ptr(), self.server.len());
+                (*slot).server.len = self.server.len();
+            }
+            let weight = isize::try_from(self.params.weight).unwrap_or(isize::MAX);
+            (*slot).weight = weight;
+            (*slot).effective_weight = weight;
+            (*slot).current_weight = 0;
+            (*slot).max_conns = self.params.max_conns as usize;
+            (*slot).max_fails = self.params.max_fails as usize;
+            (*slot).fail_timeout = time_t::try_from(self.params.fail_timeout).unwrap_or(time_t::MAX);
+            (*slot).fails = 0;
+            (*slot).accessed = 0;
+            (*slot).checked = 0;
+            (*slot).down = self.down;
+            self.session = std::mem::replace(&mut (*slot).ssl_session, ptr::null_mut()).cast();
+            (*slot).ssl_session_len = 0;
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.session.is_null() {
+            // SAFETY: a session is a chunk of the zone, and the slot does not refer to it any more.
+            unsafe { ngx_slab_free(self.pool.as_ptr(), self.session.cast()) };
+        }
+    }
+}
