@@ -1,5 +1,12 @@
 //! nginx before 1.27.3: the lists of peers are fixed from the start of the configuration to its end.
 
+mod points;
+#[cfg_attr(
+    not(all(test, feature = "nginx-objs")),
+    expect(dead_code, reason = "the hook does not call it yet")
+)]
+pub mod tables;
+
 use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_pool_t};
