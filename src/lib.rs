@@ -175,10 +175,15 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
                     (!is_dynamic).then_some(StaticReason::Excluded)
                 }
             };
+            let tables = match (&fixed, method) {
+                (None, Some(method)) => balancers.tables(us.as_non_null(), method),
+                _ => Ok(None),
+            };
+            let fixed = fixed.or(tables.as_ref().err().map(|what| StaticReason::Layout(what)));
             let changeable = fixed.is_none();
             let upstream = live.add(us, method, fixed, guard)?;
             if changeable {
-                Hook::install(cf, upstream)?;
+                Hook::install(cf, upstream, tables.ok().flatten())?;
             }
         }
         if live.any_changeable() {

@@ -1,6 +1,6 @@
 //! The hook on `peer.init`: outermost, so that keepalive and sticky are inside.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
@@ -12,6 +12,8 @@ use nginx_sys::{
 use crate::live::{Upstream, follow};
 use crate::nginx::conf;
 use crate::nginx::event::Event;
+use crate::zone;
+use crate::zone::backend::Backend;
 
 use super::guarded;
 use super::idle::{self, Idle};
@@ -28,8 +30,7 @@ pub struct Seat {
 /// What the hook of one upstream knows.
 pub struct Hook {
     /// The function that was there before.
-    pub(super) original:
-        unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t,
+    original: unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t,
     /// The upstream.
     pub(super) upstream: NonNull<Upstream>,
     /// Catches up with the store.
@@ -38,6 +39,10 @@ pub struct Hook {
     idle: Idle,
     /// Looks at them.
     looking: UnsafeCell<Event>,
+    /// What the balancer computed from the lists in this worker, where it has to follow them.
+    tables: Option<zone::Tables>,
+    /// The count of changes that the tables show.
+    shown: Cell<u64>,
 }
 
 impl Hook {
@@ -47,7 +52,11 @@ impl Hook {
     ///
     /// Called in `postconfiguration`, once for an upstream, whose settings of this module begin with a [`Seat`].
     /// `upstream` lives in the pool of the configuration.
-    pub unsafe fn install(cf: NonNull<ngx_conf_t>, upstream: &Upstream) -> Option<()> {
+    pub unsafe fn install(
+        cf: NonNull<ngx_conf_t>,
+        upstream: &Upstream,
+        tables: Option<zone::Tables>,
+    ) -> Option<()> {
         let us = upstream.conf.as_ptr();
         let with = NonNull::from(upstream);
         // SAFETY: see above; `peer.init` was set when the balancer was set up, before `postconfiguration`.
@@ -57,7 +66,10 @@ impl Hook {
             let catching_up = UnsafeCell::new(Event::new(catch_up_later, with.as_ptr().cast()));
             // The second event is told of the hook, which has its address only now.
             let looking = UnsafeCell::new(Event::new(look_later, std::ptr::null_mut()));
-            let hook = Self { original, upstream: with, catching_up, idle: Idle::default(), looking };
+            // The tables are those of the configuration, from before all changes.
+            let shown = Cell::new(0);
+            let idle = Idle::default();
+            let hook = Self { original, upstream: with, catching_up, idle, looking, tables, shown };
             let mut hook = conf::pool_value((*cf.as_ptr()).pool, hook)?;
             hook.as_mut().looking = UnsafeCell::new(Event::new(look_later, hook.as_ptr().cast()));
             seat.as_mut().hook = Some(hook);
@@ -75,6 +87,28 @@ impl Hook {
     unsafe fn of<'a>(us: *mut ngx_http_upstream_srv_conf_t) -> Option<&'a Self> {
         // SAFETY: the settings of this module begin with a seat, and hooks live in the configuration's pool.
         unsafe { conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref().hook.map(|hook| hook.as_ref()) }
+    }
+
+    /// Lets the balancer prepare, by what the lists are now.
+    ///
+    /// # Safety
+    ///
+    /// Called in a worker with a request that has an upstream, and the upstream that was hooked.
+    pub(super) unsafe fn prepare(
+        &self,
+        r: *mut ngx_http_request_t,
+        us: *mut ngx_http_upstream_srv_conf_t,
+    ) -> ngx_int_t {
+        // SAFETY: see above; the function was nginx's own for this upstream.
+        unsafe {
+            if let Some((tables, control)) = self.tables.as_ref().zip(self.upstream().control())
+                && control.zone.membership() != self.shown.get()
+                && let Some(shown) = zone::Current::refresh(tables, &control.zone)
+            {
+                self.shown.set(shown);
+            }
+            (self.original)(r, us)
+        }
     }
 
     /// Notes a connection that keepalive took, and makes sure that somebody looks at it.
@@ -129,8 +163,8 @@ unsafe fn init(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t
     let control = hook.upstream().control();
     // Asked before the balancer asks, so that a change in between is seen as one.
     let membership = control.map_or(0, |control| control.zone.membership());
-    // SAFETY: the function was nginx's own for this upstream.
-    let rc = unsafe { (hook.original)(r, us) };
+    // SAFETY: see above.
+    let rc = unsafe { hook.prepare(r, us) };
     let Some(control) = control.filter(|_| rc == NGX_OK as ngx_int_t) else {
         return rc;
     };

@@ -15,6 +15,8 @@ use nginx_sys::{
 
 use crate::model::snapshot::Method;
 use crate::nginx::{command, conf};
+use crate::zone;
+use crate::zone::backend::Backend;
 
 /// A directive that sets a balancer up, and which.
 const DIRECTIVES: &[(&CStr, &[&str], Method)] = &[
@@ -54,8 +56,8 @@ struct Wrapper {
 
 /// The balancers of the running nginx.
 pub struct Balancers {
-    /// Each with the function that sets it up.
-    methods: Vec<(InitUpstream, Method)>,
+    /// Each with the function that sets it up, and the place of its settings among those of all http modules.
+    methods: Vec<(InitUpstream, Method, usize)>,
     /// The wrappers.
     wrappers: Vec<Wrapper>,
     /// Whether the core knows draining peers, which come with sticky sessions.
@@ -74,16 +76,14 @@ impl Balancers {
     ///
     /// Called in `postconfiguration`.
     pub unsafe fn ask(cf: NonNull<ngx_conf_t>) -> Self {
-        let mut balancers = Self {
-            methods: vec![(ngx_http_upstream_init_round_robin as InitUpstream, Method::RoundRobin)],
-            wrappers: Vec::new(),
-            drains: false,
-        };
+        let mut balancers = Self { methods: Vec::new(), wrappers: Vec::new(), drains: false };
         for (module, words, method) in DIRECTIVES {
             // SAFETY: see above.
             let scratch = unsafe { Scratch::run(cf, module, words, None) };
-            if let Some(init) = scratch.and_then(|scratch| scratch.init()) {
-                balancers.methods.push((init, *method));
+            if let Some((init, index)) =
+                scratch.and_then(|scratch| Some((scratch.init()?, scratch.ctx_index())))
+            {
+                balancers.methods.push((init, *method, index));
             }
         }
         for (module, words) in WRAPPERS {
@@ -112,7 +112,10 @@ impl Balancers {
                     return Some(Method::RoundRobin);
                 };
                 let same = |other: InitUpstream| ptr::fn_addr_eq(present, other);
-                if let Some((_, method)) = self.methods.iter().find(|(init, _)| same(*init)) {
+                if same(ngx_http_upstream_init_round_robin) {
+                    return Some(Method::RoundRobin);
+                }
+                if let Some((_, method, _)) = self.methods.iter().find(|(init, ..)| same(*init)) {
                     return Some(*method);
                 }
                 let wrapper = self.wrappers.iter().find(|wrapper| same(wrapper.init))?;
@@ -124,6 +127,32 @@ impl Balancers {
                 init = settings.add(wrapper.word).read();
             }
             None
+        }
+    }
+}
+
+impl Balancers {
+    /// The tables of an upstream that have to follow its lists; none if it has none. The error says what is not as the
+    /// module expects it.
+    ///
+    /// # Safety
+    ///
+    /// `us` is an upstream with a zone of the configuration being read, and `method` is its method; called in
+    /// `postconfiguration`. The value is dropped by a cleanup of the configuration's pool.
+    pub unsafe fn tables(
+        &self,
+        us: NonNull<ngx_http_upstream_srv_conf_t>,
+        method: Method,
+    ) -> Result<Option<zone::Tables>, &'static str> {
+        let Some((.., index)) = self.methods.iter().find(|(_, of, _)| *of == method) else {
+            return Ok(None);
+        };
+        // SAFETY: see above; the settings of an upstream block have a place for each http module.
+        unsafe {
+            match NonNull::new((*(*us.as_ptr()).srv_conf.add(*index)).cast()) {
+                Some(settings) => zone::Current::tables(us, method, settings),
+                None => Ok(None),
+            }
         }
     }
 }
@@ -179,6 +208,12 @@ impl Scratch {
         }
     }
 
+    /// Place of the module's settings among those of all http modules.
+    fn ctx_index(&self) -> usize {
+        // SAFETY: the module is one of the running nginx.
+        unsafe { (*self.module).ctx_index }
+    }
+
     /// The function that the handler left.
     fn init(&self) -> Option<InitUpstream> {
         // SAFETY: the scratch upstream lives in the configuration's pool.
@@ -193,7 +228,7 @@ impl Scratch {
         }
         // SAFETY: the settings of the wrapper's module were made by itself and are longer than the words read here.
         unsafe {
-            let ctx_index = (*self.module).ctx_index;
+            let ctx_index = self.ctx_index();
             let settings: *const usize = (*(*self.us).srv_conf.add(ctx_index)).cast();
             if settings.is_null() {
                 return None;

@@ -105,7 +105,7 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
         let saved = pc.read();
         // nginx's balancers take data that is there for their own.
         (*pc).data = ptr::null_mut();
-        let rc = (ride.hook.as_ref().original)(ride.r, ride.us);
+        let rc = ride.hook.as_ref().prepare(ride.r, ride.us);
         let (inner, fresh) = (Inner::of(&*pc), (*pc).tries);
         pc.write(saved);
         if rc != NGX_OK as ngx_int_t {

@@ -7,9 +7,10 @@
 //! [`native`]: super::native
 //! [`slots`]: super::slots
 
+use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_srv_conf_t};
 
 use crate::model::snapshot::{Faults, Method, Zombies};
 
@@ -25,6 +26,9 @@ pub trait Backend {
 
     /// A list of backups that is linked nowhere yet.
     type PreparedList;
+
+    /// What a worker's balancer computed from the lists and would never compute again.
+    type Tables;
 
     /// What the module keeps in the zone of an upstream for this kind of nginx. All zeroes is the start.
     type Words;
@@ -42,6 +46,32 @@ pub trait Backend {
     ///
     /// Called by the master, in `init_module`, once for a zone with the module's words in it.
     unsafe fn begin(zone: &Zone);
+
+    /// The tables of an upstream that have to follow its lists; none if it has none. The error says what is not as the
+    /// module expects it.
+    ///
+    /// # Safety
+    ///
+    /// Called in `postconfiguration`. `settings` is what nginx's module of this method keeps for this upstream, which has a
+    /// zone, and whose `peer.data` is the list that the method made. The value is dropped before the pool of the
+    /// configuration is freed, at the latest by one of its cleanups.
+    ///
+    /// # Errors
+    ///
+    /// Words for [`crate::model::snapshot::StaticReason::Layout`].
+    unsafe fn tables(
+        us: NonNull<ngx_http_upstream_srv_conf_t>,
+        method: Method,
+        settings: NonNull<c_void>,
+    ) -> Result<Option<Self::Tables>, &'static str>;
+
+    /// Computes the tables anew. Returns the count of changes that they show; none if the locks are stuck or there is no
+    /// memory: then they stay as they are.
+    ///
+    /// # Safety
+    ///
+    /// Called in a worker, not by the balancer itself. `zone` has the peers of the same upstream.
+    unsafe fn refresh(tables: &Self::Tables, zone: &Zone) -> Option<u64>;
 
     /// How often the lists changed: what workers compare to see that what they know of them is old.
     fn membership(zone: &Zone) -> u64;

@@ -27,6 +27,8 @@ pub type Current = slots::Slots;
 
 /// A server that is ready to be linked.
 pub type Prepared = <Current as backend::Backend>::Prepared;
+/// What a worker's balancer computed from the lists and would never compute again.
+pub type Tables = <Current as backend::Backend>::Tables;
 /// A list of backups that is ready to be linked.
 pub type PreparedList = <Current as backend::Backend>::PreparedList;
 

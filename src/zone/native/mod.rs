@@ -6,12 +6,13 @@ mod prepared;
 #[cfg(feature = "nginx-objs")]
 mod tests;
 
+use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_srv_conf_t};
 
-use crate::model::snapshot::{Faults, Zombies};
+use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::apply::{Abilities, Edits, Touched};
 use super::backend::{Backend, NoSeat};
@@ -24,6 +25,9 @@ use prepared::{Prepared, PreparedList};
 /// The backend of nginx with `rr_peers_t.config` and `rr_peer_t.refs`.
 pub struct Native;
 
+/// Tables that have to be computed by the module: nginx does so itself.
+pub enum Never {}
+
 /// What the module keeps in the zone of an upstream.
 #[repr(C)]
 pub struct Words {
@@ -35,6 +39,7 @@ pub struct Words {
 impl Backend for Native {
     type Prepared = Prepared;
     type PreparedList = PreparedList;
+    type Tables = Never;
     type Words = Words;
 
     // nginx copies it when servers may change.
@@ -42,6 +47,18 @@ impl Backend for Native {
     const REFUSES_OLD: bool = true;
 
     unsafe fn begin(_zone: &Zone) {}
+
+    unsafe fn tables(
+        _us: NonNull<ngx_http_upstream_srv_conf_t>,
+        _method: Method,
+        _settings: NonNull<c_void>,
+    ) -> Result<Option<Never>, &'static str> {
+        Ok(None)
+    }
+
+    unsafe fn refresh(tables: &Never, _zone: &Zone) -> Option<u64> {
+        match *tables {}
+    }
 
     fn membership(zone: &Zone) -> u64 {
         // SAFETY: the list is mapped as long as the zone; `config` is set once, before the workers start, and points into

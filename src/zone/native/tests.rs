@@ -152,7 +152,10 @@ fn the_first_backup_makes_a_list_that_shares_the_count_of_changes() {
     }
     let at = vec![(Slot { group: Group::Backup, index: 0 }, Fate::Leave)];
     apply(&zone, Edits { at, ..Edits::default() });
-    assert!(zone.copy().unwrap().single && zone.copy().unwrap().backup.is_some(), "an empty list of backups stays");
+    assert!(
+        zone.copy().unwrap().single && zone.copy().unwrap().backup.is_some(),
+        "an empty list of backups stays"
+    );
 }
 
 #[test]

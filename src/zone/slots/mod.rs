@@ -6,14 +6,17 @@
 
 mod blanks;
 mod members;
+mod points;
 mod prepared;
+mod tables;
 
+use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_srv_conf_t};
 
-use crate::model::snapshot::{Faults, Zombies};
+use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::apply::{Abilities, Edits, Touched};
 use super::backend::{Backend, NoSeat};
@@ -22,6 +25,7 @@ use super::peers::Zone;
 use super::prepared::{Full, NewPeer};
 
 use prepared::Prepared;
+use tables::Tables;
 
 /// Bytes that the text of a server in a slot may have, at least.
 const TEXT_ROOM: usize = 128;
@@ -57,6 +61,7 @@ impl Slots {
 impl Backend for Slots {
     type Prepared = Prepared;
     type PreparedList = Never;
+    type Tables = Tables;
     type Words = Words;
 
     const NAMES_CHANGE: bool = true;
@@ -65,6 +70,20 @@ impl Backend for Slots {
     unsafe fn begin(zone: &Zone) {
         // SAFETY: see the trait.
         unsafe { members::begin(zone) };
+    }
+
+    unsafe fn tables(
+        us: NonNull<ngx_http_upstream_srv_conf_t>,
+        method: Method,
+        settings: NonNull<c_void>,
+    ) -> Result<Option<Tables>, &'static str> {
+        // SAFETY: see the trait.
+        unsafe { Tables::of(us, method, settings) }
+    }
+
+    unsafe fn refresh(tables: &Tables, zone: &Zone) -> Option<u64> {
+        // SAFETY: see the trait.
+        unsafe { tables.refresh(zone) }
     }
 
     fn membership(zone: &Zone) -> u64 {
