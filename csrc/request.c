@@ -18,3 +18,10 @@ nuc_header_sent(ngx_http_request_t *r)
 {
     return r->header_sent;
 }
+
+
+void
+nuc_hold(ngx_http_request_t *r)
+{
+    r->main->count++;
+}

@@ -155,8 +155,9 @@ impl From<&OpError> for Kind {
             OpError::ManagedByDns => Self::ManagedByDns,
             OpError::Exists(_) => Self::EntryExists,
             OpError::OtherGroup => Self::OtherGroup,
-            OpError::Guarded { .. } => Self::Guarded,
-            OpError::BadAddress(_) => Self::BadArgument,
+            OpError::Guarded { .. } | OpError::EmptyList => Self::Guarded,
+            OpError::BadAddress(_) | OpError::Twice { .. } | OpError::NoAddress(_) => Self::BadArgument,
+            OpError::At(_, error) => Self::from(error.as_ref()),
             OpError::WeightTooLarge { .. } | OpError::NoteTooLong { .. } | OpError::NoBackup => {
                 Self::BadValue
             }

@@ -7,7 +7,9 @@ use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Memory, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
-use crate::ops::{Addition, CommitError, Committed, Guard, Lookup, OpError, Plan, Selector, Upstreams};
+use crate::ops::{
+    Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole,
+};
 
 /// The time of all calls in tests.
 pub const NOW: UnixTime = UnixTime(1_000_000_000);
@@ -147,10 +149,35 @@ impl Upstreams for Fake {
         if is_change || !plan.added.is_empty() || !plan.removed.is_empty() {
             snapshot.revision.0 += 1;
         }
-        snapshot.peers.retain(|peer| plan.removed.iter().all(|removal| Some(removal.id) != peer.id));
         let added = plan.added.iter().map(|addition| push(snapshot, addition)).collect();
+        snapshot.peers.retain(|peer| plan.removed.iter().all(|removal| Some(removal.id) != peer.id));
         renumber(snapshot);
         Ok(Committed { revision: snapshot.revision, added })
+    }
+
+    fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
+        let snapshot = self.snapshot(upstream).unwrap();
+        match snapshot.fixed {
+            Some(reason) => Err(OpError::Static(reason)),
+            None => Ok(Whole {
+                name: snapshot.name,
+                revision: snapshot.revision,
+                membership: 0,
+                method: Method::RoundRobin,
+                has_backups: snapshot.method != Some(Method::IpHash),
+                guard: self.guard,
+                peers: snapshot.peers,
+            }),
+        }
+    }
+
+    fn prepare(&self, _: &mut Part, _: usize) -> Result<bool, OpError> {
+        Ok(true)
+    }
+
+    fn commit_all(&self, parts: &mut [Part]) -> Result<Vec<Committed>, (usize, CommitError)> {
+        let all = parts.iter().enumerate();
+        all.map(|(at, part)| self.commit(part.upstream, &part.plan).map_err(|error| (at, error))).collect()
     }
 }
 

@@ -5,10 +5,10 @@ use std::cell::OnceCell;
 use crate::model::id::UpstreamIndex;
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::nginx::upstream as nginx;
-use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Plan, Upstreams};
+use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
 
-use super::change;
-use super::upstream::Upstream;
+use super::change::{self, Made, Task};
+use super::upstream::{Control, Upstream};
 use super::view::View;
 
 /// All upstreams of a configuration. It is made while the configuration is read, and lives in its pool.
@@ -49,6 +49,13 @@ impl Live {
     fn get(&self, upstream: UpstreamIndex) -> Option<&Upstream> {
         self.upstreams.get(upstream.0).map(Box::as_ref)
     }
+
+    /// One upstream that can be changed, and what it is controlled through.
+    fn changeable(&self, upstream: UpstreamIndex) -> Result<(&Upstream, &Control), OpError> {
+        let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
+        let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
+        upstream.control().map(|control| (upstream, control)).ok_or_else(|| OpError::Static(reason()))
+    }
 }
 
 impl Upstreams for Live {
@@ -68,9 +75,7 @@ impl Upstreams for Live {
     }
 
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
-        let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
-        let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
-        let control = upstream.control().ok_or_else(|| OpError::Static(reason()))?;
+        let (upstream, control) = self.changeable(upstream)?;
         Ok(Box::new(View::take(upstream, control).ok_or(OpError::Stuck)?))
     }
 
@@ -78,5 +83,26 @@ impl Upstreams for Live {
         let upstream = self.get(upstream).ok_or(CommitError::Moved)?;
         let control = upstream.control().ok_or(CommitError::Moved)?;
         change::commit(upstream, control, plan)
+    }
+
+    fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
+        let (upstream, control) = self.changeable(upstream)?;
+        View::take(upstream, control).map(View::into_whole).ok_or(OpError::Stuck)
+    }
+
+    fn prepare(&self, part: &mut Part, limit: usize) -> Result<bool, OpError> {
+        let (upstream, control) = self.changeable(part.upstream)?;
+        change::prepare(upstream, control, part, limit)
+    }
+
+    fn commit_all(&self, parts: &mut [Part]) -> Result<Vec<Committed>, (usize, CommitError)> {
+        let mut tasks = Vec::with_capacity(parts.len());
+        for (at, Part { upstream, plan, ready }) in parts.iter_mut().enumerate() {
+            let changeable = self.changeable(*upstream).map_err(|error| (at, CommitError::Refused(error)));
+            let made = ready.as_mut().and_then(|ready| ready.downcast_mut::<Made>());
+            let ((upstream, control), made) = (changeable?, made.ok_or((at, CommitError::Moved))?);
+            tasks.push(Task::new(upstream, control, plan, made));
+        }
+        change::commit_all(tasks)
     }
 }

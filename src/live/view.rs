@@ -6,7 +6,7 @@ use crate::model::snapshot::{Faults, Method, Peer, Snapshot, StaticReason, Total
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
 use crate::nginx::upstream::Configured;
-use crate::ops::{Guard, Lookup, Selector};
+use crate::ops::{Guard, Lookup, Selector, Whole};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::records;
 use crate::zone::apply::{Abilities, admin_of};
@@ -92,6 +92,13 @@ impl View {
             has_backups: upstream.conf.has_backups(),
             guard: upstream.guard,
         }
+    }
+
+    /// The moment, for a replacement of all servers.
+    pub fn into_whole(self) -> Whole {
+        let Self { snapshot, method, membership, has_backups, guard } = self;
+        let Snapshot { name, revision, peers, .. } = snapshot;
+        Whole { name, revision, membership, method, has_backups, guard, peers }
     }
 
     /// Any upstream at one moment.

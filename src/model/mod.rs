@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod id;
+pub mod list;
 pub mod params;
 pub mod query;
 pub mod snapshot;

@@ -1,16 +1,20 @@
 //! Reading the body of a request, from memory or from the file that nginx put it into.
 
 use nginx_sys::{
-    NGX_DONE, NGX_HTTP_SPECIAL_RESPONSE, ngx_buf_t, ngx_http_finalize_request,
+    NGX_DONE, NGX_HTTP_SPECIAL_RESPONSE, ngx_buf_t, ngx_chain_t, ngx_http_finalize_request,
     ngx_http_read_client_request_body, ngx_http_request_t, ngx_int_t, ngx_read_file, off_t, u_char,
 };
 
 use super::http::{Handler, Request, guarded, send};
+use super::work;
+
+/// Most bytes that are taken out of nginx's buffers in one slice of work: a millisecond's worth, if they are in a file.
+const PIECE: usize = 1 << 20;
 
 /// Why there is no body to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// It is longer than [`Handler::BODY_LIMIT`].
+    /// It is longer than [`Handler::body_limit`].
     TooLarge,
     /// It could not be read from the file that nginx put it into.
     Unreadable,
@@ -24,11 +28,12 @@ pub enum BodyError {
 ///
 /// `r` must be the request that nginx is calling a content handler for.
 pub(super) unsafe fn read<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
-    let limit = off_t::try_from(H::BODY_LIMIT).unwrap_or(off_t::MAX);
     // SAFETY: the request is valid by the duty of the caller.
+    let limit = off_t::try_from(H::body_limit(&unsafe { Request::new(r) })).unwrap_or(off_t::MAX);
+    // SAFETY: as above.
     if unsafe { (*r).headers_in.content_length_n } > limit {
-        // SAFETY: as above; `finish` sends the reply for this request.
-        return unsafe { send(r, H::finish(&Request::new(r), Err(BodyError::TooLarge))) };
+        // SAFETY: as above; nothing was sent before.
+        return unsafe { send(r, H::without_body(&Request::new(r), BodyError::TooLarge)) };
     }
     // SAFETY: as above. nginx counts one more user of the request, whom `ready` takes away by finalizing it.
     let code = unsafe { ngx_http_read_client_request_body(r, Some(ready::<H>)) };
@@ -38,84 +43,111 @@ pub(super) unsafe fn read<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
 /// Called by nginx in the worker when the body is there: at once, or from a later event.
 unsafe extern "C" fn ready<H: Handler>(r: *mut ngx_http_request_t) {
     // SAFETY: nginx calls with the request whose body it read, which lives until it is finalized.
-    unsafe { ngx_http_finalize_request(r, guarded::<H>(r, || finish::<H>(r))) };
+    unsafe { ngx_http_finalize_request(r, guarded::<H>(r, || work::begin::<H>(r))) };
 }
 
-/// Answers a request whose body has come.
-///
-/// # Safety
-///
-/// `r` must be a request whose body was read.
-unsafe fn finish<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: the request is valid by the duty of the caller, and the buffers of its body are as nginx left them.
-    let body = unsafe { collect(r, H::BODY_LIMIT) };
-    // SAFETY: as above.
-    let request = unsafe { Request::new(r) };
-    let response = H::finish(&request, body.as_deref().map_err(|error| *error));
-    // SAFETY: as above; nothing was sent before.
-    unsafe { send(r, response) }
+/// A body that is taken out of nginx's buffers, piece by piece.
+pub(super) struct Collector {
+    /// The next buffer; null at the end.
+    link: *mut ngx_chain_t,
+    /// How much of it was taken, in bytes.
+    taken: usize,
+    /// What was taken of all.
+    body: Vec<u8>,
+    /// Most bytes of all.
+    limit: usize,
 }
 
-/// The whole body, if it is not longer than `limit`.
-///
-/// # Safety
-///
-/// `r` must be a request whose body was read.
-unsafe fn collect(r: *mut ngx_http_request_t, limit: usize) -> Result<Vec<u8>, BodyError> {
-    let mut body = Vec::new();
-    // SAFETY: the body is null, or a structure in the request's pool whose chain ends with null.
-    let mut link = unsafe { (*r).request_body.as_ref() }.map_or(std::ptr::null_mut(), |body| body.bufs);
-    loop {
-        // SAFETY: links and their buffers are in the request's pool.
-        let present = unsafe { link.as_ref().and_then(|link| Some((link.buf.as_ref()?, link.next))) };
-        let Some((buf, next)) = present else { break };
-        // SAFETY: the buffer is one of the request's body.
-        unsafe { append(&mut body, buf, limit)? };
-        link = next;
+impl Collector {
+    /// Begins.
+    ///
+    /// # Safety
+    ///
+    /// `r` must be a request whose body was read; it outlives this.
+    pub(super) unsafe fn new(r: *mut ngx_http_request_t, limit: usize) -> Self {
+        // SAFETY: the body is null, or a structure in the request's pool whose chain ends with null.
+        let (link, length) = unsafe {
+            let link = (*r).request_body.as_ref().map_or(std::ptr::null_mut(), |body| body.bufs);
+            (link, (*r).headers_in.content_length_n)
+        };
+        let length = usize::try_from(length).unwrap_or(0).min(limit);
+        Self { link, taken: 0, body: Vec::with_capacity(length), limit }
     }
-    Ok(body)
-}
 
-/// Appends what is in one buffer, unless the body gets longer than `limit` by it.
-///
-/// # Safety
-///
-/// `buf` must be a buffer of a body that was read.
-unsafe fn append(body: &mut Vec<u8>, buf: &ngx_buf_t, limit: usize) -> Result<(), BodyError> {
-    let in_memory = buf.temporary() != 0 || buf.memory() != 0 || buf.mmap() != 0;
-    let length = match (in_memory, buf.in_file() != 0) {
-        // Two addresses in one buffer, the second not before the first.
-        (true, _) => buf.last.addr().saturating_sub(buf.pos.addr()),
-        (false, true) => {
-            usize::try_from(buf.file_last.saturating_sub(buf.file_pos)).map_err(|_| BodyError::Unreadable)?
+    /// Takes a piece. The whole body, when that was the last.
+    ///
+    /// # Errors
+    ///
+    /// If there is more than the limit, or it cannot be read.
+    pub(super) fn step(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
+        let mut room = PIECE;
+        loop {
+            // SAFETY: links and their buffers are in the request's pool, by the duty of the caller of `new`.
+            let present =
+                unsafe { self.link.as_ref().and_then(|link| Some((link.buf.as_ref()?, link.next))) };
+            let Some((buf, next)) = present else { return Ok(Some(std::mem::take(&mut self.body))) };
+            let length = length(buf)?;
+            if length.saturating_sub(self.taken) > self.limit.saturating_sub(self.body.len()) {
+                return Err(BodyError::TooLarge);
+            }
+            let piece = length.saturating_sub(self.taken).min(room);
+            // SAFETY: the buffer is one of the request's body, and has so much.
+            unsafe { append(&mut self.body, buf, self.taken, piece)? };
+            self.taken += piece;
+            room -= piece;
+            if self.taken < length {
+                return Ok(None);
+            }
+            (self.link, self.taken) = (next, 0);
         }
-        (false, false) => 0,
-    };
-    if length > limit.saturating_sub(body.len()) {
-        return Err(BodyError::TooLarge);
     }
+}
+
+/// Whether a buffer is in memory.
+fn in_memory(buf: &ngx_buf_t) -> bool {
+    buf.temporary() != 0 || buf.memory() != 0 || buf.mmap() != 0
+}
+
+/// How many bytes are in a buffer.
+fn length(buf: &ngx_buf_t) -> Result<usize, BodyError> {
+    match (in_memory(buf), buf.in_file() != 0) {
+        // Two addresses in one buffer, the second not before the first.
+        (true, _) => Ok(buf.last.addr().saturating_sub(buf.pos.addr())),
+        (false, true) => {
+            usize::try_from(buf.file_last.saturating_sub(buf.file_pos)).map_err(|_| BodyError::Unreadable)
+        }
+        (false, false) => Ok(0),
+    }
+}
+
+/// Appends `length` bytes of a buffer, from `from` on.
+///
+/// # Safety
+///
+/// `buf` must be a buffer of a body that was read, with so many bytes.
+unsafe fn append(body: &mut Vec<u8>, buf: &ngx_buf_t, from: usize, length: usize) -> Result<(), BodyError> {
     if length == 0 {
         return Ok(());
     }
-    if in_memory {
+    if in_memory(buf) {
         // SAFETY: between `pos` and `last` there are bytes that nginx received, in the request's pool.
-        body.extend_from_slice(unsafe { std::slice::from_raw_parts(buf.pos, length) });
+        body.extend_from_slice(unsafe { std::slice::from_raw_parts(buf.pos.add(from), length) });
         return Ok(());
     }
-    let mut piece = vec![0; length];
+    let start = body.len();
+    body.resize(start.saturating_add(length), 0);
+    let piece = body.get_mut(start..).ok_or(BodyError::Unreadable)?;
+    let from = off_t::try_from(from).map_err(|_| BodyError::Unreadable)?;
     // SAFETY: the buffer says that it is in a file, which nginx keeps open for as long as the request lives.
-    unsafe { read_file(buf, &mut piece)? };
-    body.append(&mut piece);
-    Ok(())
+    unsafe { read_file(buf, buf.file_pos.saturating_add(from), piece) }
 }
 
-/// Fills `piece` with the beginning of what a buffer has in its file. This blocks; the length is bounded by the caller.
+/// Fills `piece` with what a buffer has in its file at an offset. This blocks; the length is bounded by the caller.
 ///
 /// # Safety
 ///
 /// `buf` must be in an open file.
-unsafe fn read_file(buf: &ngx_buf_t, piece: &mut [u8]) -> Result<(), BodyError> {
-    let mut offset = buf.file_pos;
+unsafe fn read_file(buf: &ngx_buf_t, mut offset: off_t, piece: &mut [u8]) -> Result<(), BodyError> {
     let mut rest = piece;
     while !rest.is_empty() {
         let place: *mut u_char = rest.as_mut_ptr();

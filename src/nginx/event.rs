@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nginx_sys::{
     NGX_PROCESS_SINGLE, ngx_add_timer, ngx_del_timer, ngx_delete_posted_event, ngx_event_t, ngx_log_t,
-    ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_process, ngx_uint_t,
+    ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_posted_next_events, ngx_process, ngx_uint_t,
 };
 
 use super::log::Log;
@@ -54,6 +54,13 @@ impl Event {
             // SAFETY: the timers are this worker's own, and the event stays where it is as long as the configuration.
             unsafe { ngx_add_timer(&raw mut self.event, after) };
         }
+    }
+
+    /// Posts the event for the next round of nginx's loop, so that other events come first.
+    pub fn post_next(&mut self, log: *mut ngx_log_t) {
+        self.event.log = log;
+        // SAFETY: see `post`; nginx moves the queue to that of posted events in the next round.
+        unsafe { ngx_post_event(&raw mut self.event, &raw mut ngx_posted_next_events) };
     }
 
     /// Posts the event, unless it is posted already.

@@ -21,6 +21,7 @@ use super::log::Log;
 use crate::model::time::UnixTime;
 
 pub use super::body::BodyError;
+pub use super::work::Work;
 
 unsafe extern "C" {
     /// Whether the reply has no body.
@@ -29,18 +30,21 @@ unsafe extern "C" {
     fn nuc_header_sent(r: *mut ngx_http_request_t) -> ngx_uint_t;
 }
 
-/// What a handler makes of requests. Panics are caught around all three.
+/// What a handler makes of requests. Panics are caught around all of them.
 pub trait Handler {
     /// Largest body that is taken, in bytes.
-    const BODY_LIMIT: usize;
+    fn body_limit(request: &Request<'_>) -> usize;
 
     /// Looks at a request whose body was not read yet.
     fn start(request: &Request<'_>) -> Step;
 
     /// Answers a request for which [`Handler::start`] asked to read the body.
-    fn finish(request: &Request<'_>, body: Result<&[u8], BodyError>) -> Response;
+    fn finish(request: &Request<'_>, body: Vec<u8>) -> Finish;
 
-    /// The reply if one of the other two panicked.
+    /// The reply to such a request whose body is not to be had.
+    fn without_body(request: &Request<'_>, error: BodyError) -> Response;
+
+    /// The reply if one of the others panicked.
     fn failed() -> Response;
 }
 
@@ -50,6 +54,14 @@ pub enum Step {
     Reply(Response),
     /// Read the body first.
     ReadBody,
+}
+
+/// What is to be done with a request whose body is there.
+pub enum Finish {
+    /// Reply.
+    Reply(Response),
+    /// Work on it first, in slices between which the worker serves others.
+    Work(Box<dyn Work>),
 }
 
 /// A reply.

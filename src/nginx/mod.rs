@@ -12,3 +12,4 @@ pub mod log;
 pub mod shm;
 pub mod time;
 pub mod upstream;
+mod work;

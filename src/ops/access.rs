@@ -1,5 +1,7 @@
 //! The way from the rules down to shared memory.
 
+use std::any::Any;
+
 use crate::model::id::{Revision, ServerId, UpstreamIndex};
 use crate::model::snapshot::{Method, Peer, Snapshot};
 
@@ -32,6 +34,57 @@ pub trait Upstreams {
     ///
     /// `CommitError::Moved` if the upstream is no longer what the plan was made for.
     fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError>;
+
+    /// All that the replacement of all servers is planned with, from one moment.
+    ///
+    /// # Errors
+    ///
+    /// `OpError::Static` for an upstream that cannot be changed.
+    fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError>;
+
+    /// Makes more of what a commit of this part needs ready, at most for `limit` servers. True when all of it is.
+    ///
+    /// # Errors
+    ///
+    /// Why the commit would be refused.
+    fn prepare(&self, part: &mut Part, limit: usize) -> Result<bool, OpError>;
+
+    /// Makes the changes of several upstreams, each of them in one revision: all of them, or none. The parts were
+    /// prepared; no upstream is among them twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upstreams::commit`], with the place of the part that it is about.
+    fn commit_all(&self, parts: &mut [Part]) -> Result<Vec<Committed>, (usize, CommitError)>;
+}
+
+/// An upstream as a replacement sees it.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// Its name.
+    pub name: String,
+    /// The change that this is true for.
+    pub revision: Revision,
+    /// How often the lists of peers changed.
+    pub membership: u64,
+    /// How the upstream chooses.
+    pub method: Method,
+    /// Whether the method has a list of backups.
+    pub has_backups: bool,
+    /// How many usable servers must be left by a change.
+    pub guard: Option<Guard>,
+    /// All peers, in nginx's order.
+    pub peers: Vec<Peer>,
+}
+
+/// What is to be done to one of several upstreams.
+pub struct Part {
+    /// The upstream.
+    pub upstream: UpstreamIndex,
+    /// What is to be done.
+    pub plan: Plan,
+    /// What was made ready for it; the implementation knows what that is. Dropped, it gives back what it holds.
+    pub ready: Option<Box<dyn Any>>,
 }
 
 /// A change that was made.

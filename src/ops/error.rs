@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::model::address::AddressError;
 use crate::model::id::ServerId;
+use crate::model::list::Place;
 use crate::model::query::quoted;
 use crate::model::snapshot::StaticReason;
 
@@ -74,6 +75,28 @@ pub enum OpError {
     Stuck,
     /// Others changed the upstream each time the change was about to be made.
     Busy,
+    /// This is so because of what stands at a place of a list.
+    At(Place, Box<OpError>),
+    /// A list says the same thing twice.
+    Twice {
+        /// `server` or `upstream`.
+        what: &'static str,
+        /// Its text there.
+        text: String,
+        /// Where it is, too.
+        place: Place,
+    },
+    /// The text of a server of a list is no address, and no server has it.
+    NoAddress(AddressError),
+    /// A list is empty.
+    EmptyList,
+}
+
+impl OpError {
+    /// The same, with the place of a list that it is about.
+    pub(super) fn at(self, place: Place) -> Self {
+        Self::At(place, Box::new(self))
+    }
 }
 
 impl fmt::Display for OpError {
@@ -123,6 +146,12 @@ impl fmt::Display for OpError {
             ),
             Self::Stuck => f.write_str("a worker died with the lock of the upstream: reload nginx"),
             Self::Busy => f.write_str("upstream is being changed by others, try again"),
+            Self::At(place, error) => write!(f, "{place}: {error}"),
+            Self::Twice { what, text, place } => {
+                write!(f, "{what} {} is also in {place}", quoted(text.as_bytes()))
+            }
+            Self::NoAddress(error) => write!(f, "{error}, and no server has this text"),
+            Self::EmptyList => f.write_str("the list has no servers, use \"force=\" to remove all of them"),
         }
     }
 }

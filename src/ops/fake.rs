@@ -8,7 +8,7 @@ use crate::model::params::{Param, Params};
 use crate::model::snapshot::{Method, Peer, Snapshot};
 use crate::model::state::{Admin, Failures};
 
-use super::access::{CommitError, Committed, Lookup, Upstreams};
+use super::access::{CommitError, Committed, Lookup, Part, Upstreams, Whole};
 use super::command::{Action, Addition, Change, Command, Selector};
 use super::error::OpError;
 use super::guard::Guard;
@@ -61,6 +61,32 @@ impl Upstreams for Fake {
             revision: Revision(plan.revision.0 + u64::from(is_change)),
             added: ids.take(plan.added.len()).collect(),
         })
+    }
+
+    fn whole(&self, _: UpstreamIndex) -> Result<Whole, OpError> {
+        Ok(Whole {
+            name: "u".into(),
+            revision: Revision(7),
+            membership: 3,
+            method: self.method,
+            has_backups: self.backups,
+            guard: self.guard,
+            peers: self.peers.clone(),
+        })
+    }
+
+    fn prepare(&self, part: &mut Part, limit: usize) -> Result<bool, OpError> {
+        // Each call prepares as many as it may.
+        let ready =
+            part.ready.take().and_then(|ready| ready.downcast::<usize>().ok()).map_or(0, |ready| *ready);
+        let ready = (ready + limit).min(part.plan.added.len());
+        part.ready = Some(Box::new(ready));
+        Ok(ready == part.plan.added.len())
+    }
+
+    fn commit_all(&self, parts: &mut [Part]) -> Result<Vec<Committed>, (usize, CommitError)> {
+        let all = parts.iter().enumerate();
+        all.map(|(at, part)| self.commit(part.upstream, &part.plan).map_err(|error| (at, error))).collect()
     }
 }
 

@@ -9,12 +9,14 @@ mod fake;
 pub mod guard;
 pub mod host;
 pub mod plan;
+pub mod replace;
 mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use access::{CommitError, Committed, Lookup, Upstreams};
+pub use access::{CommitError, Committed, Lookup, Part, Upstreams, Whole};
 pub use command::{Action, Addition, Change, Command, Selector};
 pub use error::OpError;
 pub use guard::Guard;
 pub use plan::{Entry, Outcome, Plan, Removal, execute};
+pub use replace::{Progress, Replaced, Replacement};

@@ -152,6 +152,13 @@ pub struct Plan {
     pub note: Option<String>,
 }
 
+impl Plan {
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.removed.is_empty() && self.added.is_empty()
+    }
+}
+
 /// What was done.
 #[derive(Clone, Debug)]
 pub struct Outcome {

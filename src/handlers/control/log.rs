@@ -2,34 +2,60 @@
 
 use std::fmt::Write;
 
+use crate::model::id::Revision;
 use crate::model::params::PARAMS;
 use crate::model::state::Admin;
 use crate::ops::{Addition, Command, Entry, Outcome, Removal};
 
 /// The lines of a change: one for each server that is not as it was.
 pub fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
-    let note = command.note.as_deref();
-    let line = |server: &str, what: &str| {
-        let mut line =
-            format!("upstream \"{upstream}\" server \"{server}\": {what}, revision {}", outcome.revision);
+    let added = outcome.added.iter().map(|(_, addition)| addition);
+    let change = Lines { upstream, revision: outcome.revision, note: command.note.as_deref() };
+    change.of(&outcome.entries, &outcome.removed, added).collect()
+}
+
+/// What the lines of a change have in common.
+pub struct Lines<'a> {
+    /// Name of the upstream.
+    pub upstream: &'a str,
+    /// Its number of changes now.
+    pub revision: Revision,
+    /// The client's words.
+    pub note: Option<&'a str>,
+}
+
+impl<'a> Lines<'a> {
+    /// The lines, each made when it is asked for.
+    pub fn of(
+        &'a self,
+        entries: &'a [Entry],
+        removed: &'a [Removal],
+        added: impl Iterator<Item = &'a Addition> + 'a,
+    ) -> impl Iterator<Item = String> + 'a {
+        let changed = entries.iter().filter_map(|entry| {
+            let what = what_changed(entry, self.note.is_some())?;
+            Some(self.line(&entry.server, &what))
+        });
+        let removed = removed.iter().map(|removal| self.line(&removal.server, &what_left(removal)));
+        let added = added.map(|addition| self.line(&addition.server, &what_came(addition)));
+        changed.chain(removed).chain(added)
+    }
+
+    /// A line about one server.
+    fn line(&self, server: &str, what: &str) -> String {
+        let Self { upstream, revision, note } = self;
+        let mut line = format!("upstream \"{upstream}\" server \"{server}\": {what}, revision {revision}");
         if let Some(note) = note {
             // A quote in it must not look like the end of it. Writing to a String cannot fail.
             let note = note.replace('\\', "\\\\").replace('"', "\\\"");
             let _ = write!(line, ", note: \"{note}\"");
         }
         line
-    };
-    let changed = outcome.entries.iter().filter_map(|entry| {
-        let what = changed(entry, note.is_some())?;
-        Some(line(&entry.server, &what))
-    });
-    let removed = outcome.removed.iter().map(|removal| line(&removal.server, &removed(removal)));
-    let added = outcome.added.iter().map(|(_, addition)| line(&addition.server, &added(addition)));
-    changed.chain(removed).chain(added).collect()
+    }
 }
 
 /// What changed of a server; none if it is as it was.
-fn changed(entry: &Entry, is_noted: bool) -> Option<String> {
+fn what_changed(entry: &Entry, is_noted: bool) -> Option<String> {
     let differences = entry.differences();
     if differences.is_empty() {
         // A new note on the same state is a change, too.
@@ -40,12 +66,12 @@ fn changed(entry: &Entry, is_noted: bool) -> Option<String> {
 }
 
 /// What is said of a server that left.
-fn removed(removal: &Removal) -> String {
+fn what_left(removal: &Removal) -> String {
     format!("removed, {} requests are still served", removal.active)
 }
 
 /// What is said of a new server.
-fn added(addition: &Addition) -> String {
+fn what_came(addition: &Addition) -> String {
     let mut text = "added".to_owned();
     let address = addition.address.to_string();
     if address != addition.server {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `stream=NAME` without `upstream=` | [`eblb`] |
 //! | `upstream=*` | [`everywhere`] |
+//! | `replace=` in the query string | [`replace`], with a list of servers in the body |
 //! | `upstream=` with `id=` | [`dynamic`], but the reply is in the lines of `upstream_conf` |
 //! | others | [`dynamic`] |
 //!
@@ -17,12 +18,13 @@ mod json;
 mod lines;
 mod log;
 mod order;
+mod replace;
 #[cfg(test)]
 mod tests;
 mod words;
 
 use crate::model::query::{MAX_RAW_LENGTH, Query, QueryError};
-use crate::nginx::http::{BodyError, Handler, Method, Request, Response, Step};
+use crate::nginx::http::{BodyError, Finish, Handler, Method, Request, Response, Step};
 use crate::ops::Upstreams;
 
 use super::accept::{self, Format};
@@ -39,7 +41,9 @@ const FORM: &str = "application/x-www-form-urlencoded";
 pub struct Control;
 
 impl Handler for Control {
-    const BODY_LIMIT: usize = MAX_RAW_LENGTH;
+    fn body_limit(request: &Request<'_>) -> usize {
+        if replace::is_meant(request.args(), dialect(request)) { replace::BODY_LIMIT } else { MAX_RAW_LENGTH }
+    }
 
     fn start(request: &Request<'_>) -> Step {
         let call = Call::of(request);
@@ -50,9 +54,24 @@ impl Handler for Control {
         }
     }
 
-    fn finish(request: &Request<'_>, body: Result<&[u8], BodyError>) -> Response {
-        let dialect = settings(request).map(|settings| settings.dialect).unwrap_or_default();
-        answer(&Call::of(request), body, upstreams(request), dialect).deliver(request)
+    fn finish(request: &Request<'_>, body: Vec<u8>) -> Finish {
+        let (call, dialect) = (Call::of(request), dialect(request));
+        if !replace::is_meant(call.args, dialect) {
+            return Finish::Reply(answer(&call, Ok(&body), upstreams(request), dialect).deliver(request));
+        }
+        match replace::begin(&call, body) {
+            Ok(work) => Finish::Work(Box::new(work)),
+            Err(refusal) => Finish::Reply(Answer::refused(&refusal, likely_format(&call)).deliver(request)),
+        }
+    }
+
+    fn without_body(request: &Request<'_>, error: BodyError) -> Response {
+        let (call, dialect) = (Call::of(request), dialect(request));
+        if replace::is_meant(call.args, dialect) && error == BodyError::TooLarge {
+            let refusal = too_large(replace::BODY_LIMIT);
+            return Answer::refused(&refusal, likely_format(&call)).deliver(request);
+        }
+        answer(&call, Err(error), upstreams(request), dialect).deliver(request)
     }
 
     fn failed() -> Response {
@@ -64,6 +83,11 @@ impl Handler for Control {
 fn settings(request: &Request<'_>) -> Option<Settings> {
     // SAFETY: the module's location configuration begins with a `Settings`, by the duty of the entry function's caller.
     unsafe { request.loc_conf::<Settings>() }.cloned()
+}
+
+/// Whose requests the location takes.
+fn dialect(request: &Request<'_>) -> Dialect {
+    settings(request).map(|settings| settings.dialect).unwrap_or_default()
 }
 
 /// The upstreams of the http block.
@@ -96,6 +120,9 @@ fn answer(
         Ok(parsed) => parsed,
         Err(refusal) => return Answer::refused(&refusal, likely_format(call)),
     };
+    if dialect == Dialect::Any && query.has("replace") {
+        return Answer::refused(&replace::misplaced(call.method), format);
+    }
     let Some(upstreams) = upstreams else {
         return Answer::refused(&Refusal::no_memory_zone(), format);
     };
@@ -116,7 +143,7 @@ fn likely_format(call: &Call<'_>) -> Format {
 fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, Refusal> {
     let mut query = Query::parse(call.args)?;
     let body = body.map_err(|error| match error {
-        BodyError::TooLarge => too_large(),
+        BodyError::TooLarge => too_large(MAX_RAW_LENGTH),
         BodyError::Unreadable => Refusal::new(Kind::Internal, "request body cannot be read"),
     })?;
     if body.is_empty() {
@@ -126,19 +153,24 @@ fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, R
         return Err(Refusal::new(Kind::UnsupportedBody, format!("only \"{FORM}\" is understood")));
     }
     query.extend(body).map_err(|error| match error {
-        QueryError::TooLong => too_large(),
+        QueryError::TooLong => too_large(MAX_RAW_LENGTH),
         error => error.into(),
     })?;
     Ok(query)
 }
 
-/// The refusal of a body that is too large.
-fn too_large() -> Refusal {
-    Refusal::new(Kind::BodyTooLarge, format!("request body is larger than {MAX_RAW_LENGTH} bytes"))
+/// The refusal of a body that is larger than the limit.
+fn too_large(limit: usize) -> Refusal {
+    Refusal::new(Kind::BodyTooLarge, format!("request body is larger than {limit} bytes"))
 }
 
 /// Whether `Content-Type` names a form.
 fn is_form(content_type: Option<&[u8]>) -> bool {
+    is_media(content_type, FORM)
+}
+
+/// Whether `Content-Type` names this media type.
+fn is_media(content_type: Option<&[u8]>, media: &str) -> bool {
     let essence = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
-    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(FORM.as_bytes()))
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(media.as_bytes()))
 }

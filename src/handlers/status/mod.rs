@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use crate::model::id::UpstreamIndex;
 use crate::model::query::Query;
 use crate::model::snapshot::Snapshot;
-use crate::nginx::http::{BodyError, Handler, Request, Response, Step};
+use crate::nginx::http::{BodyError, Finish, Handler, Request, Response, Step};
 use crate::ops::{OpError, Upstreams};
 
 use super::accept::{self, FORMAT, Format, StatusFormat};
@@ -28,7 +28,9 @@ const KNOWN: [&str; 3] = ["upstream", "verbose", FORMAT];
 pub struct Status;
 
 impl Handler for Status {
-    const BODY_LIMIT: usize = 0;
+    fn body_limit(_request: &Request<'_>) -> usize {
+        0
+    }
 
     fn start(request: &Request<'_>) -> Step {
         // SAFETY: the module's main configuration begins with a `Context`, by the duty of the entry function's caller.
@@ -40,8 +42,13 @@ impl Handler for Status {
         Step::Reply(answer(&Call::of(request), upstreams, control).deliver(request))
     }
 
-    fn finish(_request: &Request<'_>, _body: Result<&[u8], BodyError>) -> Response {
+    fn finish(_request: &Request<'_>, _body: Vec<u8>) -> Finish {
         // Never called, as `start` does not ask for the body.
+        Finish::Reply(respond::failed())
+    }
+
+    fn without_body(_request: &Request<'_>, _error: BodyError) -> Response {
+        // Nor this.
         respond::failed()
     }
 

@@ -1,0 +1,220 @@
+//! `replace=`: all servers of an upstream, or of several, as the list in the body has them. What differs is changed, and
+//! nothing else is touched.
+
+mod json;
+mod reply;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use crate::model::list::text;
+use crate::model::list::{List, ListError, Place};
+use crate::model::query::{Query, quoted};
+use crate::nginx::http::{Method, Request, Response, Work};
+use crate::ops::replace::{Failure, Wanted};
+use crate::ops::{OpError, Progress, Replaced, Replacement, Upstreams};
+
+use super::super::accept::{self, FORMAT, Format};
+use super::super::arguments::{flag, only};
+use super::super::call::Call;
+use super::super::error::{Kind, Refusal};
+use super::super::respond::Answer;
+use super::super::settings::Dialect;
+use super::words::given;
+use super::{is_media, upstreams};
+
+/// Largest list, in bytes: that of some 200 thousand servers.
+pub const BODY_LIMIT: usize = 16 << 20;
+
+/// How long a slice of work takes, at most, but for a look at an upstream and the change itself.
+const SLICE: Duration = Duration::from_millis(4);
+
+/// Servers that are read before the clock is looked at again.
+const CHUNK: usize = 64;
+
+/// The media type of lists in the words of nginx's configuration.
+const TEXT: &str = "text/plain";
+
+/// The media type of JSON.
+const JSON: &str = "application/json";
+
+/// The arguments.
+const KNOWN: [&str; 6] = ["replace", "upstream", "dry_run", "force", "note", FORMAT];
+
+/// Whether a query string asks for a replacement.
+pub fn is_meant(args: &[u8], dialect: Dialect) -> bool {
+    dialect == Dialect::Any && Query::parse(args).is_ok_and(|query| query.has("replace"))
+}
+
+/// The refusal of `replace=` where it cannot be done.
+pub fn misplaced(method: Method) -> Refusal {
+    match method {
+        Method::Post => Refusal::argument("replace: must be in the query string, the body is the list"),
+        _ => Refusal::new(Kind::MethodNotAllowed { allow: "POST" }, "replace: only POST allowed"),
+    }
+}
+
+/// A replacement that is under way.
+pub struct Replacing {
+    /// What is left to do; none at the end.
+    stage: Option<Stage>,
+    /// Name of the upstream; none if the list has the names.
+    upstream: Option<String>,
+    /// What is asked for, without the lists.
+    wanted: Wanted,
+    /// Form of the reply.
+    format: Format,
+}
+
+/// What is left to do.
+enum Stage {
+    /// To read a list in nginx's words.
+    Text(text::Reader),
+    /// To read a list in JSON.
+    Json(json::Reader),
+    /// To carry it out.
+    Run(Replacement),
+}
+
+/// Begins, with the whole body.
+///
+/// # Errors
+///
+/// What is wrong with the arguments, or with the form of the body.
+pub fn begin(call: &Call<'_>, body: Vec<u8>) -> Result<Replacing, Refusal> {
+    let query = Query::parse(call.args)?;
+    let format = accept::for_control(&query, call.accept)?;
+    only(&query, &KNOWN)?;
+    flag(&query, "replace")?;
+    let wanted = Wanted {
+        lists: Vec::new(),
+        is_dry: flag(&query, "dry_run")?,
+        force: flag(&query, "force")?,
+        client: call.client.clone(),
+        note: given(&query, "note").map(str::to_owned),
+    };
+    let stage = if is_media(call.content_type, JSON) {
+        Stage::Json(json::Reader::new(body))
+    } else if call.content_type.is_none() || is_media(call.content_type, TEXT) {
+        Stage::Text(text::Reader::new(body))
+    } else {
+        // What curl says of a body unless it is told otherwise is a form.
+        let words = format!("replace: the list must be \"{TEXT}\" or \"{JSON}\", say so by Content-Type");
+        return Err(Refusal::new(Kind::UnsupportedBody, words));
+    };
+    let upstream = given(&query, "upstream").map(str::to_owned);
+    Ok(Replacing { stage: Some(stage), upstream, wanted, format })
+}
+
+impl Work for Replacing {
+    fn slice(&mut self, request: &Request<'_>) -> Option<Response> {
+        let end = Instant::now() + SLICE;
+        let answer = self.advance(upstreams(request), || Instant::now() >= end)?;
+        Some(answer.deliver(request))
+    }
+}
+
+impl Replacing {
+    /// Works on until all is done, or it is time to stop.
+    fn advance(&mut self, upstreams: Option<&dyn Upstreams>, is_time: impl Fn() -> bool) -> Option<Answer> {
+        let Some(upstreams) = upstreams else {
+            return Some(Answer::refused(&Refusal::no_memory_zone(), self.format));
+        };
+        loop {
+            match self.step(upstreams) {
+                Ok(Some(answer)) => return Some(answer),
+                Ok(None) if is_time() => return None,
+                Ok(None) => {}
+                Err(refusal) => return Some(Answer::refused(&refusal, self.format)),
+            }
+        }
+    }
+
+    /// Does a little more. The answer at the end.
+    fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Option<Answer>, Refusal> {
+        let stage = self.stage.take().ok_or_else(|| Refusal::new(Kind::Internal, "nothing is left to do"))?;
+        let lists = match stage {
+            Stage::Text(mut reader) => {
+                if read(|| reader.step())? {
+                    self.stage = Some(Stage::Text(reader));
+                    return Ok(None);
+                }
+                reader.into_lists()
+            }
+            Stage::Json(mut reader) => {
+                if read(|| reader.step())? {
+                    self.stage = Some(Stage::Json(reader));
+                    return Ok(None);
+                }
+                reader.into_lists()
+            }
+            Stage::Run(mut work) => {
+                return match work.step(upstreams).map_err(|failure| self.refusal(failure))? {
+                    Progress::Done(done) => Ok(Some(self.reply(&done))),
+                    Progress::More => {
+                        self.stage = Some(Stage::Run(work));
+                        Ok(None)
+                    }
+                };
+            }
+        };
+        let wanted = Wanted { lists: self.named(lists)?, ..self.wanted.clone() };
+        let work = Replacement::new(upstreams, wanted).map_err(|failure| self.refusal(failure))?;
+        self.stage = Some(Stage::Run(work));
+        Ok(None)
+    }
+
+    /// The lists, each with the name of its upstream: in the body or in the arguments.
+    fn named(&self, mut lists: Vec<List>) -> Result<Vec<List>, Refusal> {
+        let Some(upstream) = &self.upstream else {
+            let has_names = !lists.is_empty() && lists.iter().all(|list| list.upstream.is_some());
+            return if has_names { Ok(lists) } else { Err(Refusal::argument("upstream required")) };
+        };
+        if lists.is_empty() {
+            lists.push(List { place: Place::line(1), upstream: None, servers: Vec::new() });
+        }
+        for list in &mut lists {
+            if list.upstream.is_some() {
+                let text =
+                    format!("{}: a list with names of upstreams and \"upstream=\" at once", list.place);
+                return Err(Refusal::argument(format!("{text} are not allowed")));
+            }
+            list.upstream = Some(upstream.clone());
+        }
+        Ok(lists)
+    }
+
+    /// The refusal of what cannot be done. Where several upstreams are meant, it says which it is about.
+    fn refusal(&self, failure: Failure) -> Refusal {
+        let Failure { upstream, error } = failure;
+        let refusal = Refusal::from(error.clone());
+        match (upstream, &self.upstream, error) {
+            (Some(upstream), None, error) if !matches!(error, OpError::At(..)) => {
+                let name = quoted(upstream.as_bytes());
+                Refusal::new(refusal.kind, format!("upstream {name}: {}", refusal.text))
+            }
+            _ => refusal,
+        }
+    }
+
+    /// The reply, and the lines for the log.
+    fn reply(&self, done: &[Replaced]) -> Answer {
+        let reply = reply::Reply { done, is_dry: self.wanted.is_dry, is_list: self.upstream.is_none() };
+        let answer = match self.format {
+            Format::Json => reply.json(),
+            Format::Text => reply.text(),
+        };
+        if self.wanted.is_dry { answer } else { reply.log(answer, self.wanted.note.as_deref()) }
+    }
+}
+
+/// Reads some statements. False at the end of the list.
+fn read(mut step: impl FnMut() -> Result<bool, ListError>) -> Result<bool, Refusal> {
+    for _ in 0..CHUNK {
+        if !step().map_err(|error| Refusal::argument(error.to_string()))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,309 @@
+//! What differs between a list and an upstream. The time that it takes grows with the sum of both, not with their
+//! product.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::ops::Range;
+
+use crate::model::address::Address;
+use crate::model::id::Revision;
+use crate::model::list::Listed;
+use crate::model::params::PARAMS;
+use crate::model::snapshot::{Method, Peer};
+use crate::model::state::Admin;
+
+use super::super::access::Whole;
+use super::super::command::{Addition, Change};
+use super::super::error::OpError;
+use super::super::plan::{Entry, Removal, Wish};
+use super::super::rules::{CONSISTENT_WEIGHT_MAX, id};
+
+/// Finds the servers of a list.
+pub struct Keys {
+    /// By address.
+    addresses: HashMap<Address, usize>,
+    /// Those whose text is no address, by text.
+    names: HashMap<String, usize>,
+}
+
+impl Keys {
+    /// Keys with room for so many servers.
+    pub fn with_room(servers: usize) -> Self {
+        Self { addresses: HashMap::with_capacity(servers), names: HashMap::new() }
+    }
+
+    /// Adds some servers of a list.
+    ///
+    /// # Errors
+    ///
+    /// If one is there already.
+    pub fn add(&mut self, servers: &[Listed], range: Range<usize>) -> Result<(), OpError> {
+        for at in range {
+            let Some(server) = servers.get(at) else { return Ok(()) };
+            let other = match &server.address {
+                Ok(address) => insert(self.addresses.entry(address.clone()), at),
+                Err(_) => insert(self.names.entry(server.server.clone()), at),
+            };
+            if let Some(other) = other.and_then(|other| servers.get(other)) {
+                return Err(twice(server, other));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Notes the place of a server, unless another one is there, whose place is returned.
+fn insert<K>(place: Place<'_, K, usize>, at: usize) -> Option<usize> {
+    match place {
+        Place::Occupied(other) => Some(*other.get()),
+        Place::Vacant(place) => {
+            place.insert(at);
+            None
+        }
+    }
+}
+
+/// The refusal of a server that is in a list twice.
+fn twice(server: &Listed, other: &Listed) -> OpError {
+    OpError::Twice { what: "server", text: server.server.clone(), place: other.place }.at(server.place)
+}
+
+/// What was found for one server of the list.
+#[derive(Clone, Copy, Default)]
+struct Match {
+    /// The peer that it is, or one of them.
+    peer: Option<usize>,
+    /// How well it fits.
+    rank: u8,
+    /// Another server of the list that is the peer with this address.
+    taken_by: Option<usize>,
+    /// Whether nginx makes and removes the peer with this address.
+    managed: bool,
+}
+
+/// A comparison that is under way.
+pub struct Difference {
+    /// The upstream.
+    whole: Whole,
+    /// For each server of the list, what was found.
+    matches: Vec<Match>,
+    /// For each peer, the server of the list that it is.
+    claims: Vec<Option<usize>>,
+    /// How many peers, then servers of the list, then peers again were gone through.
+    at: usize,
+    /// What differs.
+    changes: Changes,
+    /// How many peers stay as they are.
+    unchanged: usize,
+    /// How many peers are up now, and how many would be.
+    usable: (usize, usize),
+    /// Sum of the weights that there would be.
+    weights: u64,
+}
+
+/// What differs.
+pub struct Changes {
+    /// The change of the upstream that this is true for.
+    pub revision: Revision,
+    /// How often its lists changed.
+    pub membership: u64,
+    /// Peers that are to be set, in nginx's order.
+    pub entries: Vec<Entry>,
+    /// Peers that leave, in nginx's order.
+    pub removed: Vec<Removal>,
+    /// New servers, in the order of the list.
+    pub added: Vec<Addition>,
+}
+
+impl Difference {
+    /// Begins to compare an upstream with a list of so many servers.
+    pub fn new(whole: Whole, servers: usize) -> Self {
+        let changes = Changes {
+            revision: whole.revision,
+            membership: whole.membership,
+            entries: Vec::new(),
+            removed: Vec::new(),
+            added: Vec::new(),
+        };
+        Self {
+            matches: vec![Match::default(); servers],
+            claims: vec![None; whole.peers.len()],
+            whole,
+            at: 0,
+            changes,
+            unchanged: 0,
+            usable: (0, 0),
+            weights: 0,
+        }
+    }
+
+    /// Name of the upstream.
+    pub fn name(&self) -> &str {
+        &self.whole.name
+    }
+
+    /// Goes through some more servers. True at the end.
+    ///
+    /// # Errors
+    ///
+    /// If a server of the list cannot be.
+    pub fn step(&mut self, servers: &[Listed], keys: &Keys, chunk: usize) -> Result<bool, OpError> {
+        let (peers, listed) = (self.claims.len(), self.matches.len());
+        let end = self.at.saturating_add(chunk).min(peers + listed + peers);
+        for at in self.at..end {
+            if at < peers {
+                self.claim(at, servers, keys)?;
+            } else if at < peers + listed {
+                self.judge(at - peers, servers)?;
+            } else {
+                self.set(at - peers - listed, servers)?;
+            }
+        }
+        self.at = end;
+        Ok(end == peers + listed + peers)
+    }
+
+    /// Finds the server of the list that a peer is.
+    fn claim(&mut self, at: usize, servers: &[Listed], keys: &Keys) -> Result<(), OpError> {
+        let (Some(peer), Some(claim)) = (self.whole.peers.get(at), self.claims.get_mut(at)) else {
+            return Ok(());
+        };
+        let by_name = if keys.names.is_empty() { None } else { keys.names.get(&peer.server).copied() };
+        let by_address =
+            Address::parse(&peer.name).ok().and_then(|address| keys.addresses.get(&address).copied());
+        if let Some(listed) = by_name.and_then(|name| servers.get(name)) {
+            if peer.managed {
+                return Err(OpError::ManagedByDns.at(listed.place));
+            }
+            if listed.group != peer.slot.group {
+                // Which address it would have in the other list, only nginx can tell.
+                return Err(OpError::OtherGroup.at(listed.place));
+            }
+        }
+        if let Some(found) = by_name.and_then(|name| self.matches.get_mut(name)) {
+            // All addresses of a name are that server.
+            found.peer = Some(at);
+            *claim = by_name;
+            if let Some(other) = by_address.and_then(|address| self.matches.get_mut(address)) {
+                other.taken_by = by_name;
+            }
+        } else if let Some(index) = by_address
+            && let (Some(found), Some(listed)) = (self.matches.get_mut(index), servers.get(index))
+        {
+            if peer.managed {
+                found.managed = true;
+                return Ok(());
+            }
+            // A server that changes its list is a new one there.
+            if listed.group != peer.slot.group {
+                return Ok(());
+            }
+            let rank = 1 + u8::from(listed.server == peer.server);
+            if rank > found.rank {
+                *claim = Some(index);
+                if let Some(worse) = found.peer.replace(at).and_then(|worse| self.claims.get_mut(worse)) {
+                    *worse = None;
+                }
+                found.rank = rank;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out what a server of the list is that was not found.
+    fn judge(&mut self, at: usize, servers: &[Listed]) -> Result<(), OpError> {
+        let (Some(listed), Some(found)) = (servers.get(at), self.matches.get(at)) else { return Ok(()) };
+        if found.peer.is_some() {
+            return Ok(());
+        }
+        let address =
+            listed.address.as_ref().map_err(|error| OpError::NoAddress(error.clone()).at(listed.place))?;
+        if found.managed {
+            return Err(OpError::ManagedByDns.at(listed.place));
+        }
+        if let Some(other) = found.taken_by.and_then(|other| servers.get(other)) {
+            return Err(twice(listed, other));
+        }
+        if listed.group.is_backup() && !self.whole.has_backups {
+            return Err(OpError::NoBackup.at(listed.place));
+        }
+        self.usable.1 += usize::from(listed.admin == Admin::Up);
+        self.weights = self.weights.saturating_add(listed.params.weight);
+        self.changes.added.push(Addition {
+            server: listed.server.clone(),
+            address: address.clone(),
+            group: listed.group,
+            params: listed.params,
+            admin: listed.admin,
+        });
+        Ok(())
+    }
+
+    /// Finds out what becomes of a peer.
+    fn set(&mut self, at: usize, servers: &[Listed]) -> Result<(), OpError> {
+        let Some(peer) = self.whole.peers.get(at) else { return Ok(()) };
+        let listed = self.claims.get(at).copied().flatten().and_then(|listed| servers.get(listed));
+        self.usable.0 += usize::from(peer.admin == Admin::Up);
+        if let (None, false) = (listed, peer.managed) {
+            self.changes.removed.push(removal(peer)?);
+            return Ok(());
+        }
+        // What nginx makes and removes is left alone.
+        let from = Wish { admin: peer.admin, params: peer.params };
+        let to = listed.map_or(from, |listed| Wish { admin: listed.admin, params: listed.params });
+        self.usable.1 += usize::from(to.admin == Admin::Up);
+        self.weights = self.weights.saturating_add(to.params.weight);
+        if from == to {
+            self.unchanged += usize::from(!peer.managed);
+        } else {
+            self.changes.entries.push(entry(peer, from, to)?);
+        }
+        Ok(())
+    }
+
+    /// What differs, and how many servers stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// If the upstream must not become so.
+    pub fn finish(self, force: bool) -> Result<(Changes, usize), OpError> {
+        let changes_weights =
+            self.changes.entries.iter().any(|entry| entry.from.params.weight != entry.to.params.weight);
+        if self.whole.method == Method::HashConsistent
+            && (changes_weights || !self.changes.added.is_empty())
+            && self.weights > CONSISTENT_WEIGHT_MAX
+        {
+            return Err(OpError::WeightTooLarge { total: self.weights, max: CONSISTENT_WEIGHT_MAX });
+        }
+        if let (Some(guard), false) = (self.whole.guard, force) {
+            let (usable, left) = self.usable;
+            let min = guard.min(self.whole.peers.len());
+            if left < usable && left < min {
+                return Err(OpError::Guarded { left, min });
+            }
+        }
+        Ok((self.changes, self.unchanged))
+    }
+}
+
+/// A peer that leaves.
+fn removal(peer: &Peer) -> Result<Removal, OpError> {
+    Ok(Removal {
+        id: id(peer)?,
+        slot: peer.slot,
+        server: peer.server.clone(),
+        name: peer.name.clone(),
+        active: peer.active,
+    })
+}
+
+/// A peer that is to be set: asked for is only what differs.
+fn entry(peer: &Peer, from: Wish, to: Wish) -> Result<Entry, OpError> {
+    let differs = PARAMS.iter().filter(|row| from.params.get(row.param) != to.params.get(row.param));
+    let asked = Change {
+        admin: (from.admin != to.admin).then_some(to.admin),
+        params: differs.map(|row| (row.param, to.params.get(row.param))).collect(),
+    };
+    let (slot, server) = (peer.slot, peer.server.clone());
+    Ok(Entry { id: id(peer)?, slot, server, from, to, asked, readdress: None })
+}

@@ -1,0 +1,292 @@
+//! Replacing all servers of upstreams by lists: what differs is changed, and nothing else.
+//!
+//! The work is done in steps, none of which takes long but the look at an upstream and the commit, so that a long list
+//! does not hold up other requests.
+
+mod difference;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use crate::model::id::{Revision, ServerId, UpstreamIndex};
+use crate::model::list::{List, Listed, Place};
+
+use super::access::{CommitError, Committed, Part, Upstreams};
+use super::command::Addition;
+use super::error::OpError;
+use super::plan::{ATTEMPTS, Entry, NOTE_MAX, Plan, Removal};
+use difference::{Difference, Keys};
+
+/// Servers that one step is about.
+const CHUNK: usize = 128;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The upstreams, and the servers that each is to have.
+    pub lists: Vec<List>,
+    /// Whether nothing is changed: the plan is all that is wanted.
+    pub is_dry: bool,
+    /// Whether the guards of the upstreams are set aside.
+    pub force: bool,
+    /// Address of the client, for the log and the reason.
+    pub client: String,
+    /// The client's words.
+    pub note: Option<String>,
+}
+
+/// What became, or would become, of one upstream.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    /// Its name.
+    pub upstream: String,
+    /// Its number of changes now.
+    pub revision: Revision,
+    /// The servers that were set, and what changed.
+    pub entries: Vec<Entry>,
+    /// The servers that left.
+    pub removed: Vec<Removal>,
+    /// The servers that are new.
+    pub added: Vec<Addition>,
+    /// Their ids; none if nothing was changed yet.
+    pub ids: Vec<ServerId>,
+    /// How many servers are as they were.
+    pub unchanged: usize,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The name by which the upstream was called that this is about.
+    pub upstream: Option<String>,
+    /// The reason.
+    pub error: OpError,
+}
+
+/// How far the work is.
+pub enum Progress {
+    /// There is more to do.
+    More,
+    /// All is done.
+    Done(Vec<Replaced>),
+}
+
+/// A replacement that is under way. Dropped before it is done, it leaves everything as it was.
+pub struct Replacement {
+    /// What is asked for.
+    wanted: Wanted,
+    /// The upstreams, in the order of the lists.
+    upstreams: Vec<UpstreamIndex>,
+    /// What finds the servers of each list.
+    keys: Vec<Keys>,
+    /// What is to be done next.
+    stage: Stage,
+    /// What was planned, in the order of the lists.
+    planned: Vec<Planned>,
+    /// How often others were faster.
+    lost: usize,
+}
+
+/// The plan of one upstream.
+struct Planned {
+    /// Its name.
+    name: String,
+    /// What is to be done.
+    part: Part,
+    /// How many servers stay as they are.
+    unchanged: usize,
+}
+
+/// What is to be done next; numbers are places among the lists.
+enum Stage {
+    /// To look for servers that a list has twice, from this one on.
+    Check(usize, usize),
+    /// To look at an upstream.
+    Look(usize),
+    /// To find out what differs.
+    Compare(usize, Box<Difference>),
+    /// To prepare the servers of an upstream.
+    Prepare(usize),
+    /// To make the change.
+    Commit,
+}
+
+impl Replacement {
+    /// Begins.
+    ///
+    /// # Errors
+    ///
+    /// If an upstream is not there, or there twice, or a list is empty.
+    pub fn new(upstreams: &dyn Upstreams, wanted: Wanted) -> Result<Self, Failure> {
+        let failed = |list: Option<&List>, error| Failure {
+            upstream: list.and_then(|list| list.upstream.clone()),
+            error,
+        };
+        if let Some(note) = &wanted.note
+            && note.len() > NOTE_MAX
+        {
+            return Err(failed(None, OpError::NoteTooLong { len: note.len(), max: NOTE_MAX }));
+        }
+        let mut found: Vec<UpstreamIndex> = Vec::with_capacity(wanted.lists.len());
+        let mut places: HashMap<usize, Place> = HashMap::new();
+        for list in &wanted.lists {
+            let name = list.upstream.as_deref().unwrap_or_default();
+            let index = upstreams
+                .find(name)
+                .ok_or_else(|| failed(Some(list), OpError::UpstreamNotFound(name.to_owned())))?;
+            if let Some(place) = places.insert(index.0, list.place) {
+                let twice = OpError::Twice { what: "upstream", text: name.to_owned(), place };
+                return Err(failed(Some(list), twice.at(list.place)));
+            }
+            if list.servers.is_empty() && !wanted.force {
+                return Err(failed(Some(list), OpError::EmptyList));
+            }
+            found.push(index);
+        }
+        let keys = wanted.lists.iter().map(|list| Keys::with_room(list.servers.len())).collect();
+        let stage = Stage::Check(0, 0);
+        Ok(Self { wanted, upstreams: found, keys, stage, planned: Vec::new(), lost: 0 })
+    }
+
+    /// Does a little more.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing was changed.
+    pub fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, Failure> {
+        match std::mem::replace(&mut self.stage, Stage::Look(0)) {
+            Stage::Check(list, from) => self.check(list, from),
+            Stage::Look(list) => self.look(upstreams, list),
+            Stage::Compare(list, difference) => self.compare(list, difference),
+            Stage::Prepare(part) => self.prepare(upstreams, part),
+            Stage::Commit => self.commit(upstreams),
+        }
+    }
+
+    /// The failure of one upstream.
+    fn failure(&self, list: usize, error: OpError) -> Failure {
+        Failure { upstream: self.wanted.lists.get(list).and_then(|list| list.upstream.clone()), error }
+    }
+
+    /// The servers of a list.
+    fn servers(&self, list: usize) -> &[Listed] {
+        self.wanted.lists.get(list).map_or(&[], |list| &list.servers)
+    }
+
+    /// Looks for servers that a list has twice.
+    fn check(&mut self, list: usize, from: usize) -> Result<Progress, Failure> {
+        let (Some(of), Some(keys)) = (self.wanted.lists.get(list), self.keys.get_mut(list)) else {
+            self.stage = Stage::Look(0);
+            return Ok(Progress::More);
+        };
+        let end = from.saturating_add(CHUNK).min(of.servers.len());
+        if let Err(error) = keys.add(&of.servers, from..end) {
+            return Err(self.failure(list, error));
+        }
+        self.stage = if end < of.servers.len() { Stage::Check(list, end) } else { Stage::Check(list + 1, 0) };
+        Ok(Progress::More)
+    }
+
+    /// Looks at an upstream; when all were compared, begins to prepare.
+    fn look(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, Failure> {
+        let Some(upstream) = self.upstreams.get(list) else {
+            if self.wanted.is_dry {
+                let planned = std::mem::take(&mut self.planned).into_iter();
+                return Ok(Progress::Done(planned.map(Planned::untouched).collect()));
+            }
+            self.stage = Stage::Prepare(0);
+            return Ok(Progress::More);
+        };
+        let whole = upstreams.whole(*upstream).map_err(|error| self.failure(list, error))?;
+        let difference = Difference::new(whole, self.servers(list).len());
+        self.stage = Stage::Compare(list, Box::new(difference));
+        Ok(Progress::More)
+    }
+
+    /// Compares a list with its upstream.
+    fn compare(&mut self, list: usize, mut difference: Box<Difference>) -> Result<Progress, Failure> {
+        let (Some(keys), Some(upstream)) = (self.keys.get(list), self.upstreams.get(list).copied()) else {
+            return Ok(Progress::More);
+        };
+        let done =
+            difference.step(self.servers(list), keys, CHUNK).map_err(|error| self.failure(list, error));
+        if !done? {
+            self.stage = Stage::Compare(list, difference);
+            return Ok(Progress::More);
+        }
+        let name = difference.name().to_owned();
+        let (changes, unchanged) =
+            difference.finish(self.wanted.force).map_err(|error| self.failure(list, error))?;
+        let plan = Plan {
+            revision: changes.revision,
+            membership: changes.membership,
+            entries: changes.entries,
+            removed: changes.removed,
+            added: changes.added,
+            client: self.wanted.client.clone(),
+            note: self.wanted.note.clone(),
+        };
+        self.planned.push(Planned { name, part: Part { upstream, plan, ready: None }, unchanged });
+        self.stage = Stage::Look(list + 1);
+        Ok(Progress::More)
+    }
+
+    /// Makes the servers of an upstream ready.
+    fn prepare(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, Failure> {
+        let Some(planned) = self.planned.get_mut(list) else {
+            self.stage = Stage::Commit;
+            return Ok(Progress::More);
+        };
+        let ready = planned.part.plan.is_empty() || {
+            let ready = upstreams.prepare(&mut planned.part, CHUNK);
+            ready.map_err(|error| self.failure(list, error))?
+        };
+        self.stage = Stage::Prepare(if ready { list + 1 } else { list });
+        Ok(Progress::More)
+    }
+
+    /// Makes the change; upstreams in which nothing differs are left out of it.
+    fn commit(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, Failure> {
+        let (mut same, mut changing) = (Vec::new(), Vec::new());
+        for (place, planned) in std::mem::take(&mut self.planned).into_iter().enumerate() {
+            let list = if planned.part.plan.is_empty() { &mut same } else { &mut changing };
+            list.push((place, planned));
+        }
+        let names: Vec<_> =
+            changing.iter().map(|(place, it)| (*place, it.name.clone(), it.unchanged)).collect();
+        let mut parts: Vec<_> = changing.into_iter().map(|(_, planned)| planned.part).collect();
+        let committed = if parts.is_empty() { Ok(Vec::new()) } else { upstreams.commit_all(&mut parts) };
+        let of = |at: usize| names.get(at).map_or(at, |(place, _, _)| *place);
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err((at, CommitError::Refused(error))) => return Err(self.failure(of(at), error)),
+            Err((at, CommitError::Moved)) => {
+                self.lost += 1;
+                if self.lost >= ATTEMPTS {
+                    return Err(self.failure(of(at), OpError::Busy));
+                }
+                self.stage = Stage::Look(0);
+                return Ok(Progress::More);
+            }
+        };
+        let mut done: Vec<_> =
+            same.into_iter().map(|(place, planned)| (place, planned.untouched())).collect();
+        for ((part, committed), (place, name, unchanged)) in parts.into_iter().zip(committed).zip(names) {
+            let planned = Planned { name, part, unchanged };
+            let Committed { revision, added } = committed;
+            done.push((place, Replaced { revision, ids: added, ..planned.untouched() }));
+        }
+        done.sort_by_key(|(place, _)| *place);
+        Ok(Progress::Done(done.into_iter().map(|(_, replaced)| replaced).collect()))
+    }
+}
+
+impl Planned {
+    /// What would become of the upstream.
+    fn untouched(self) -> Replaced {
+        let Plan { revision, entries, removed, added, .. } = self.part.plan;
+        let (upstream, unchanged) = (self.name, self.unchanged);
+        Replaced { upstream, revision, entries, removed, added, ids: Vec::new(), unchanged }
+    }
+}
