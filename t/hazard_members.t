@@ -54,9 +54,6 @@ my $t = Test::Nginx->new(timeout => 120 + 20 * ($seconds + 5))->has(qw/
 	upstream_least_conn upstream_ip_hash upstream_hash upstream_random wrk
 /);
 
-plan(skip_all => 'needs nginx 1.27.3 or later to add and remove servers')
-	unless $t->has_version('1.27.3');
-
 push @methods, [ 'least_time', 'least_time header;', 1 ]
 	if $t->has_module_built('upstream_least_time');
 

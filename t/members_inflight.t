@@ -17,9 +17,6 @@ my $t = Test::Nginx->new()->has(qw/
 	module http proxy upstream_zone upstream_least_conn
 /);
 
-plan(skip_all => 'servers are fixed before nginx 1.27.3')
-	unless $t->has_version('1.27.3');
-
 $t->plan(55);
 
 # How long a download takes, and how many pieces it has.

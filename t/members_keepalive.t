@@ -18,9 +18,6 @@ my $t = Test::Nginx->new()->has(qw/
 	upstream_least_conn upstream_random unix ipv6
 /);
 
-plan(skip_all => 'servers are fixed before nginx 1.27.3')
-	unless $t->has_version('1.27.3');
-
 # Connections that nobody looked at would stay for a minute.  On a busy machine
 # it may take longer than it should to see that they are gone, but not each time.
 use constant LIMIT => 10;

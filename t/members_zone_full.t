@@ -17,9 +17,6 @@ my $t = Test::Nginx->new()->has(qw/
 	module http proxy upstream_zone upstream_hash upstream_random
 /);
 
-plan(skip_all => 'servers are fixed before nginx 1.27.3')
-	unless $t->has_version('1.27.3');
-
 my %METHODS = (rr => '', ring => 'hash $arg_key consistent;',
 	random => 'random;');
 
