@@ -27,6 +27,10 @@ use Test::Nginx::Process qw/spawn alive wait_until end_process/;
 # Connections that change servers, of each of the two clients.
 use constant ACTORS => 4;
 
+# How many of them may add backups where a list has slots, of which backups have
+# a quarter.
+use constant BACKUPS => 3;
+
 my $long = $ENV{TEST_NGINX_LONG};
 my $seconds = $long || 1;
 my $rate = $ENV{TEST_NGINX_RATE} // ($long ? 1000 : 500);
@@ -76,7 +80,7 @@ my $upstreams = join '', map {
 	my $backup = $_->[0] eq 'failover' ? ' backup' : '';
 	<<"BLOCK" } @methods;
     upstream $_->[0] {
-        zone $_->[0] 256k;
+        zone $_->[0] 1m;
         $_->[1]
         server 127.0.0.1:8081$backup;
         server 127.0.0.1:8082$backup;
@@ -259,9 +263,10 @@ sub members ($name, $balancer, $backups) {
 	# 160 of them to a unit.
 	my $weights = $balancer =~ /consistent/ ? [ 1, 2 ] : [ 1, 2, 5, 20 ];
 
+	my $with_backups = $t->has_version('1.27.3') ? @own : BACKUPS;
 	my @actors = map { +{
 		upstream => $name, servers => $own[$_], weights => $weights,
-		backups => $backups, present => $_ == 0 ? [ $own[0][0] ]
+		backups => $backups && $_ < $with_backups, present => $_ == 0 ? [ $own[0][0] ]
 			: $_ == $#own ? [ $own[-1][3] ] : [],
 	} } 0 .. $#own;
 

@@ -69,6 +69,7 @@ my $upstreams = join '', map {
 	<<"BLOCK" } @methods;
     upstream grow_$name {
         zone grow_$name 256k;
+        upstream_capacity @{[ MANY ]};
         $balancer
 $servers
         keepalive 16;

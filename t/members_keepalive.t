@@ -70,8 +70,8 @@ http {
     }
 }
 CONF
-	map { "upstream $_ { zone $_ 256k; $METHODS{$_} server 127.0.0.1:8081; "
-		. "server 127.0.0.1:8082; keepalive 16; }\n" } @METHODS);
+	map { "upstream $_ { zone $_ 256k; upstream_capacity 80; "
+		. "$METHODS{$_} server 127.0.0.1:8081; server 127.0.0.1:8082; keepalive 16; }\n" } @METHODS);
 
 my %backends = map { $_ => $t->backend($_) } map({ "127.0.0.1:$_" }
 	8081 .. 8083, 8087), '[::1]:8084', 'unix:%%TESTDIR%%/one.sock';
