@@ -5,6 +5,10 @@
 
 pub mod apply;
 pub mod backend;
+#[path = "slots/blanks.rs"]
+pub mod blanks;
+#[path = "slots/capacity.rs"]
+pub mod capacity;
 pub mod extra;
 pub mod layout;
 pub mod lock;
@@ -15,6 +19,12 @@ mod member_tests;
 mod native;
 pub mod peers;
 pub mod prepared;
+#[path = "slots/room.rs"]
+pub mod room;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+#[path = "slots/tests.rs"]
+mod slot_tests;
 #[cfg(not(nginx_peer_refs))]
 mod slots;
 #[cfg(test)]
