@@ -107,7 +107,10 @@ sub life ($name) {
 	);
 
 	is(answers($name), '8081', "$name: as configured");
-	is(upstream($name)->{leaks}{backup}, undef, "$name: no list of backups");
+	# Where lists have slots, backups have some from the beginning.
+	is(($t->has_version('1.27.3') ? upstream($name)->{leaks}{backup}
+		: upstream($name)->{leaks}{backup}{number} || undef), undef,
+		"$name: no backups in a list");
 
 	for my $row (@rows) {
 		my ($args, $status, $who) = @$row;

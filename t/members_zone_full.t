@@ -139,7 +139,7 @@ sub zone ($name, $round) {
 		? qr/\A500 no slot left, the upstream has its @{[ $n + 1 ]} servers: raise "upstream_capacity" or the size of "zone"\z/
 		: qr/\A500 no memory left in zone "$name", \d+ bytes are needed: raise the size of "zone"\z/;
 
-	cmp_ok($n, '>', 20, "$name, $round: many fit");
+	cmp_ok($n, '>', $slots ? 15 : 20, "$name, $round: many fit");
 	like(text($r), $full, "$name, $round: until it is full");
 	my $shown = shown($name);
 	like(text(act($name, 'add=&server=127.0.0.1:8082&weight=2')), $full,

@@ -254,7 +254,9 @@ sub verbose {
 	}, 'leaks');
 	is_deeply($all->{left}{leaks}, {
 		faults => [],
-		primary => { %{ $total->(1, 1, 1) }, %none }, backup => undef,
+		primary => { %{ $total->(1, 1, 1) }, %none },
+		# Where lists have slots, backups have some from the beginning.
+		backup => $t->has_version('1.27.3') ? undef : $total->(0, 0, 0),
 	}, 'leaks without backups');
 	is(status()->{all}{leaks}, undef, 'no leaks unless asked for');
 
