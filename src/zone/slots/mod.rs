@@ -104,10 +104,11 @@ impl Backend for Slots {
 
     #[inline]
     fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+        // Outside a zone are no slots, but the servers of upstreams that nobody wrote, which nginx gives no weight.
         // SAFETY: slots are never freed. Both words change under the write locks; without them they are read late at
         // worst.
         unsafe {
-            (&raw const (*peer.as_ptr()).weight).read_volatile() == 0
+            ((&raw const (*peer.as_ptr()).weight).read_volatile() == 0 && zone.pool().is_some())
                 || Self::words(zone).is_some_and(|words| {
                     (&raw const (*words.as_ptr()).sentinel).read_volatile() == peer.as_ptr()
                 })
