@@ -17,9 +17,6 @@ my $t = Test::Nginx->new()->has(qw/
 	upstream_ip_hash upstream_hash upstream_random
 /);
 
-plan(skip_all => 'servers are fixed before nginx 1.27.3')
-	unless $t->has_version('1.27.3');
-
 my %KNOWN = (rr => '', least => 'least_conn;', keep => 'keepalive 8;');
 my %UNKNOWN = (
 	ip => 'ip_hash;', hash => 'hash $arg_key;',
