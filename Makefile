@@ -101,7 +101,9 @@ hazard-1.28:
 		$(filter-out t/hazard_members.t,$(wildcard t/hazard_*.t))
 
 hazard-debian:
-	@TEST_NGINX_LONG=$$((3 * TEST_NGINX_LONG)) tools/prove.sh debian /usr/sbin/nginx $(wildcard t/hazard_*.t)
+	@tools/prove.sh debian /usr/sbin/nginx t/hazard_members.t
+	@TEST_NGINX_LONG=$$((3 * TEST_NGINX_LONG)) tools/prove.sh debian /usr/sbin/nginx \
+		$(filter-out t/hazard_members.t,$(wildcard t/hazard_*.t))
 
 clean: ## removes build/
 	rm -rf build
