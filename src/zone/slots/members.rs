@@ -9,10 +9,12 @@ use crate::model::snapshot::{Faults, Zombies};
 
 use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
 use super::super::backend::{Backend, NoSeat};
+use super::super::capacity::room::TEXT_SIZE;
+use super::super::capacity::texts;
 use super::super::lock::Lists;
 use super::super::peers::{Peers, Zone};
+use super::Slots;
 use super::prepared::Prepared;
-use super::{Slots, TEXT_ROOM};
 
 /// A slot.
 type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
@@ -89,7 +91,7 @@ pub(super) unsafe fn begin(zone: &Zone) {
     }
     drop(lists);
     // SAFETY: see above.
-    unsafe { (*words.as_ptr()).narrow = !super::blanks::ready(zone) };
+    unsafe { (*words.as_ptr()).narrow = !texts::ready(zone) };
 }
 
 /// Finds a slot for each new server.
@@ -164,7 +166,7 @@ unsafe fn seat_in<'a>(
             let slot = if is_narrow { None } else { idle.find(is_free) };
             take(prepared, slot, seats);
             if prepared.seat.get().is_none() {
-                return Err(if is_narrow { NoSeat::Memory(TEXT_ROOM) } else { NoSeat::Busy });
+                return Err(if is_narrow { NoSeat::Memory(TEXT_SIZE) } else { NoSeat::Busy });
             }
         }
         seats.sort_unstable();

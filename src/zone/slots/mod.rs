@@ -4,7 +4,6 @@
 //! a position, stays true. A slot without a server is blank: down, and without a weight. What changes under the write
 //! locks is who is in a slot, and the order of the list: servers first, then the blank slots.
 
-mod blanks;
 mod members;
 mod points;
 mod prepared;
@@ -27,9 +26,6 @@ use super::prepared::{Full, NewPeer};
 use prepared::Prepared;
 use tables::Tables;
 
-/// Bytes that the text of a server in a slot may have, at least.
-const TEXT_ROOM: usize = 128;
-
 /// The backend of nginx whose peers are neither counted by reference nor versioned.
 pub struct Slots;
 
@@ -43,7 +39,7 @@ pub struct Words {
     sentinel: *mut ngx_http_upstream_rr_peer_t,
     /// How many slots the primaries and the backups have.
     slots: [usize; 2],
-    /// Whether some slots have less room for a text than `TEXT_ROOM`, since the zone was full.
+    /// Whether some slots have less room for a text than `TEXT_SIZE`, since the zone was full.
     narrow: bool,
 }
 
@@ -108,10 +104,11 @@ impl Backend for Slots {
 
     #[inline]
     fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+        // Outside a zone are no slots, but the servers of upstreams that nobody wrote, which nginx gives no weight.
         // SAFETY: slots are never freed. Both words change under the write locks; without them they are read late at
         // worst.
         unsafe {
-            (&raw const (*peer.as_ptr()).weight).read_volatile() == 0
+            ((&raw const (*peer.as_ptr()).weight).read_volatile() == 0 && zone.pool().is_some())
                 || Self::words(zone).is_some_and(|words| {
                     (&raw const (*words.as_ptr()).sentinel).read_volatile() == peer.as_ptr()
                 })
