@@ -82,7 +82,7 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
 
     let store_full =
         |full: store::lock::Full| CommitError::Refused(OpError::StoreFull { needed: full.needed });
-    locked.reserve(&mut changes, &mut arriving).map_err(store_full)?;
+    locked.reserve(control.record, &mut changes, &mut arriving).map_err(store_full)?;
     let Some(lists) = control.zone.write() else {
         locked.give_back(&mut changes, &mut arriving);
         return Err(CommitError::Refused(OpError::Stuck));

@@ -9,7 +9,9 @@
 pub mod adopt;
 pub mod commit;
 pub mod find;
+mod index;
 pub mod lock;
+pub mod peers;
 pub mod records;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
