@@ -8,8 +8,9 @@ use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::state::Admin;
 
-use super::lock::{Full, Locked};
+use super::death;
 use super::index::Key;
+use super::lock::{Full, Locked};
 use super::records::{Server, Terms, UNKNOWN, Upstream, Wish};
 
 /// Generation of a store that was closed.
@@ -144,6 +145,7 @@ impl Locked {
                 (*upstream).moves = 0;
             }
             self.relink(upstream, claimed, wishes);
+            death::may_come();
             self.rebuild(upstream);
             (*upstream).next_id = next_id;
             (*upstream).generation = generation;
@@ -298,6 +300,7 @@ impl Locked {
                 } else {
                     *link = record.next;
                     fence(Ordering::SeqCst);
+                    death::may_come();
                     self.free_server(server.as_ptr());
                 }
             }
@@ -306,6 +309,7 @@ impl Locked {
                     (*server).next = ptr::null_mut();
                     fence(Ordering::SeqCst);
                     *link = server;
+                    death::may_come();
                     link = &raw mut (*server).next;
                 }
             }

@@ -8,8 +8,9 @@ use crate::model::params::Params;
 use crate::model::state::Admin;
 
 use super::adopt::Claim;
-use super::lock::{Full, Locked};
+use super::death;
 use super::index::Key;
+use super::lock::{Full, Locked};
 use super::records::{Reason, Server, Terms, UNKNOWN, Upstream, Wish};
 
 /// What one server is to be.
@@ -87,6 +88,7 @@ impl Locked {
         arriving: &mut [Arrival<'_>],
     ) -> u64 {
         let written = self.begin_writing(upstream.as_ptr());
+        death::may_come();
         let revision = self.revision(upstream);
         let next = revision + 1;
         for change in changes.iter_mut() {
@@ -99,10 +101,12 @@ impl Locked {
             }
             let reason = if change.reason.is_some() { change.reserved } else { current.reason };
             *spare = Wish::new(next, Terms::new(change.admin, change.params), reason);
+            death::may_come();
         }
         for server in leaving {
             // SAFETY: likewise.
             unsafe { (*server.as_ptr()).gone = next };
+            death::may_come();
         }
         for arrival in arriving.iter_mut() {
             // SAFETY: likewise; the record was reserved above, and nobody else knows it.
@@ -115,6 +119,7 @@ impl Locked {
         }
         // SAFETY: records of upstreams are never freed. Until this store the changes do not count, after it they do.
         unsafe { (*upstream.as_ptr()).revision.store(next, Ordering::SeqCst) };
+        death::may_come();
         if !leaving.is_empty() || !arriving.is_empty() {
             // SAFETY: the lock is held; the records that leave are linked, and count no more.
             unsafe {

@@ -2,12 +2,13 @@
 //! thousand.
 //!
 //! Each server is in three chains: those of its address, of its text and of its id. In a chain servers of the same name
-//! stand in the order of the list. An upstream for whose index there was no room has its list for the only chain.
+//! stand in the order of the list, those that came since the last adoption last. An upstream for whose index there was no room has its list for the only chain.
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, fence};
 
+use super::death;
 use super::lock::Locked;
 use super::records::{Server, Upstream};
 
@@ -124,7 +125,7 @@ impl<'a> Iterator for Candidates<'a> {
 }
 
 impl Locked {
-    /// The servers among which all with this key are, in the order of the list if several have it.
+    /// The servers among which all with this key are.
     pub(super) fn candidates(&self, upstream: NonNull<Upstream>, key: Key<'_>) -> Candidates<'_> {
         // SAFETY: records of upstreams are never freed; the lock is held.
         let (at, kind) = unsafe {
@@ -180,12 +181,13 @@ impl Locked {
                 None if (*server).backup != 0 && !backups.is_null() => backups,
                 None => primaries,
             };
-            let link =
-                if before.is_null() { &raw mut (*upstream).servers } else { &raw mut (*before).next };
+            let link = if before.is_null() { &raw mut (*upstream).servers } else { &raw mut (*before).next };
             (*server).next = *link;
             (*server).prev = before;
             fence(Ordering::SeqCst);
+            death::may_come();
             *link = server;
+            death::may_come();
             if let Some(next) = (*server).next.as_mut() {
                 next.prev = server;
             }
@@ -195,12 +197,14 @@ impl Locked {
                 *last = server;
             }
             (*upstream).count += 1;
+            death::may_come();
             for key in self.keys(server) {
                 if let Some(mut link) = self.chain(upstream, key) {
                     while let Some(present) = (*link).as_mut() {
                         link = key.kind().link(&raw mut present.chains);
                     }
                     *link = server;
+                    death::may_come();
                 }
             }
         }
@@ -220,6 +224,7 @@ impl Locked {
                     let next = key.kind().link(&raw mut (*present.as_ptr()).chains);
                     if present.as_ptr() == server {
                         *link = *next;
+                        death::may_come();
                         break;
                     }
                     link = next;
@@ -229,6 +234,7 @@ impl Locked {
             let link = if prev.is_null() { &raw mut (*upstream).servers } else { &raw mut (*prev).next };
             *link = next;
             fence(Ordering::SeqCst);
+            death::may_come();
             if let Some(next) = next.as_mut() {
                 next.prev = prev;
             }
@@ -240,7 +246,9 @@ impl Locked {
                 }
             }
             (*upstream).count -= 1;
+            death::may_come();
             self.free_server(server);
+            death::may_come();
         }
     }
 
@@ -275,6 +283,7 @@ impl Locked {
                     if let Some(link) = self.chain(upstream, key) {
                         *key.kind().link(&raw mut (*prev).chains) = *link;
                         *link = prev;
+                        death::may_come();
                     }
                 }
                 prev = (*prev).prev;
@@ -301,6 +310,7 @@ impl Locked {
             let written = self.begin_writing(upstream);
             (*upstream).index = index.as_ptr();
             fence(Ordering::SeqCst);
+            death::may_come();
             self.free(present);
             self.rebuild(upstream);
             self.end_writing(written);

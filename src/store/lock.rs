@@ -11,6 +11,7 @@ use nginx_sys::{
     ngx_slab_calloc_locked, ngx_slab_free_locked, ngx_slab_pool_t,
 };
 
+use super::death;
 use super::records::{Header, MAGIC, Text, UNKNOWN, Upstream, Wish};
 
 /// The module's zone as one process sees it.
@@ -158,6 +159,7 @@ impl Locked {
                 } else {
                     *link = (*record).next;
                     fence(Ordering::SeqCst);
+                    death::may_come();
                     self.free_server(record);
                 }
             }

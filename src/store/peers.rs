@@ -60,7 +60,8 @@ impl Locked {
     /// The peer of the server before it in its list; null if that is not known.
     pub fn peer_before(&self, server: NonNull<Server>) -> *mut c_void {
         // SAFETY: likewise.
-        let before = unsafe { (*server.as_ptr()).prev.as_ref().map(|prev| (prev, (*server.as_ptr()).backup)) };
+        let before =
+            unsafe { (*server.as_ptr()).prev.as_ref().map(|prev| (prev, (*server.as_ptr()).backup)) };
         before.filter(|(prev, backup)| prev.backup == *backup).map_or(ptr::null_mut(), |(prev, _)| prev.peer)
     }
 
