@@ -2,12 +2,13 @@
 
 use std::cell::OnceCell;
 
-use crate::model::id::UpstreamIndex;
+use crate::model::id::{ServerId, UpstreamIndex};
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::nginx::upstream as nginx;
 use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Plan, Upstreams};
 
 use super::change;
+use super::lookup::{look_up, only};
 use super::upstream::Upstream;
 use super::view::View;
 
@@ -67,11 +68,19 @@ impl Upstreams for Live {
         self.get(upstream).map(View::snapshot)
     }
 
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
+        let upstream = self.get(upstream)?;
+        Some(match upstream.control() {
+            Some(control) => only(upstream, control, ids),
+            None => Snapshot { peers: Vec::new(), ..View::snapshot(upstream) },
+        })
+    }
+
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
         let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
         let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
         let control = upstream.control().ok_or_else(|| OpError::Static(reason()))?;
-        Ok(Box::new(View::take(upstream, control).ok_or(OpError::Stuck)?))
+        look_up(upstream, control)
     }
 
     fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError> {

@@ -1,23 +1,28 @@
 //! Making a change.
 
-use crate::model::id::{Group, Revision, ServerId, Slot};
+use std::ptr;
+
+use crate::model::id::{Group, Revision, ServerId};
 use crate::nginx::time::now;
 use crate::ops::plan::Wish;
-use crate::ops::{Addition, CommitError, Committed, OpError, Plan};
+use crate::ops::{Addition, CommitError, Committed, Entry, OpError, Plan};
 use crate::store::commit::{Arrival, Change};
 use crate::store::records::Reason;
-use crate::store::{self, adopt::Claim};
+use crate::store::{self, Locked, adopt::Claim};
 use crate::zone::backend::Backend;
 use crate::zone::prepared::Full;
-use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Setting};
+use crate::zone::{self, Edits, Fate, Lists, NewPeer, NoSeat, Place, Prepared, Setting, Spot};
 
 use super::catch_up::catch_up;
+use super::lookup::know_peers;
 use super::upstream::{Control, Upstream};
 
 /// Peers made for a plan before any lock is taken, and what the store has to know of them.
 struct Made {
     /// What becomes of the peers that are there, and the new ones.
     edits: Edits,
+    /// The ids of the servers whose peers are there, in the order of the edits.
+    ids: Vec<ServerId>,
     /// The new servers, in the order of the plan: those with another address, then those that are added.
     names: Vec<(String, Vec<u8>)>,
 }
@@ -32,7 +37,7 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
     };
     // What left and is not used any more makes room.
     control.reap();
-    let mut made = make(control, plan).map_err(zone_full)?;
+    let Made { mut edits, ids, names } = make(control, plan).map_err(zone_full)?;
     let reason = Reason::new(now().0, &plan.client, plan.note.as_deref());
     let moves = plan.entries.iter().filter(|entry| entry.readdress.is_some()).count();
     let mut changes = Vec::with_capacity(plan.entries.len());
@@ -55,7 +60,7 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         catch_up(control);
         return Err(CommitError::Moved);
     }
-    let mut names = made.names.iter();
+    let mut names = names.iter();
     for entry in &plan.entries {
         let server = locked.server(control.record, entry.id.0).ok_or(CommitError::Moved)?;
         let reason = entry.restates().then_some(reason);
@@ -67,7 +72,7 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
             let (text, name) = names.next().ok_or(CommitError::Moved)?;
             let reason = reason.or_else(|| locked.reason(control.record, server));
             leaving.push(server);
-            arriving.push(Arrival::new(claim(entry.slot.group, text, name, wanted), Some(server), reason));
+            arriving.push(Arrival::new(claim(entry.group, text, name, wanted), Some(server), reason));
         } else if wanted != current || (entry.restates() && plan.note.is_some()) {
             changes.push(Change::new(server, wanted.admin, wanted.params, reason));
         }
@@ -87,7 +92,16 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         locked.give_back(&mut changes, &mut arriving);
         return Err(CommitError::Refused(OpError::Stuck));
     };
-    if let Err(none) = control.zone.seat(&lists, &mut made.edits) {
+    let is_newest = know_peers(control, &mut locked, &lists);
+    if is_newest
+        && (control.zone.membership() != plan.membership || !find(control, &locked, &ids, &mut edits))
+    {
+        // nginx resolved a name since.
+        drop(lists);
+        locked.give_back(&mut changes, &mut arriving);
+        return Err(CommitError::Moved);
+    }
+    if let Err(none) = control.zone.seat(&lists, &mut edits) {
         drop(lists);
         locked.give_back(&mut changes, &mut arriving);
         return Err(CommitError::Refused(match none {
@@ -98,36 +112,69 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
             }
         }));
     }
+    for (arrival, place) in arriving.iter_mut().zip(edits.arriving()) {
+        arrival.peer = place.map_or(ptr::null_mut(), Place::as_ptr);
+    }
+    let left = control.zone.sums(&lists).number as usize + plan.added.len() - plan.removed.len();
     // From here on nothing can fail.
     let revision = if changes.is_empty() && leaving.is_empty() && arriving.is_empty() {
         before
     } else {
         locked.publish(control.record, &mut changes, &leaving, &mut arriving)
     };
-    let applied = control.zone.apply(lists, control.abilities, plan.membership, &mut made.edits);
-    if let Some(membership) = applied {
-        if locked.generation() == control.generation {
+    if is_newest {
+        // SAFETY: the places are those of records whose peers the store knows, which it does for the present count of
+        // changes; that is the one of the plan, and stands still while the locks are held.
+        let applied = unsafe { control.zone.apply(lists, control.abilities, plan.membership, &mut edits) };
+        if let Some(membership) = applied {
+            locked.confirm_peers(control.record, membership);
             locked.set_membership(control.record, membership);
         }
-        control.set_applied(&locked, revision);
-        control.zone.reap();
+    } else {
+        set_by_name(control, &locked, lists, plan);
     }
+    control.set_applied(&locked, revision);
+    control.zone.reap();
     drop(locked);
-    if applied.is_none() {
-        // nginx resolved a name meanwhile, so that the peers may stand elsewhere.
-        catch_up(control);
-    }
     let arrived = arriving.iter().filter(|arrival| arrival.heir_of.is_none());
     Ok(Committed {
         revision: Revision(revision),
         added: arrived.map(|arrival| ServerId(arrival.id)).collect(),
+        left,
+    })
+}
+
+/// Sets the peers of a plan in a process of an older configuration: its peers are its own, and only set.
+fn set_by_name(control: &Control, locked: &Locked, lists: Lists, plan: &Plan) {
+    let mut finder = locked.finder(control.record);
+    control.zone.apply_by_name(lists, control.abilities, |group, server, name| {
+        let id = finder.find(group, server, name)?.id();
+        plan.entries.iter().find(|entry| entry.id.0 == id).and_then(setting)
+    });
+}
+
+/// What the peer of an entry is to be, if anything else than it is.
+fn setting(entry: &Entry) -> Option<Setting> {
+    let (revive, Wish { admin, params }) = (entry.revives(), entry.to);
+    (revive || entry.is_change()).then_some(Setting { admin, params, revive })
+}
+
+/// Finds the peers of the servers that the edits are about; false if one has none.
+fn find(control: &Control, locked: &Locked, ids: &[ServerId], edits: &mut Edits) -> bool {
+    let last = |group| Place::from_ptr(locked.last_peer(control.record, group));
+    edits.last = [last(Group::Primary), last(Group::Backup)];
+    ids.iter().zip(&mut edits.at).all(|(id, (spot, _))| {
+        let Some(server) = locked.server(control.record, id.0) else { return false };
+        spot.peer = Place::from_ptr(locked.peer(server));
+        spot.before = Place::from_ptr(locked.peer_before(server));
+        spot.peer.is_some()
     })
 }
 
 /// Makes the peers of a plan.
 fn make(control: &Control, plan: &Plan) -> Result<Made, Full> {
     let mut edits = Edits::default();
-    let mut names = Vec::new();
+    let (mut ids, mut names) = (Vec::new(), Vec::new());
     let mut prepare = |new: NewPeer<'_>| -> Result<Prepared, Full> {
         let prepared = control.zone.prepare(&new, control.abilities)?;
         names.push((new.server.to_owned(), zone::Current::name(&prepared)));
@@ -138,16 +185,17 @@ fn make(control: &Control, plan: &Plan) -> Result<Made, Full> {
             let text = new.address.to_string();
             let Wish { admin, params } = entry.to;
             let prepared = prepare(NewPeer { server: &text, address: &new.address, params, admin })?;
-            edits.at.push((entry.slot, Fate::Replace(prepared)));
-        } else if entry.revives() || entry.is_change() {
-            let Wish { admin, params } = entry.to;
-            edits.at.push((entry.slot, Fate::Set(Setting { admin, params, revive: entry.revives() })));
+            ids.push(entry.id);
+            edits.at.push((Spot::unknown(entry.group), Fate::Replace(prepared)));
+        } else if let Some(setting) = setting(entry) {
+            ids.push(entry.id);
+            edits.at.push((Spot::unknown(entry.group), Fate::Set(setting)));
         }
     }
     for removal in &plan.removed {
-        edits.at.push((removal.slot, Fate::Leave));
+        ids.push(removal.id);
+        edits.at.push((Spot::unknown(removal.group), Fate::Leave));
     }
-    edits.at.sort_by_key(|(slot, _): &(Slot, Fate)| *slot);
     for addition in &plan.added {
         let Addition { server, address, group, params, admin } = addition;
         let prepared = prepare(NewPeer { server, address, params: *params, admin: *admin })?;
@@ -157,7 +205,7 @@ fn make(control: &Control, plan: &Plan) -> Result<Made, Full> {
         edits.backups = control.zone.prepare_backups()?;
     }
     edits.make_room();
-    Ok(Made { edits, names })
+    Ok(Made { edits, ids, names })
 }
 
 /// A new server, or one with another address, as the store is asked for its record.

@@ -125,6 +125,12 @@ impl Locked {
         unsafe { server.as_ref() }.wish(self.revision(upstream))
     }
 
+    /// A server by its record.
+    pub fn found(&self, server: NonNull<Server>) -> Found<'_> {
+        // SAFETY: the record is linked, and the lock is held.
+        Found::of(unsafe { server.as_ref() })
+    }
+
     /// Who asked for the state of a server.
     pub fn reason(&self, upstream: NonNull<Upstream>, server: NonNull<Server>) -> Option<Reason> {
         // SAFETY: the record is linked, and the lock is held.
