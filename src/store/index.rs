@@ -2,7 +2,8 @@
 //! thousand.
 //!
 //! Each server is in three chains: those of its address, of its text and of its id. In a chain servers of the same name
-//! stand in the order of the list, those that came since the last adoption last. An upstream for whose index there was no room has its list for the only chain.
+//! stand in the order of the list, those that came since the last adoption last. An upstream of a few servers, or one for
+//! whose index there was no room, has its list for the only chain.
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -12,8 +13,24 @@ use super::death;
 use super::lock::Locked;
 use super::records::{Server, Upstream};
 
-/// Fewest chains of each kind.
+/// Servers for which there is no index: to walk over so few takes no longer than to compute where to look, and a zone
+/// may be small.
+pub(super) const FEW: u64 = 16;
+
+/// Chains of each kind for a few more: as many as fit a chunk of the size that servers have.
 const CHAINS_MIN: u64 = 8;
+
+/// Servers for which these do.
+pub(super) const SOME: u64 = 4 * CHAINS_MIN;
+
+/// How many chains so many servers should have.
+fn chains_for(servers: u64) -> Option<u64> {
+    match servers {
+        ..=FEW => None,
+        ..=SOME => Some(CHAINS_MIN),
+        _ => Some(servers.next_power_of_two()),
+    }
+}
 
 /// Where three chains go on: from a place of the index, or from a server. Zeroes are their end.
 #[repr(C)]
@@ -298,12 +315,11 @@ impl Locked {
         // SAFETY: records of upstreams are never freed; the lock is held. Whoever finds the index half-filled makes it
         // anew, since the upstream is marked as being written.
         unsafe {
-            let wanted = ((*upstream).count + more).max(CHAINS_MIN);
+            let Some(chains) = chains_for((*upstream).count + more) else { return };
             let present = (*upstream).index;
-            if present.as_ref().is_some_and(|index| index.mask + 1 >= wanted) {
+            if present.as_ref().is_some_and(|index| index.mask + 1 >= chains) {
                 return;
             }
-            let chains = wanted.next_power_of_two();
             let size = size_of::<Index>() + size_of::<Chains>() * chains as usize;
             let Some(index) = NonNull::new(self.alloc_bytes(size).cast::<Index>()) else { return };
             (*index.as_ptr()).mask = chains - 1;

@@ -10,7 +10,7 @@ use crate::nginx::fixture;
 
 use super::adopt::{Claim, Claimed, Wishes};
 use super::commit::{Arrival, Change};
-use super::index::Key;
+use super::index::{FEW, Key, SOME};
 use super::{Locked, Store, Upstream, death};
 
 /// A server of the model. Those that nginx makes are not removed by hand.
@@ -209,7 +209,7 @@ fn store(pages: usize) -> (Store, NonNull<nginx_sys::ngx_shm_zone_t>, NonNull<Up
 #[test]
 fn random_changes_are_those_of_the_model() {
     let mut random = Random(0x5eed);
-    for most in [1, 7, 8, 9, 200] {
+    for most in [1, 16, 17, 33, 200] {
         let (store, _, record) = store(64);
         let (mut model, mut next_id) = (Vec::new(), 0);
         for _ in 0..400 {
@@ -229,13 +229,13 @@ fn a_writer_that_dies_at_any_step_has_done_all_or_nothing() {
     for _ in 0..150 {
         let (store, _, record) = store(32);
         let (mut model, mut next_id) = (Vec::new(), 0);
-        for _ in 0..random.below(12) {
-            let step = choose(&mut random, &model, 20);
+        for _ in 0..random.below(60) {
+            let step = choose(&mut random, &model, 34);
             perform(&mut store.lock(), record, &model, &step);
             imagine(&mut model, &mut next_id, &step);
         }
         for moment in 0.. {
-            let step = choose(&mut random, &model, 20);
+            let step = choose(&mut random, &model, 34);
             let mut after = model.clone();
             let mut next_after = next_id;
             imagine(&mut after, &mut next_after, &step);
@@ -260,14 +260,43 @@ fn a_writer_that_dies_at_any_step_has_done_all_or_nothing() {
             }
         }
     }
-    assert!(deaths > 1000, "{deaths}");
+    assert!(deaths > 500, "{deaths}");
+}
+
+#[test]
+fn a_writer_that_dies_while_the_index_grows_loses_nothing() {
+    for before in [FEW as usize, SOME as usize, 64] {
+        for moment in 0.. {
+            let (store, _, record) = store(64);
+            let (mut model, mut next_id) = (Vec::new(), 0);
+            let add = |at: usize| Step::Add(Group::Primary, format!("h{at}"), format!("n{at}"));
+            for at in 0..before {
+                perform(&mut store.lock(), record, &model, &add(at));
+                imagine(&mut model, &mut next_id, &add(at));
+            }
+            // SAFETY: records of upstreams are never freed.
+            let index = unsafe { (*record.as_ptr()).index };
+            let survived = death::survived(moment, || {
+                perform(&mut store.lock(), record, &model, &add(before));
+            });
+            let mut locked = store.lock();
+            let found = look(&mut locked, record);
+            assert_eq!(found.get(..before), Some(model.as_slice()), "{before} at {moment}");
+            if survived {
+                assert_eq!(found.len(), before + 1);
+                // SAFETY: likewise.
+                assert_ne!(unsafe { (*record.as_ptr()).index }, index, "it grew");
+                break;
+            }
+        }
+    }
 }
 
 #[test]
 fn one_who_dies_while_putting_right_what_another_left_is_put_right_in_turn() {
     let (store, _, record) = store(32);
     let (mut model, mut next_id) = (Vec::new(), 0);
-    for at in 0..12 {
+    for at in 0..20 {
         let step = Step::Add(Group::Primary, format!("h{at}"), format!("n{at}"));
         perform(&mut store.lock(), record, &model, &step);
         imagine(&mut model, &mut next_id, &step);

@@ -6,7 +6,7 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
+use nginx_sys::ngx_http_upstream_rr_peer_t;
 
 use crate::model::id::{Group, Slot};
 
@@ -131,63 +131,5 @@ impl Zone {
             }
         }
         sums
-    }
-}
-
-/// Where the pointer to a peer is, under the locks of its list: behind `before` if that is the one before it, else
-/// behind one that is looked for, first from `near` on, which is where the last one was found.
-///
-/// # Safety
-///
-/// The write locks are held; `peer` and `before` were linked when they were taken, and what left since is marked as a
-/// zombie; `near` is part of the list, or of a peer that is linked in it.
-#[cfg(nginx_peer_refs)]
-pub(super) unsafe fn link_to(
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
-    peer: Place,
-    before: Option<Place>,
-    near: *mut *mut ngx_http_upstream_rr_peer_t,
-) -> Option<NonNull<*mut ngx_http_upstream_rr_peer_t>> {
-    let peer = peer.0.as_ptr();
-    // SAFETY: see above.
-    unsafe {
-        if let Some(Place(before)) = before
-            && (*before.as_ptr()).zombie() == 0
-            && (*before.as_ptr()).next == peer
-        {
-            return NonNull::new(&raw mut (*before.as_ptr()).next);
-        }
-        for mut link in [near, &raw mut (*list.as_ptr()).peer] {
-            while !(*link).is_null() {
-                if *link == peer {
-                    return NonNull::new(link);
-                }
-                link = &raw mut (**link).next;
-            }
-        }
-    }
-    None
-}
-
-/// Where the pointer to the next new peer of a list belongs: behind its last one, which is looked for from `near` on.
-///
-/// # Safety
-///
-/// Likewise.
-#[cfg(nginx_peer_refs)]
-pub(super) unsafe fn end_of(
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
-    near: Option<Place>,
-) -> *mut *mut ngx_http_upstream_rr_peer_t {
-    // SAFETY: see above.
-    unsafe {
-        let mut link = match near {
-            Some(Place(near)) if (*near.as_ptr()).zombie() == 0 => &raw mut (*near.as_ptr()).next,
-            _ => &raw mut (*list.as_ptr()).peer,
-        };
-        while !(*link).is_null() {
-            link = &raw mut (**link).next;
-        }
-        link
     }
 }
