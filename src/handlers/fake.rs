@@ -116,6 +116,12 @@ impl Upstreams for Fake {
         self.upstreams.borrow().get(upstream.0).cloned()
     }
 
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
+        let mut snapshot = self.snapshot(upstream)?;
+        snapshot.peers.retain(|peer| peer.id.is_some_and(|id| ids.contains(&id)));
+        Some(snapshot)
+    }
+
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
         let snapshot = self.snapshot(upstream).unwrap();
         match snapshot.fixed {
@@ -131,7 +137,7 @@ impl Upstreams for Fake {
         let mut upstreams = self.upstreams.borrow_mut();
         let snapshot = &mut upstreams[upstream.0];
         for entry in &plan.entries {
-            let peer = snapshot.peers.iter_mut().find(|peer| peer.slot == entry.slot).unwrap();
+            let peer = snapshot.peers.iter_mut().find(|peer| peer.id == Some(entry.id)).unwrap();
             peer.admin = entry.to.admin;
             peer.down = u64::from(entry.to.admin != Admin::Up);
             peer.params = entry.to.params;
@@ -152,7 +158,7 @@ impl Upstreams for Fake {
         let added = plan.added.iter().map(|addition| push(snapshot, addition)).collect();
         snapshot.peers.retain(|peer| plan.removed.iter().all(|removal| Some(removal.id) != peer.id));
         renumber(snapshot);
-        Ok(Committed { revision: snapshot.revision, added })
+        Ok(Committed { revision: snapshot.revision, added, left: snapshot.peers.len() })
     }
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
@@ -244,7 +250,11 @@ impl Lookup for FakeLookup {
         self.snapshot.peers.iter().map(|peer| peer.params.weight).sum()
     }
 
-    fn select(&self, selector: &Selector) -> Vec<Peer> {
-        self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
+    fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
+        Ok(self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect())
+    }
+
+    fn place(&self, peers: &mut [Peer]) {
+        peers.sort_by_key(|peer| peer.slot);
     }
 }

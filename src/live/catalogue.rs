@@ -2,12 +2,13 @@
 
 use std::cell::OnceCell;
 
-use crate::model::id::UpstreamIndex;
+use crate::model::id::{ServerId, UpstreamIndex};
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::nginx::upstream as nginx;
 use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
 
 use super::change::{self, Made, Task};
+use super::lookup::{look_up, only};
 use super::upstream::{Control, Upstream};
 use super::view::View;
 
@@ -74,9 +75,17 @@ impl Upstreams for Live {
         self.get(upstream).map(View::snapshot)
     }
 
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
+        let upstream = self.get(upstream)?;
+        Some(match upstream.control() {
+            Some(control) => only(upstream, control, ids),
+            None => Snapshot { peers: Vec::new(), ..View::snapshot(upstream) },
+        })
+    }
+
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
         let (upstream, control) = self.changeable(upstream)?;
-        Ok(Box::new(View::take(upstream, control).ok_or(OpError::Stuck)?))
+        look_up(upstream, control)
     }
 
     fn commit(&self, upstream: UpstreamIndex, plan: &Plan) -> Result<Committed, CommitError> {
@@ -87,7 +96,10 @@ impl Upstreams for Live {
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
         let (upstream, control) = self.changeable(upstream)?;
-        View::take(upstream, control).map(View::into_whole).ok_or(OpError::Stuck)
+        let before = control.store.lock().revision(control.record);
+        let whole = View::take(upstream, control).ok_or(OpError::Stuck)?.into_whole();
+        // After a change meanwhile the peers may be those of the revision before.
+        if whole.revision.0 == before { Ok(whole) } else { Err(OpError::Busy) }
     }
 
     fn prepare(&self, part: &mut Part, limit: usize) -> Result<bool, OpError> {

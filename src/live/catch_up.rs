@@ -2,9 +2,9 @@
 //! a process of another configuration, or nginx resolved a name in the middle of it.
 
 use crate::model::address::Address;
-use crate::model::id::{Group, Slot};
+use crate::model::id::Group;
 use crate::store::{Locked, records};
-use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Setting};
+use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Row, Setting, Spot};
 
 use super::upstream::Control;
 
@@ -40,8 +40,8 @@ struct Difference {
     missing: Vec<Missing>,
     /// Whether there are more.
     more: bool,
-    /// The places of the peers that leave.
-    leaving: Vec<Slot>,
+    /// The peers that leave.
+    leaving: Vec<Spot>,
 }
 
 /// Applies what the store has and the peers do not show.
@@ -65,7 +65,7 @@ fn try_catch_up(control: &Control) -> bool {
         edits.append.extend(prepare(control, missing).map(|prepared| (missing.group, prepared)));
     }
     if edits.append.len() == difference.missing.len() {
-        edits.at = difference.leaving.iter().map(|slot| (*slot, Fate::Leave)).collect();
+        edits.at = difference.leaving.iter().map(|spot| (*spot, Fate::Leave)).collect();
     }
     if edits.append.iter().any(|(group, _)| group.is_backup()) {
         edits.backups = control.zone.prepare_backups().ok().flatten();
@@ -83,9 +83,9 @@ fn try_catch_up(control: &Control) -> bool {
     // Peers that nginx made since are still to be adopted: that sets the count itself.
     let adopted =
         locked.generation() == control.generation && locked.membership(control.record) >= copy.membership;
-    let Some(membership) = control.zone.apply(lists, control.abilities, copy.membership, &mut edits) else {
-        return false;
-    };
+    // SAFETY: the places are those of the copy, and the count of changes is that of the copy.
+    let applied = unsafe { control.zone.apply(lists, control.abilities, copy.membership, &mut edits) };
+    let Some(membership) = applied else { return false };
     if adopted {
         locked.set_membership(control.record, membership);
     }
@@ -125,7 +125,8 @@ fn compare(control: &Control, copy: &zone::Copy) -> Difference {
     drop(locked);
 
     let strangers = copy.rows.iter().zip(&found).filter(|(row, found)| !**found && !row.managed);
-    let leaving = strangers.map(|(row, _)| row.slot).collect();
+    let spot = |row: &Row| Spot { peer: Some(row.place), ..Spot::unknown(row.slot.group) };
+    let leaving = strangers.map(|(row, _)| spot(row)).collect();
     Difference { revision, missing, more, leaving }
 }
 
@@ -154,9 +155,10 @@ pub(super) fn apply_wishes(control: &Control, locked: &Locked, revision: u64, si
     if !locked.wants_since(control.record, since) {
         return;
     }
+    let Some(lists) = control.zone.write() else { return };
     let mut finder = locked.finder(control.record);
-    control.zone.apply_by_name(control.abilities, |slot, server, name| {
-        let wish = finder.find(slot.group, server, name)?.wish(revision);
+    control.zone.apply_by_name(lists, control.abilities, |group, server, name| {
+        let wish = finder.find(group, server, name)?.wish(revision);
         (wish.revision > since).then(|| Setting { admin: wish.admin(), params: wish.params(), revive: false })
     });
 }

@@ -1,20 +1,20 @@
 //! Making a change.
 
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
-use crate::model::id::{Group, Revision, ServerId, Slot};
+use crate::model::id::{Group, Revision, ServerId};
 use crate::nginx::time::now;
 use crate::ops::plan::Wish;
-use crate::ops::{Addition, CommitError, Committed, OpError, Part, Plan};
+use crate::ops::{Addition, CommitError, Committed, Entry, OpError, Part, Plan};
 use crate::store::commit::{Arrival, Change};
 use crate::store::records::{Reason, Server};
 use crate::store::{self, Locked, adopt::Claim};
 use crate::zone::backend::Backend;
-use crate::zone::lock::Lists;
 use crate::zone::prepared::Full;
-use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Setting};
+use crate::zone::{self, Edits, Fate, Lists, NewPeer, NoSeat, Place, Prepared, Setting, Spot};
 
 use super::catch_up::catch_up;
+use super::lookup::know_peers;
 use super::upstream::{Control, Upstream};
 
 /// Servers that were made for a plan before any lock is taken, and what the store has to know of them.
@@ -22,6 +22,8 @@ use super::upstream::{Control, Upstream};
 pub struct Made {
     /// What becomes of the peers that are there, and the new ones.
     edits: Edits,
+    /// The ids of the servers whose peers are there, in the order of the edits.
+    ids: Vec<ServerId>,
     /// The new servers, in the order of the plan: those with another address, then those that are added.
     names: Vec<(String, Vec<u8>)>,
 }
@@ -36,6 +38,8 @@ pub struct Task<'a> {
     plan: &'a Plan,
     /// What becomes of its peers.
     edits: Edits,
+    /// The ids of its edits, as [`Made`] has them.
+    ids: &'a [ServerId],
     /// The new servers, as [`Made`] has them.
     names: &'a [(String, Vec<u8>)],
     /// Records that get other wishes.
@@ -46,6 +50,10 @@ pub struct Task<'a> {
     arriving: Vec<Arrival<'a>>,
     /// The locks of its peers.
     lists: Option<Lists>,
+    /// Whether this process runs the newest configuration, whose peers the store knows.
+    is_newest: bool,
+    /// How many servers there will be.
+    left: usize,
 }
 
 /// Carries out a plan, wholly or not at all. When it returns, the peers show it.
@@ -87,7 +95,7 @@ pub fn commit_all(mut tasks: Vec<Task<'_>>) -> Result<Vec<Committed>, (usize, Co
     // From here on nothing can fail.
     done.extend(tasks.iter_mut().map(|task| task.make(&mut locked)));
     drop(locked);
-    Ok(tasks.into_iter().zip(done).map(|(task, (revision, shown))| task.finish(revision, shown)).collect())
+    Ok(tasks.into_iter().zip(done).map(|(task, revision)| task.finish(revision)).collect())
 }
 
 impl<'a> Task<'a> {
@@ -99,11 +107,14 @@ impl<'a> Task<'a> {
             control,
             plan,
             edits: std::mem::take(&mut made.edits),
+            ids: &made.ids,
             names: &made.names,
             changes: Vec::with_capacity(plan.entries.len()),
             leaving: Vec::with_capacity(plan.removed.len() + moves),
             arriving: Vec::with_capacity(plan.added.len() + moves),
             lists: None,
+            is_newest: false,
+            left: 0,
         }
     }
 
@@ -138,7 +149,7 @@ impl<'a> Task<'a> {
                 let (text, name) = names.next().ok_or(CommitError::Moved)?;
                 let reason = reason.or_else(|| locked.reason(control.record, server));
                 self.leaving.push(server);
-                let claim = claim(entry.slot.group, text, name, wanted);
+                let claim = claim(entry.group, text, name, wanted);
                 self.arriving.push(Arrival::new(claim, Some(server), reason));
             } else if wanted != current || (entry.restates() && plan.note.is_some()) {
                 self.changes.push(Change::new(server, wanted.admin, wanted.params, reason));
@@ -154,12 +165,24 @@ impl<'a> Task<'a> {
 
         let store_full =
             |full: store::lock::Full| CommitError::Refused(OpError::StoreFull { needed: full.needed });
-        locked.reserve(&mut self.changes, &mut self.arriving).map_err(store_full)?;
+        locked.reserve(control.record, &mut self.changes, &mut self.arriving).map_err(store_full)?;
         let Some(lists) = control.zone.write() else {
             return Err(CommitError::Refused(OpError::Stuck));
         };
-        let seated = control.zone.seat(&lists, &mut self.edits);
-        self.lists = Some(lists);
+        let lists = self.lists.insert(lists);
+        self.is_newest = know_peers(control, locked, lists);
+        if self.is_newest
+            && (control.zone.membership() != plan.membership
+                || !find(control, locked, self.ids, &mut self.edits))
+        {
+            // nginx resolved a name since.
+            return Err(CommitError::Moved);
+        }
+        let seated = control.zone.seat(lists, &mut self.edits);
+        for (arrival, place) in self.arriving.iter_mut().zip(self.edits.arriving()) {
+            arrival.peer = place.map_or(ptr::null_mut(), Place::as_ptr);
+        }
+        self.left = control.zone.sums(lists).number as usize + plan.added.len() - plan.removed.len();
         seated.map_err(|none| {
             CommitError::Refused(match none {
                 NoSeat::Capacity(capacity) => OpError::NoSlot { capacity },
@@ -175,37 +198,69 @@ impl<'a> Task<'a> {
         locked.give_back(&mut self.changes, &mut self.arriving);
     }
 
-    /// Makes the change, for which all was taken. Returns the new revision, and whether the peers show it.
-    fn make(&mut self, locked: &mut Locked) -> (u64, bool) {
+    /// Makes the change, for which all was taken. Returns the new revision.
+    fn make(&mut self, locked: &mut Locked) -> u64 {
         let control = self.control;
         let revision = if self.changes.is_empty() && self.leaving.is_empty() && self.arriving.is_empty() {
             locked.revision(control.record)
         } else {
             locked.publish(control.record, &mut self.changes, &self.leaving, &mut self.arriving)
         };
-        let apply =
-            |lists| control.zone.apply(lists, control.abilities, self.plan.membership, &mut self.edits);
-        let Some(membership) = self.lists.take().and_then(apply) else { return (revision, false) };
-        if locked.generation() == control.generation {
-            locked.set_membership(control.record, membership);
+        let Some(lists) = self.lists.take() else { return revision };
+        if self.is_newest {
+            let membership = self.plan.membership;
+            // SAFETY: the places are those of records whose peers the store knows, which it does for the present count
+            // of changes; that is the one of the plan, and stands still while the locks are held.
+            let applied =
+                unsafe { control.zone.apply(lists, control.abilities, membership, &mut self.edits) };
+            if let Some(membership) = applied {
+                locked.confirm_peers(control.record, membership);
+                locked.set_membership(control.record, membership);
+            }
+        } else {
+            set_by_name(control, locked, lists, self.plan);
         }
         control.set_applied(locked, revision);
         control.zone.reap();
-        (revision, true)
+        revision
     }
 
     /// What was done, when the locks are gone.
-    fn finish(self, revision: u64, shown: bool) -> Committed {
-        if !shown {
-            // nginx resolved a name meanwhile, so that the peers may stand elsewhere.
-            catch_up(self.control);
-        }
+    fn finish(self, revision: u64) -> Committed {
         let arrived = self.arriving.iter().filter(|arrival| arrival.heir_of.is_none());
         Committed {
             revision: Revision(revision),
             added: arrived.map(|arrival| ServerId(arrival.id)).collect(),
+            left: self.left,
         }
     }
+}
+
+/// Sets the peers of a plan in a process of an older configuration: its peers are its own, and only set.
+fn set_by_name(control: &Control, locked: &Locked, lists: Lists, plan: &Plan) {
+    let mut finder = locked.finder(control.record);
+    control.zone.apply_by_name(lists, control.abilities, |group, server, name| {
+        let id = finder.find(group, server, name)?.id();
+        plan.entries.iter().find(|entry| entry.id.0 == id).and_then(setting)
+    });
+}
+
+/// What the peer of an entry is to be, if anything else than it is.
+fn setting(entry: &Entry) -> Option<Setting> {
+    let (revive, Wish { admin, params }) = (entry.revives(), entry.to);
+    (revive || entry.is_change()).then_some(Setting { admin, params, revive })
+}
+
+/// Finds the peers of the servers that the edits are about; false if one has none.
+fn find(control: &Control, locked: &Locked, ids: &[ServerId], edits: &mut Edits) -> bool {
+    let last = |group| Place::from_ptr(locked.last_peer(control.record, group));
+    edits.last = [last(Group::Primary), last(Group::Backup)];
+    ids.iter().zip(&mut edits.at).all(|(id, (spot, _))| {
+        let Some(server) = locked.server(control.record, id.0) else { return false };
+        spot.peer = Place::from_ptr(locked.peer(server));
+        spot.before = Place::from_ptr(locked.peer_before(server));
+        spot.peer.is_some()
+    })
 }
 
 /// Makes more of a part ready, at most for `limit` new servers. True when all of it is.
@@ -235,7 +290,7 @@ fn zone_full(upstream: &Upstream, needed: usize) -> OpError {
 
 /// Makes the servers of a plan, at most `limit` new ones. True when all are made.
 fn make(control: &Control, plan: &Plan, made: &mut Made, limit: usize) -> Result<bool, Full> {
-    let Made { edits, names } = made;
+    let Made { edits, ids, names } = made;
     let mut prepare = |new: NewPeer<'_>| -> Result<Prepared, Full> {
         let prepared = control.zone.prepare(&new, control.abilities)?;
         names.push((new.server.to_owned(), zone::Current::name(&prepared)));
@@ -247,16 +302,17 @@ fn make(control: &Control, plan: &Plan, made: &mut Made, limit: usize) -> Result
                 let text = new.address.to_string();
                 let Wish { admin, params } = entry.to;
                 let prepared = prepare(NewPeer { server: &text, address: &new.address, params, admin })?;
-                edits.at.push((entry.slot, Fate::Replace(prepared)));
-            } else if entry.revives() || entry.is_change() {
-                let Wish { admin, params } = entry.to;
-                edits.at.push((entry.slot, Fate::Set(Setting { admin, params, revive: entry.revives() })));
+                ids.push(entry.id);
+                edits.at.push((Spot::unknown(entry.group), Fate::Replace(prepared)));
+            } else if let Some(setting) = setting(entry) {
+                ids.push(entry.id);
+                edits.at.push((Spot::unknown(entry.group), Fate::Set(setting)));
             }
         }
         for removal in &plan.removed {
-            edits.at.push((removal.slot, Fate::Leave));
+            ids.push(removal.id);
+            edits.at.push((Spot::unknown(removal.group), Fate::Leave));
         }
-        edits.at.sort_by_key(|(slot, _): &(Slot, Fate)| *slot);
     }
     for addition in plan.added.iter().skip(edits.append.len()).take(limit) {
         let Addition { server, address, group, params, admin } = addition;

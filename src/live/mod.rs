@@ -7,6 +7,7 @@
 mod catalogue;
 mod catch_up;
 mod change;
+mod lookup;
 mod start;
 mod upstream;
 mod view;

@@ -6,8 +6,9 @@ use crate::model::snapshot::{Faults, Method, Peer, Snapshot, StaticReason, Total
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
 use crate::nginx::upstream::Configured;
-use crate::ops::{Guard, Lookup, Selector, Whole};
+use crate::ops::{Guard, Lookup, OpError, Selector, Whole};
 use crate::store::adopt::{Claim, Claimed, Wishes};
+use crate::store::find::Found;
 use crate::store::records;
 use crate::zone::apply::{Abilities, admin_of};
 use crate::zone::{self, Row};
@@ -34,11 +35,19 @@ pub struct View {
 
 /// What the store knows of one peer.
 #[derive(Clone, Copy, Default)]
-struct Known {
+pub(super) struct Known {
     /// Identity.
     id: Option<u64>,
     /// What was asked of it, and whether the configuration did.
     told: Option<(Admin, bool)>,
+}
+
+impl Known {
+    /// What its record says, if the upstream is at `revision`.
+    pub(super) fn of(server: &Found<'_>, revision: u64) -> Self {
+        let wish = server.wish(revision);
+        Self { id: Some(server.id()), told: Some((wish.admin(), wish.revision == 0)) }
+    }
 }
 
 /// What the store knows of all peers of a copy, in their order.
@@ -155,8 +164,12 @@ impl Lookup for View {
         self.snapshot.peers.iter().fold(0, |sum, peer| sum.saturating_add(peer.params.weight))
     }
 
-    fn select(&self, selector: &Selector) -> Vec<Peer> {
-        self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
+    fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
+        Ok(self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect())
+    }
+
+    fn place(&self, peers: &mut [Peer]) {
+        peers.sort_by_key(|peer| peer.slot);
     }
 }
 
@@ -166,7 +179,7 @@ fn told_nothing(upstream: &Upstream) -> Abilities {
 }
 
 /// A snapshot without peers.
-fn empty(upstream: &Upstream) -> Snapshot {
+pub(super) fn empty(upstream: &Upstream) -> Snapshot {
     Snapshot {
         name: upstream.name.clone(),
         zone: upstream.zone.clone(),
@@ -183,7 +196,7 @@ fn empty(upstream: &Upstream) -> Snapshot {
 }
 
 /// One peer, from its row and from what the store knows of it.
-fn peer(
+pub(super) fn peer(
     copy: &zone::Copy,
     row: &Row,
     known: &Known,
@@ -243,8 +256,7 @@ fn know(control: &Control, copy: &zone::Copy, room: usize) -> Result<Knowledge, 
         let Some(server) = finder.find(row.slot.group, copy.bytes(&row.server), copy.bytes(&row.name)) else {
             continue;
         };
-        let wish = server.wish(revision);
-        *known = Known { id: Some(server.id()), told: Some((wish.admin(), wish.revision == 0)) };
+        *known = Known::of(&server, revision);
         if let Some(reason) = server.reason(revision) {
             needed += 1;
             if reasons.len() < reasons.capacity() {

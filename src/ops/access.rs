@@ -21,6 +21,9 @@ pub trait Upstreams {
     /// A copy of an upstream, from one moment. None if there is no such upstream.
     fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot>;
 
+    /// The same with no peers but those of these servers. None if there is no such upstream.
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot>;
+
     /// Look-ups to plan a change with.
     ///
     /// # Errors
@@ -39,7 +42,7 @@ pub trait Upstreams {
     ///
     /// # Errors
     ///
-    /// `OpError::Static` for an upstream that cannot be changed.
+    /// `OpError::Static` for an upstream that cannot be changed, `OpError::Busy` if it was changed while it was looked at.
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError>;
 
     /// Makes more of what a commit of this part needs ready, at most for `limit` servers. True when all of it is.
@@ -94,6 +97,8 @@ pub struct Committed {
     pub revision: Revision,
     /// The ids of the servers that were added, in the order of the plan.
     pub added: Vec<ServerId>,
+    /// How many servers there are now.
+    pub left: usize,
 }
 
 /// Why a plan was not carried out; nothing was changed.
@@ -128,6 +133,13 @@ pub trait Lookup {
     /// Sum of the weights of all peers.
     fn total_weight(&self) -> u64;
 
-    /// The peers that the words choose, in nginx's order.
-    fn select(&self, selector: &Selector) -> Vec<Peer>;
+    /// The peers that the words choose, in nginx's order. Where a peer stands is only known if there are several.
+    ///
+    /// # Errors
+    ///
+    /// `OpError::Stuck`
+    fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError>;
+
+    /// Puts peers of several choices into nginx's order.
+    fn place(&self, peers: &mut [Peer]);
 }

@@ -41,6 +41,10 @@ impl Upstreams for Fake {
         None
     }
 
+    fn only(&self, _: UpstreamIndex, _: &[ServerId]) -> Option<Snapshot> {
+        None
+    }
+
     fn lookup(&self, _: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
         Ok(Box::new(self))
     }
@@ -60,6 +64,7 @@ impl Upstreams for Fake {
         Ok(Committed {
             revision: Revision(plan.revision.0 + u64::from(is_change)),
             added: ids.take(plan.added.len()).collect(),
+            left: (self.peers.len() + plan.added.len()).saturating_sub(plan.removed.len()),
         })
     }
 
@@ -119,8 +124,12 @@ impl Lookup for &Fake {
         self.peers.iter().map(|peer| peer.params.weight).sum()
     }
 
-    fn select(&self, selector: &Selector) -> Vec<Peer> {
-        self.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect()
+    fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
+        Ok(self.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect())
+    }
+
+    fn place(&self, peers: &mut [Peer]) {
+        peers.sort_by_key(|peer| peer.slot);
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a command to what is done to each server.
 
 use crate::model::address::Address;
-use crate::model::id::{Revision, ServerId, Slot, UpstreamIndex};
+use crate::model::id::{Group, Revision, ServerId, UpstreamIndex};
 use crate::model::params::{PARAMS, Params};
 use crate::model::snapshot::Peer;
 use crate::model::state::Admin;
@@ -56,8 +56,8 @@ pub struct Difference {
 pub struct Entry {
     /// Identity.
     pub id: ServerId,
-    /// Where it stood when the plan was made.
-    pub slot: Slot,
+    /// Its list.
+    pub group: Group,
     /// Text of the `server` directive.
     pub server: String,
     /// Before the change.
@@ -84,8 +84,10 @@ pub struct NewAddress {
 pub struct Removal {
     /// Identity.
     pub id: ServerId,
-    /// Where it stood when the plan was made.
-    pub slot: Slot,
+    /// Its list.
+    pub group: Group,
+    /// What was wanted of it.
+    pub admin: Admin,
     /// Text of the server.
     pub server: String,
     /// Its address.
@@ -172,6 +174,8 @@ pub struct Outcome {
     pub removed: Vec<Removal>,
     /// The servers that are new, with their ids.
     pub added: Vec<(ServerId, Addition)>,
+    /// How many servers there are now.
+    pub left: usize,
 }
 
 /// Carries out a command: all of it, or nothing.
@@ -186,10 +190,10 @@ pub fn execute(upstreams: &dyn Upstreams, command: &Command) -> Result<Outcome, 
     for _ in 0..ATTEMPTS {
         let plan = plan(upstreams.lookup(upstream)?.as_ref(), command)?;
         match upstreams.commit(upstream, &plan) {
-            Ok(Committed { revision, added }) => {
+            Ok(Committed { revision, added, left }) => {
                 let Plan { entries, removed, added: additions, .. } = plan;
                 let added = added.into_iter().zip(additions).collect();
-                return Ok(Outcome { upstream, revision, entries, removed, added });
+                return Ok(Outcome { upstream, revision, entries, removed, added, left });
             }
             Err(CommitError::Moved) => {}
             Err(CommitError::Refused(error)) => return Err(error),
@@ -220,14 +224,19 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
     };
     match &command.action {
         Action::Set(change) => {
+            let mut peers: Vec<Peer> = Vec::new();
             for selector in &command.servers {
-                for peer in &select(lookup, selector)? {
-                    if !plan.entries.iter().any(|entry| entry.slot == peer.slot) {
-                        plan.entries.push(entry(peer, change, None)?);
+                for peer in select(lookup, selector)? {
+                    id(&peer)?;
+                    if !peers.iter().any(|chosen| chosen.id == peer.id) {
+                        peers.push(peer);
                     }
                 }
             }
-            plan.entries.sort_by_key(|entry| entry.slot);
+            lookup.place(&mut peers);
+            for peer in &peers {
+                plan.entries.push(entry(peer, change, None)?);
+            }
         }
         Action::Add(addition) => {
             check_addition(lookup, addition)?;
@@ -237,7 +246,8 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
             let peer = select_one(lookup, &command.servers)?;
             plan.removed.push(Removal {
                 id: id(&peer)?,
-                slot: peer.slot,
+                group: peer.slot.group,
+                admin: peer.admin,
                 server: peer.server.clone(),
                 name: peer.name.clone(),
                 active: peer.active,
@@ -261,7 +271,7 @@ fn entry(peer: &Peer, change: &Change, readdress: Option<NewAddress>) -> Result<
     let to = from.with(change);
     Ok(Entry {
         id: id(peer)?,
-        slot: peer.slot,
+        group: peer.slot.group,
         server: peer.server.clone(),
         from,
         to,

@@ -16,7 +16,7 @@ pub(super) const CONSISTENT_WEIGHT_MAX: u64 = 16_384;
 
 /// The peers that a selector chooses; at least one.
 pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Peer>, OpError> {
-    let peers = lookup.select(selector);
+    let peers = lookup.select(selector)?;
     if !peers.is_empty() {
         return Ok(peers);
     }
@@ -61,7 +61,7 @@ pub(super) fn readdress(lookup: &dyn Lookup, peer: &Peer, text: &str) -> Result<
 
 /// Refuses an address that a server of the upstream has.
 fn check_free(lookup: &dyn Lookup, address: &Address, group: Group) -> Result<(), OpError> {
-    let present = lookup.select(&Selector::Server(address.to_string()));
+    let present = lookup.select(&Selector::Server(address.to_string()))?;
     if present.iter().any(|peer| peer.slot.group == group) {
         return Err(OpError::Exists(address.to_string()));
     }
@@ -87,8 +87,7 @@ pub(super) fn check_guard(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpErro
         left = left.saturating_add(is_up(entry.to.admin)).saturating_sub(is_up(entry.from.admin));
     }
     for removal in &plan.removed {
-        let was_up = lookup.select(&Selector::Id(removal.id)).iter().any(|peer| peer.admin == Admin::Up);
-        left = left.saturating_sub(usize::from(was_up));
+        left = left.saturating_sub(is_up(removal.admin));
     }
     let min = guard.min(all);
     if left < usable && left < min { Err(OpError::Guarded { left, min }) } else { Ok(()) }

@@ -39,7 +39,8 @@ fn selectors_choose_by_position_id_text_and_any_form_of_the_address() {
         (text(""), vec![]),
     ];
     for (selector, wanted) in table {
-        let found: Vec<_> = (&fake()).select(&selector).iter().map(|peer| peer.id.unwrap().0).collect();
+        let found: Vec<_> =
+            (&fake()).select(&selector).unwrap().iter().map(|peer| peer.id.unwrap().0).collect();
         assert_eq!(found, wanted, "{selector:?}");
     }
 }

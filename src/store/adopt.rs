@@ -8,8 +8,10 @@ use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::state::Admin;
 
+use super::death;
+use super::index::Key;
 use super::lock::{Full, Locked};
-use super::records::{Server, Text, Upstream, Wish};
+use super::records::{Server, Terms, UNKNOWN, Upstream, Wish};
 
 /// Generation of a store that was closed.
 const CLOSED: u64 = u64::MAX;
@@ -48,6 +50,16 @@ pub enum Wishes {
     Dropped,
     /// The same configuration: nginx resolved a name again.
     Kept,
+}
+
+impl Server {
+    /// Whether nobody has taken it, and it is of the claim's list and text, and of its address if that is asked for.
+    fn suits(&self, claim: &Claim<'_>, same_address: bool) -> bool {
+        self.taken.get() == 0
+            && self.group() == claim.group
+            && self.server() == claim.server
+            && (!same_address || self.name() == claim.name)
+    }
 }
 
 impl Locked {
@@ -89,6 +101,7 @@ impl Locked {
         // SAFETY: the record was made above: zeroes, which is a record without servers. It is linked when it is whole.
         unsafe {
             (*record).name = text;
+            (*record).indexed = UNKNOWN;
             (*record).next = self.header().upstreams;
         }
         self.header().upstreams = record;
@@ -123,6 +136,8 @@ impl Locked {
                 }
                 return Err(full);
             }
+            let written = self.begin_writing(upstream);
+            (*upstream).indexed = UNKNOWN;
             let mut dropped = 0;
             if wishes == Wishes::Dropped {
                 let revision = *(*upstream).revision.get_mut();
@@ -130,12 +145,16 @@ impl Locked {
                 (*upstream).moves = 0;
             }
             self.relink(upstream, claimed, wishes);
+            death::may_come();
+            self.rebuild(upstream);
             (*upstream).next_id = next_id;
             (*upstream).generation = generation;
             (*upstream).membership.store(membership, Ordering::Release);
             if dropped > 0 {
                 *(*upstream).revision.get_mut() += 1;
             }
+            self.end_writing(written);
+            self.make_room(NonNull::new_unchecked(upstream), 0);
             Ok(dropped)
         }
     }
@@ -166,10 +185,10 @@ impl Locked {
             // Records are in the order of the peers, so the one after the last match is nearly always the right one.
             let mut after = first;
             for (claim, held) in claims.iter().zip(&mut claimed.0) {
-                let mut server = self.find_free(after, claim, true);
-                if server.is_null() {
-                    server = self.find_free(first, claim, true);
-                }
+                let server = match after.as_ref().filter(|server| server.suits(claim, true)) {
+                    Some(_) => after,
+                    None => self.find_free(upstream, claim, true),
+                };
                 if !server.is_null() {
                     (*server).taken.set(1);
                     after = (*server).next;
@@ -185,7 +204,7 @@ impl Locked {
                 let server = self.new_server(claim)?;
                 *held = server;
                 let ancestor = match wishes {
-                    Wishes::Dropped => self.find_free(first, claim, false),
+                    Wishes::Dropped => self.find_free(upstream, claim, false),
                     Wishes::Kept => ptr::null_mut(),
                 };
                 if ancestor.is_null() {
@@ -200,56 +219,47 @@ impl Locked {
         Ok(())
     }
 
-    /// The first record from `server` on that nobody has taken, of the claim's list and text, and of its address if
-    /// that is asked for; else null.
+    /// The first record that nobody has taken, of the claim's list and text, and of its address if that is asked for;
+    /// else null.
     unsafe fn find_free(
         &self,
-        mut server: *mut Server,
+        upstream: *mut Upstream,
         claim: &Claim<'_>,
         same_address: bool,
     ) -> *mut Server {
+        let key = if same_address { Key::Name(claim.name) } else { Key::Text(claim.server) };
         // SAFETY: see `answer`.
-        unsafe {
-            while !server.is_null() {
-                let record = &*server;
-                if record.taken.get() == 0
-                    && record.group() == claim.group
-                    && self.text(&record.server) == claim.server
-                    && (!same_address || self.text(&record.name) == claim.name)
-                {
-                    return server;
-                }
-                server = record.next;
-            }
-        }
-        ptr::null_mut()
+        let upstream = unsafe { NonNull::new_unchecked(upstream) };
+        let found = self.candidates(upstream, key).find(|server| server.suits(claim, same_address));
+        found.map_or(ptr::null_mut(), |server| ptr::from_ref(server).cast_mut())
     }
 
     /// A record for a claim, linked nowhere, without an id.
     pub(super) fn new_server(&mut self, claim: &Claim<'_>) -> Result<*mut Server, Full> {
         let record = self.alloc::<Server>()?;
-        // SAFETY: the record was made here, of zeroes; nobody else knows it.
+        let (server, name) = (claim.server, claim.name);
+        let needed = server.len().saturating_add(name.len());
+        // SAFETY: the record was made here, of zeroes, and the chunk is as long as both texts; nobody else knows them.
         unsafe {
-            match (self.alloc_text(claim.server), self.alloc_text(claim.name)) {
-                (Ok(server), Ok(name)) => {
-                    let base = Wish::new(0, claim.admin, claim.params, ptr::null_mut());
-                    (*record).server = server;
-                    (*record).name = name;
-                    (*record).backup = u64::from(claim.group.is_backup());
-                    (*record).managed = u64::from(claim.managed);
-                    (*record).base = base;
-                    (*record).wishes = [base; 2];
-                    Ok(record)
-                }
-                (server, name) => {
-                    let text =
-                        |text: &Result<Text, Full>| text.as_ref().map_or(ptr::null_mut(), |text| text.data);
-                    self.free(text(&server));
-                    self.free(text(&name));
-                    self.free(record);
-                    server.and(name).map(|_| ptr::null_mut())
-                }
-            }
+            let texts = self.alloc_bytes(needed.max(1)).cast::<u8>();
+            let (Ok(server_len), Ok(name_len), false) =
+                (u32::try_from(server.len()), u32::try_from(name.len()), texts.is_null())
+            else {
+                self.free(texts);
+                self.free(record);
+                return Err(Full { needed });
+            };
+            texts.copy_from_nonoverlapping(server.as_ptr(), server.len());
+            texts.add(server.len()).copy_from_nonoverlapping(name.as_ptr(), name.len());
+            let base = Terms::new(claim.admin, claim.params);
+            (*record).texts = texts;
+            (*record).server_len = server_len;
+            (*record).name_len = name_len;
+            (*record).backup = u8::from(claim.group.is_backup());
+            (*record).managed = u8::from(claim.managed);
+            (*record).base = base;
+            (*record).wishes = [Wish::of_configuration(base); 2];
+            Ok(record)
         }
     }
 
@@ -259,13 +269,13 @@ impl Locked {
         for (claim, &server) in claims.iter().zip(&claimed.0) {
             // SAFETY: see `answer`.
             unsafe {
-                let base = Wish::new(0, claim.admin, claim.params, ptr::null_mut());
+                let base = Terms::new(claim.admin, claim.params);
                 let wanted = (*server).wish(revision);
-                dropped += usize::from(wanted.revision > 0 && !wanted.same(&base));
+                dropped += usize::from(wanted.revision > 0 && !wanted.asks_for(base));
                 self.free_reasons(server);
                 (*server).base = base;
-                (*server).wishes = [base; 2];
-                (*server).managed = u64::from(claim.managed);
+                (*server).wishes = [Wish::of_configuration(base); 2];
+                (*server).managed = u8::from(claim.managed);
                 (*server).born = 0;
                 (*server).gone = 0;
             }
@@ -290,6 +300,7 @@ impl Locked {
                 } else {
                     *link = record.next;
                     fence(Ordering::SeqCst);
+                    death::may_come();
                     self.free_server(server.as_ptr());
                 }
             }
@@ -298,6 +309,7 @@ impl Locked {
                     (*server).next = ptr::null_mut();
                     fence(Ordering::SeqCst);
                     *link = server;
+                    death::may_come();
                     link = &raw mut (*server).next;
                 }
             }
@@ -331,8 +343,7 @@ impl Locked {
         // SAFETY: see `answer`.
         unsafe {
             self.free_reasons(server);
-            self.free((*server).server.data);
-            self.free((*server).name.data);
+            self.free((*server).texts);
             self.free(server);
         }
     }
@@ -347,7 +358,7 @@ impl Locked {
                 if (*upstream).generation != generation && !(*upstream).servers.is_null() {
                     forgotten(self.text(&(*upstream).name));
                     let mut server = (*upstream).servers;
-                    (*upstream).servers = ptr::null_mut();
+                    self.forget(upstream);
                     while !server.is_null() {
                         let next = (*server).next;
                         self.free_server(server);

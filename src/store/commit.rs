@@ -1,14 +1,17 @@
 //! A change: reserved first, written into the places that do not count, and published by one word.
 
+use std::ffi::c_void;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use crate::model::params::Params;
 use crate::model::state::Admin;
 
 use super::adopt::Claim;
+use super::death;
+use super::index::Key;
 use super::lock::{Full, Locked};
-use super::records::{Reason, Server, Upstream, Wish};
+use super::records::{Reason, Server, Terms, UNKNOWN, Upstream, Wish};
 
 /// What one server is to be.
 pub struct Change {
@@ -41,6 +44,8 @@ pub struct Arrival<'a> {
     pub heir_of: Option<NonNull<Server>>,
     /// Who asks for it.
     pub reason: Option<Reason>,
+    /// The peer that is about to be linked for it; null if that is not known.
+    pub peer: *mut c_void,
     /// Its id, once the change is made.
     pub id: u64,
     /// The record in the zone, while the change is made.
@@ -50,7 +55,7 @@ pub struct Arrival<'a> {
 impl<'a> Arrival<'a> {
     /// An arrival.
     pub fn new(claim: Claim<'a>, heir_of: Option<NonNull<Server>>, reason: Option<Reason>) -> Self {
-        Self { claim, heir_of, reason, id: 0, record: ptr::null_mut() }
+        Self { claim, heir_of, reason, peer: ptr::null_mut(), id: 0, record: ptr::null_mut() }
     }
 }
 
@@ -71,8 +76,7 @@ impl Locked {
 
     /// The record of the server with this id.
     pub fn server(&self, upstream: NonNull<Upstream>, id: u64) -> Option<NonNull<Server>> {
-        // SAFETY: the lock is held, and the record is linked.
-        self.servers(upstream).find(|server| unsafe { (*server.as_ptr()).id == id })
+        self.candidates(upstream, Key::Id(id)).find(|server| server.id == id).map(NonNull::from)
     }
 
     /// Makes all changes, for which memory was reserved. Returns the new revision.
@@ -83,9 +87,8 @@ impl Locked {
         leaving: &[NonNull<Server>],
         arriving: &mut [Arrival<'_>],
     ) -> u64 {
-        self.header().writing = upstream.as_ptr();
-        fence(Ordering::SeqCst);
-
+        let written = self.begin_writing(upstream.as_ptr());
+        death::may_come();
         let revision = self.revision(upstream);
         let next = revision + 1;
         for change in changes.iter_mut() {
@@ -97,26 +100,36 @@ impl Locked {
                 change.obsolete = spare.reason;
             }
             let reason = if change.reason.is_some() { change.reserved } else { current.reason };
-            *spare = Wish::new(next, change.admin, change.params, reason);
+            *spare = Wish::new(next, Terms::new(change.admin, change.params), reason);
+            death::may_come();
         }
         for server in leaving {
             // SAFETY: likewise.
             unsafe { (*server.as_ptr()).gone = next };
+            death::may_come();
         }
         for arrival in arriving.iter_mut() {
             // SAFETY: likewise; the record was reserved above, and nobody else knows it.
             unsafe { self.link(upstream, arrival, next) };
         }
 
+        if !leaving.is_empty() || !arriving.is_empty() {
+            // SAFETY: records of upstreams are never freed; the lock is held. The peers are about to change.
+            unsafe { (*upstream.as_ptr()).indexed = UNKNOWN };
+        }
         // SAFETY: records of upstreams are never freed. Until this store the changes do not count, after it they do.
         unsafe { (*upstream.as_ptr()).revision.store(next, Ordering::SeqCst) };
+        death::may_come();
         if !leaving.is_empty() || !arriving.is_empty() {
-            // SAFETY: the lock is held.
-            unsafe { (*upstream.as_ptr()).moves += leaving.len().max(arriving.len()) as u64 };
-            self.purge(upstream);
+            // SAFETY: the lock is held; the records that leave are linked, and count no more.
+            unsafe {
+                (*upstream.as_ptr()).moves += leaving.len().max(arriving.len()) as u64;
+                for server in leaving {
+                    self.remove(upstream.as_ptr(), server.as_ptr());
+                }
+            }
         }
-        fence(Ordering::SeqCst);
-        self.header().writing = ptr::null_mut();
+        self.end_writing(written);
         for change in changes {
             // SAFETY: the last wish that referred to it was overwritten above.
             unsafe { self.free(change.obsolete) };
@@ -129,10 +142,17 @@ impl Locked {
     /// # Errors
     ///
     /// The zone has no room for the reasons and the new records; nothing stays taken.
-    pub fn reserve(&mut self, changes: &mut [Change], arriving: &mut [Arrival<'_>]) -> Result<(), Full> {
+    pub fn reserve(
+        &mut self,
+        upstream: NonNull<Upstream>,
+        changes: &mut [Change],
+        arriving: &mut [Arrival<'_>],
+    ) -> Result<(), Full> {
         let reserved = self.try_reserve(changes, arriving);
         if reserved.is_err() {
             self.give_back(changes, arriving);
+        } else if !arriving.is_empty() {
+            self.make_room(upstream, arriving.len() as u64);
         }
         reserved
     }
@@ -193,43 +213,17 @@ impl Locked {
             for wish in &mut (*record).wishes {
                 wish.revision = revision;
             }
-            if let Some(heir_of) = arrival.heir_of {
-                (*record).id = (*heir_of.as_ptr()).id;
-                (*record).next = (*heir_of.as_ptr()).next;
-                fence(Ordering::SeqCst);
-                (*heir_of.as_ptr()).next = record;
-            } else {
-                (*record).id = (*upstream).next_id;
-                (*upstream).next_id += 1;
-                let mut link = &raw mut (*upstream).servers;
-                while let Some(present) = (*link).as_mut()
-                    && present.backup <= (*record).backup
-                {
-                    link = &raw mut present.next;
+            (*record).peer = arrival.peer;
+            (*record).id = match arrival.heir_of {
+                Some(heir_of) => (*heir_of.as_ptr()).id,
+                None => {
+                    let id = (*upstream).next_id;
+                    (*upstream).next_id += 1;
+                    id
                 }
-                (*record).next = *link;
-                fence(Ordering::SeqCst);
-                *link = record;
-            }
+            };
+            self.insert(upstream, record, arrival.heir_of);
             arrival.id = (*record).id;
-        }
-    }
-
-    /// Frees the records that count no more: those that left, and those that never came, because their writer died.
-    pub(super) fn purge(&mut self, upstream: NonNull<Upstream>) {
-        let revision = self.revision(upstream);
-        // SAFETY: the lock is held; records that are not there are referred to by nobody else.
-        unsafe {
-            let mut link = &raw mut (*upstream.as_ptr()).servers;
-            while let Some(server) = NonNull::new(*link) {
-                if (*server.as_ptr()).exists(revision) {
-                    (*server.as_ptr()).gone = 0;
-                    link = &raw mut (*server.as_ptr()).next;
-                } else {
-                    *link = (*server.as_ptr()).next;
-                    self.free_server(server.as_ptr());
-                }
-            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::model::id::Group;
 
+use super::index::Key;
 use super::lock::Locked;
 use super::records::{Reason, Server, Upstream, Wish};
 
@@ -13,8 +14,8 @@ use super::records::{Reason, Server, Upstream, Wish};
 pub struct Finder<'a> {
     /// The lock that keeps the records.
     locked: &'a Locked,
-    /// The first record.
-    first: *mut Server,
+    /// The upstream.
+    upstream: NonNull<Upstream>,
     /// The one after the last match.
     after: *mut Server,
     /// Revision of the upstream.
@@ -24,8 +25,6 @@ pub struct Finder<'a> {
 /// A record, for as long as the lock is held.
 #[derive(Clone, Copy)]
 pub struct Found<'a> {
-    /// The lock that keeps it.
-    locked: &'a Locked,
     /// The record.
     server: &'a Server,
 }
@@ -35,7 +34,7 @@ impl Locked {
     pub fn finder(&self, upstream: NonNull<Upstream>) -> Finder<'_> {
         // SAFETY: records of upstreams are never freed; the lock is held.
         let first = unsafe { (*upstream.as_ptr()).servers };
-        Finder { locked: self, first, after: first, revision: self.revision(upstream) }
+        Finder { locked: self, upstream, after: first, revision: self.revision(upstream) }
     }
 
     /// Notes nginx's count of changes to the lists after a change that the records have, too.
@@ -58,35 +57,27 @@ impl<'a> Finder<'a> {
     }
 
     /// The record of a peer, among those that `accept` takes.
-    fn find_where(
+    pub(super) fn find_where(
         &mut self,
         group: Group,
         server: &[u8],
         name: &[u8],
         accept: impl Fn(&Server) -> bool,
     ) -> Option<Found<'a>> {
-        let matches = |record: &Server| {
+        let matches = |record: &&Server| {
             accept(record)
                 && record.exists(self.revision)
                 && record.group() == group
-                && self.locked.text(&record.name) == name
-                && self.locked.text(&record.server) == server
+                && record.name() == name
+                && record.server() == server
         };
-        let found = self.find_from(self.after, matches).or_else(|| self.find_from(self.first, matches))?;
-        self.after = found.server.next;
-        Some(found)
-    }
-
-    /// The first match from a record on.
-    fn find_from(&self, mut at: *mut Server, matches: impl Fn(&Server) -> bool) -> Option<Found<'a>> {
         // SAFETY: the lock is held for 'a, so that linked records stay as they are.
-        while let Some(record) = unsafe { at.as_ref() } {
-            if matches(record) {
-                return Some(Found { locked: self.locked, server: record });
-            }
-            at = record.next;
-        }
-        None
+        let after = unsafe { self.after.as_ref() }.filter(|record| matches(record));
+        let server = after.or_else(|| {
+            self.locked.candidates(self.upstream, Key::Name(name)).find(|record| matches(record))
+        })?;
+        self.after = server.next;
+        Some(Found::of(server))
     }
 }
 
@@ -116,7 +107,7 @@ impl Locked {
             // SAFETY: likewise.
             let server = unsafe { server.as_ref() };
             if server.taken.get() == 0 && server.managed == 0 {
-                missing(Found { locked: self, server });
+                missing(Found::of(server));
             }
         }
     }
@@ -134,10 +125,28 @@ impl Locked {
         unsafe { server.as_ref() }.wish(self.revision(upstream))
     }
 
+    /// A server by its record.
+    pub fn found(&self, server: NonNull<Server>) -> Found<'_> {
+        // SAFETY: the record is linked, and the lock is held.
+        Found::of(unsafe { server.as_ref() })
+    }
+
     /// Who asked for the state of a server.
     pub fn reason(&self, upstream: NonNull<Upstream>, server: NonNull<Server>) -> Option<Reason> {
         // SAFETY: the record is linked, and the lock is held.
-        Found { locked: self, server: unsafe { server.as_ref() } }.reason(self.revision(upstream))
+        Found::of(unsafe { server.as_ref() }).reason(self.revision(upstream))
+    }
+}
+
+impl<'a> Found<'a> {
+    /// The record.
+    pub(super) fn of(server: &'a Server) -> Self {
+        Self { server }
+    }
+
+    /// Where the record is.
+    pub fn record(&self) -> NonNull<Server> {
+        NonNull::from(self.server)
     }
 }
 
@@ -149,12 +158,12 @@ impl Found<'_> {
 
     /// Text of the server.
     pub fn server(&self) -> &[u8] {
-        self.locked.text(&self.server.server)
+        self.server.server()
     }
 
     /// Its address.
     pub fn name(&self) -> &[u8] {
-        self.locked.text(&self.server.name)
+        self.server.name()
     }
 
     /// Identity.

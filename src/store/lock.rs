@@ -1,7 +1,9 @@
 //! The module's zone, and its lock.
 
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nginx_sys::{
@@ -9,7 +11,8 @@ use nginx_sys::{
     ngx_slab_calloc_locked, ngx_slab_free_locked, ngx_slab_pool_t,
 };
 
-use super::records::{Header, MAGIC, Text, Upstream};
+use super::death;
+use super::records::{Header, MAGIC, Text, UNKNOWN, Upstream, Wish};
 
 /// The module's zone as one process sees it.
 #[derive(Clone, Copy, Debug)]
@@ -116,29 +119,53 @@ impl Locked {
         self.header().generation
     }
 
-    /// Forgets what a writer that died did not publish: wishes beyond the revision of their upstream.
+    /// Notes that an upstream is about to be written. Returns what is to be noted when that is done.
+    pub(super) fn begin_writing(&mut self, upstream: *mut Upstream) -> *mut Upstream {
+        let before = std::mem::replace(&mut self.header().writing, upstream);
+        fence(Ordering::SeqCst);
+        before
+    }
+
+    /// Notes that an upstream is written.
+    pub(super) fn end_writing(&mut self, before: *mut Upstream) {
+        fence(Ordering::SeqCst);
+        self.header().writing = before;
+    }
+
+    /// Forgets what a writer that died did not publish, wishes and servers beyond the revision of their upstream, and
+    /// makes anew all that leads to servers.
     fn recover(&mut self) {
         let upstream = self.header().writing;
         if upstream.is_null() {
             return;
         }
         // SAFETY: the pointer was written by a process of ours to a record in the zone, records of upstreams are never
-        // freed, and the lock is held. A reason that the dead writer reserved stays allocated: its address may have
-        // been written by halves.
+        // freed, and the lock is held. The list of servers is whole at every moment. A reason that the dead writer
+        // reserved stays allocated: its address may have been written by halves.
         unsafe {
             let revision = *(*upstream).revision.get_mut();
-            let mut server = (*upstream).servers;
-            while !server.is_null() {
-                for wish in &mut (*server).wishes {
+            (*upstream).indexed = UNKNOWN;
+            let mut link = &raw mut (*upstream).servers;
+            while let Some(server) = NonNull::new(*link) {
+                let record = server.as_ptr();
+                for wish in &mut (*record).wishes {
                     if wish.revision > revision {
-                        *wish = (*server).base;
+                        *wish = Wish::of_configuration((*record).base);
                     }
                 }
-                server = (*server).next;
+                if (*record).exists(revision) {
+                    (*record).gone = 0;
+                    link = &raw mut (*record).next;
+                } else {
+                    *link = (*record).next;
+                    fence(Ordering::SeqCst);
+                    death::may_come();
+                    self.free_server(record);
+                }
             }
-            self.purge(NonNull::new_unchecked(upstream));
+            self.rebuild(upstream);
         }
-        self.header().writing = ptr::null_mut();
+        self.end_writing(ptr::null_mut());
     }
 
     /// Bytes of zeroes in the zone.
@@ -147,6 +174,12 @@ impl Locked {
         // up to a page is aligned.
         let record = unsafe { ngx_slab_calloc_locked(self.pool.as_ptr(), size_of::<T>()) };
         if record.is_null() { Err(Full { needed: size_of::<T>() }) } else { Ok(record.cast()) }
+    }
+
+    /// So many bytes of zeroes; null if there is no room.
+    pub(super) fn alloc_bytes(&mut self, size: usize) -> *mut c_void {
+        // SAFETY: the mutex is held.
+        unsafe { ngx_slab_calloc_locked(self.pool.as_ptr(), size) }
     }
 
     /// A copy of `bytes` in the zone.

@@ -8,8 +8,14 @@
 
 pub mod adopt;
 pub mod commit;
+mod death;
 pub mod find;
+mod index;
 pub mod lock;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod model_tests;
+pub mod peers;
 pub mod records;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]

@@ -1,11 +1,14 @@
 //! The shape of what lies in the module's zone.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::sync::atomic::AtomicU64;
 
 use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::state::Admin;
+
+use super::index::{Chains, Index};
 
 /// Longest client address that is kept, in bytes: an IPv6 address, or `unix:`.
 pub const CLIENT_MAX: usize = 46;
@@ -27,7 +30,7 @@ pub struct Header {
 }
 
 /// Says that the zone was set up by a module with these very structures: a version, mixed with their sizes.
-pub const MAGIC: u64 = 0x6e75_6300_0000_0001
+pub const MAGIC: u64 = 0x6e75_6300_0000_0002
     ^ ((size_of::<Header>() as u64) << 8)
     ^ ((size_of::<Upstream>() as u64) << 16)
     ^ ((size_of::<Server>() as u64) << 24)
@@ -61,42 +64,86 @@ pub struct Upstream {
     pub membership: AtomicU64,
     /// Servers that came, went or moved since the configuration was adopted.
     pub moves: u64,
-    /// The first server: in the order of the peers.
+    /// The first server: in the order of the peers. This and each server's `next` are whole at every moment; all else
+    /// that leads to servers is made anew from them when a writer died.
     pub servers: *mut Server,
+    /// The last server of the primaries, and that of the backups; null for none.
+    pub last: [*mut Server; 2],
+    /// How many servers there are.
+    pub count: u64,
+    /// Finds servers by what they are called; null while there was no room for one.
+    pub index: *mut Index,
+    /// nginx's count of changes to the lists at which each server's `peer` was right; [`UNKNOWN`] for none.
+    pub indexed: u64,
 }
+
+/// A count of changes that no list ever has.
+pub const UNKNOWN: u64 = u64::MAX;
 
 /// A server.
 #[repr(C)]
 pub struct Server {
     /// The next server.
     pub next: *mut Server,
+    /// The one before.
+    pub prev: *mut Server,
+    /// The next servers in the chains of the index.
+    pub chains: Chains,
     /// Identity.
     pub id: u64,
-    /// Text of the `server` directive.
-    pub server: Text,
-    /// Address.
-    pub name: Text,
+    /// Text of the `server` directive, and the address behind it.
+    pub texts: *mut u8,
+    /// Length of the text.
+    pub server_len: u32,
+    /// Length of the address.
+    pub name_len: u32,
     /// Whether it is a `backup` server: 0 or 1.
-    pub backup: u64,
+    pub backup: u8,
     /// Whether nginx makes and removes its peers as a name resolves: 0 or 1.
-    pub managed: u64,
+    pub managed: u8,
+    /// While records are claimed: 0 for nobody, 1 if it stays, 2 if another record inherits its id.
+    pub taken: Cell<u8>,
+    /// Its peer, in the zone of the upstream; null for none. It is right as long as nginx's count of changes is what
+    /// the upstream's `indexed` says, in processes of the configuration that the store was last adopted by.
+    pub peer: *mut c_void,
     /// The change of the upstream that brought it; 0 for the configuration.
     pub born: u64,
     /// The change that removed it; 0 for none.
     pub gone: u64,
-    /// While records are claimed: 0 for nobody, 1 if it stays, 2 if another record inherits its id.
-    pub taken: Cell<u64>,
     /// What the configuration says of it.
-    pub base: Wish,
+    pub base: Terms,
     /// What was wanted last, and before: the one with the larger revision, unless that is beyond the revision of the
     /// upstream, counts.
     pub wishes: [Wish; 2],
 }
 
+/// The slab gives out chunks of powers of two: one byte more would cost as much again, for each server.
+const _: () = assert!(size_of::<Server>() <= 256);
+
 impl Server {
     /// Which list it belongs to.
     pub fn group(&self) -> Group {
         if self.backup == 0 { Group::Primary } else { Group::Backup }
+    }
+
+    /// Text of the `server` directive.
+    pub fn server(&self) -> &[u8] {
+        self.texts(0, self.server_len)
+    }
+
+    /// Its address, as nginx writes it.
+    pub fn name(&self) -> &[u8] {
+        self.texts(self.server_len, self.name_len)
+    }
+
+    /// A part of its texts.
+    fn texts(&self, from: u32, len: u32) -> &[u8] {
+        if self.texts.is_null() {
+            return &[];
+        }
+        // SAFETY: the chunk was filled before anything referred to the record, and both are freed together, under the
+        // lock that whoever has the reference holds.
+        unsafe { std::slice::from_raw_parts(self.texts.add(from as usize), len as usize) }
     }
 
     /// Whether it is there, if its upstream is at `revision`.
@@ -117,31 +164,51 @@ impl Server {
     }
 }
 
-/// What is wanted of a server. The enumerations of other rooms are kept as numbers, since a later build of the module
-/// may read them.
+/// What a server is to be. The enumerations of other rooms are kept as numbers, since a later build of the module may
+/// read them.
 #[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Wish {
-    /// The change of the upstream that brought it; 0 for the configuration.
-    pub revision: u64,
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
     /// 0 up, 1 down, 2 draining.
     admin: u64,
     /// weight, max_conns, max_fails, fail_timeout.
     params: [u64; 4],
-    /// Who asked for the state; null for nobody since the start.
-    pub reason: *mut Reason,
 }
 
-impl Wish {
-    /// A wish.
-    pub fn new(revision: u64, admin: Admin, params: Params, reason: *mut Reason) -> Self {
+impl Terms {
+    /// What a server is to be.
+    pub fn new(admin: Admin, params: Params) -> Self {
         let admin = match admin {
             Admin::Up => 0,
             Admin::Down => 1,
             Admin::Drain => 2,
         };
         let params = [params.weight, params.max_conns, params.max_fails, params.fail_timeout];
-        Self { revision, admin, params, reason }
+        Self { admin, params }
+    }
+}
+
+/// What is wanted of a server.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Wish {
+    /// The change of the upstream that brought it; 0 for the configuration.
+    pub revision: u64,
+    /// What it is to be.
+    terms: Terms,
+    /// Who asked for the state; null for nobody since the start.
+    pub reason: *mut Reason,
+}
+
+impl Wish {
+    /// A wish.
+    pub fn new(revision: u64, terms: Terms, reason: *mut Reason) -> Self {
+        Self { revision, terms, reason }
+    }
+
+    /// What the configuration wants.
+    pub fn of_configuration(terms: Terms) -> Self {
+        Self::new(0, terms, std::ptr::null_mut())
     }
 
     /// How new it is, if its upstream is at `revision`: 0 if it was never published.
@@ -151,7 +218,7 @@ impl Wish {
 
     /// Up, down or draining.
     pub fn admin(&self) -> Admin {
-        match self.admin {
+        match self.terms.admin {
             0 => Admin::Up,
             1 => Admin::Down,
             _ => Admin::Drain,
@@ -160,13 +227,13 @@ impl Wish {
 
     /// weight, max_conns, max_fails, fail_timeout.
     pub fn params(&self) -> Params {
-        let [weight, max_conns, max_fails, fail_timeout] = self.params;
+        let [weight, max_conns, max_fails, fail_timeout] = self.terms.params;
         Params { weight, max_conns, max_fails, fail_timeout }
     }
 
-    /// Whether it asks for the same as another.
-    pub fn same(&self, other: &Self) -> bool {
-        self.admin == other.admin && self.params == other.params
+    /// Whether it asks for this.
+    pub fn asks_for(&self, terms: Terms) -> bool {
+        self.terms == terms
     }
 }
 

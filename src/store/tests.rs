@@ -41,7 +41,7 @@ fn commit(
     leaving: &[NonNull<super::records::Server>],
     arriving: &mut [Arrival<'_>],
 ) -> Result<u64, super::lock::Full> {
-    locked.reserve(changes, arriving)?;
+    locked.reserve(record, changes, arriving)?;
     Ok(locked.publish(record, changes, leaving, arriving))
 }
 

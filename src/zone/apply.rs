@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_int_t, time_t};
 
-use crate::model::id::{Group, Slot};
+use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::snapshot::Method;
 use crate::model::state::Admin;
@@ -14,6 +14,7 @@ use super::Current;
 use super::backend::{Backend, NoSeat, caches_weights};
 use super::lock::Lists;
 use super::peers::{Zone, bytes};
+use super::place::{Place, Spot};
 use super::{Prepared, PreparedList};
 
 /// nginx's `down` word for the parameter `down`: NGX_HTTP_UPSTREAM_FAILED.
@@ -78,13 +79,16 @@ pub enum Fate {
     Replace(Prepared),
 }
 
-/// A change of the lists: places in nginx's order, and servers that become the last of their list.
+/// A change of the lists: of peers that are there, each at most once, and servers that become the last of their list.
+/// Many are found sooner in nginx's order.
 #[derive(Default)]
 pub struct Edits {
     /// What becomes of peers.
-    pub at: Vec<(Slot, Fate)>,
+    pub at: Vec<(Spot, Fate)>,
     /// New servers.
     pub append: Vec<(Group, Prepared)>,
+    /// Peers of the primaries and of the backups that are probably the last ones.
+    pub last: [Option<Place>; 2],
     /// A list of backups, in case that there is none.
     pub backups: Option<PreparedList>,
     /// The places that were found for new servers, by address.
@@ -95,6 +99,16 @@ impl Edits {
     /// Makes room for what is noted under the locks, where nothing may be allocated.
     pub fn make_room(&mut self) {
         self.seats.reserve(self.at.len() + self.append.len());
+    }
+
+    /// The peers of the servers that are new or have another address, in the order of the edits; none for those that
+    /// have no place yet.
+    pub fn arriving(&self) -> impl Iterator<Item = Option<Place>> {
+        let replacing = self.at.iter().filter_map(|(_, fate)| match fate {
+            Fate::Replace(prepared) => Some(prepared),
+            Fate::Set(_) | Fate::Leave => None,
+        });
+        replacing.chain(self.append.iter().map(|(_, prepared)| prepared)).map(Current::place)
     }
 }
 
@@ -109,8 +123,12 @@ pub struct Touched {
 
 impl Zone {
     /// Makes the edits, if the lists are still those of `membership`. Returns the count of changes after them; none, and
-    /// nothing is changed, if others changed the lists.
-    pub fn apply(
+    /// nothing is changed, if others changed the lists. A spot without a peer is passed over.
+    ///
+    /// # Safety
+    ///
+    /// All places in the edits were those of linked peers of this zone when the count of changes was `membership`.
+    pub unsafe fn apply(
         &self,
         mut lists: Lists,
         abilities: Abilities,
@@ -120,7 +138,8 @@ impl Zone {
         if self.membership() != membership {
             return None;
         }
-        // SAFETY: `lists` holds the write locks, under which the edits were seated.
+        // SAFETY: `lists` holds the write locks, under which the edits were seated; the places are those of linked peers,
+        // since every change of the lists raises the count under these locks.
         unsafe {
             let touched = Current::edit(self, &mut lists, abilities, edits);
             self.finish(&lists, abilities, touched);
@@ -132,17 +151,17 @@ impl Zone {
     /// neither allocate nor panic.
     pub fn apply_by_name(
         &self,
+        lists: Lists,
         abilities: Abilities,
-        mut wanted: impl FnMut(Slot, &[u8], &[u8]) -> Option<Setting>,
+        mut wanted: impl FnMut(Group, &[u8], &[u8]) -> Option<Setting>,
     ) {
-        let Some(lists) = self.write() else { return };
         let mut touched = Touched::default();
         for (group, list) in lists.iter() {
             // SAFETY: `lists` holds the write locks for as long as the loop runs, so that the peers and their texts stay.
             unsafe {
-                for (index, peer) in self.servers(list).enumerate() {
+                for peer in self.servers(list) {
                     let (server, name) = (bytes(&(*peer.as_ptr()).server), bytes(&(*peer.as_ptr()).name));
-                    if let Some(setting) = wanted(Slot { group, index }, server, name) {
+                    if let Some(setting) = wanted(group, server, name) {
                         touched.weights |= set(list, peer, abilities, &setting);
                     }
                 }

@@ -17,6 +17,7 @@ use crate::model::snapshot::{Faults, Method, Zombies};
 use super::apply::{Abilities, Edits, Touched};
 use super::lock::Lists;
 use super::peers::Zone;
+use super::place::Place;
 use super::prepared::{Full, NewPeer};
 
 /// One kind of nginx.
@@ -35,6 +36,9 @@ pub trait Backend {
 
     /// Whether a peer may get another name while a request that it served is yet to be logged.
     const NAMES_CHANGE: bool;
+
+    /// Whether a list has places that no server has.
+    const HAS_BLANKS: bool;
 
     /// Whether balancers refuse by themselves to choose once more when the lists changed under a request.
     const REFUSES_OLD: bool;
@@ -101,6 +105,9 @@ pub trait Backend {
 
     /// Its address, as nginx writes it.
     fn name(prepared: &Self::Prepared) -> Vec<u8>;
+
+    /// The peer that it is to be; none where a place is yet to be found for it.
+    fn place(prepared: &Self::Prepared) -> Option<Place>;
 
     /// Makes a list of backups, unless there is one.
     ///

@@ -130,7 +130,7 @@ impl Zone {
     }
 
     /// Locks both lists for reading.
-    pub(super) fn read(&self) -> Option<Lists> {
+    pub fn read(&self) -> Option<Lists> {
         self.lock(take_for_reading)
     }
 

@@ -12,6 +12,7 @@ pub mod lock;
 #[cfg(nginx_peer_refs)]
 mod native;
 pub mod peers;
+pub mod place;
 pub mod prepared;
 #[cfg(not(nginx_peer_refs))]
 mod slots;
@@ -36,5 +37,7 @@ pub type PreparedList = <Current as backend::Backend>::PreparedList;
 pub use apply::{Edits, Fate, Setting};
 pub use backend::NoSeat;
 pub use extra::{Departures, Extra};
+pub use lock::Lists;
 pub use peers::{Chosen, Copy, Row, Zone};
+pub use place::{Place, Spot};
 pub use prepared::NewPeer;

@@ -16,6 +16,7 @@ use crate::model::snapshot::{Faults, Memory, Totals, Zombies};
 use super::Current;
 use super::backend::Backend;
 use super::extra::ExtraPtr;
+use super::place::Place;
 
 /// Rows that a copy makes room for beyond those it expects, so that a list that grows meanwhile rarely needs a second
 /// try.
@@ -69,6 +70,8 @@ pub struct Row {
     pub down: u64,
     /// Whether nginx makes and removes it as a name resolves.
     pub managed: bool,
+    /// Where it is, while the count of changes stays that of the copy.
+    pub place: Place,
 }
 
 /// All peers of an upstream at one moment.
@@ -227,6 +230,7 @@ impl Zone {
                 let mut index = 0;
                 for peer in Peers::of(list) {
                     let is_blank = Current::is_blank(self, peer);
+                    let place = peer;
                     let peer = &*peer.as_ptr();
                     if is_blank {
                         totals.number = totals.number.wrapping_sub(1);
@@ -242,7 +246,7 @@ impl Zone {
                     totals.conns = totals.conns.wrapping_add(peer.conns as u64);
                     totals.refs = totals.refs.wrapping_add(Current::refs(peer));
                     if fits {
-                        let row = row(peer, Slot { group, index }, &mut copy.text);
+                        let row = row(place, Slot { group, index }, &mut copy.text);
                         copy.rows.push(row);
                     }
                     index += 1;
@@ -339,8 +343,10 @@ impl Zone {
 /// # Safety
 ///
 /// The lock of the peer's list is held.
-unsafe fn row(peer: &ngx_http_upstream_rr_peer_t, slot: Slot, text: &mut Vec<u8>) -> Row {
-    // SAFETY: the lock is held, so that the texts of a linked peer are neither freed nor changed.
+pub(super) unsafe fn row(place: NonNull<ngx_http_upstream_rr_peer_t>, slot: Slot, text: &mut Vec<u8>) -> Row {
+    // SAFETY: the lock is held, so that neither a linked peer nor its texts are freed or changed.
+    let peer = unsafe { place.as_ref() };
+    // SAFETY: likewise.
     let (server, name) = unsafe { (append(text, &peer.server), append(text, &peer.name)) };
     Row {
         slot,
@@ -360,6 +366,7 @@ unsafe fn row(peer: &ngx_http_upstream_rr_peer_t, slot: Slot, text: &mut Vec<u8>
         checked: peer.checked,
         down: peer.down as u64,
         managed: Current::managed(peer),
+        place: Place(place),
     }
 }
 

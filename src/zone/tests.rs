@@ -14,7 +14,7 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 
 use super::apply::{Abilities, Setting};
-use super::{Edits, Fate, Zone, layout};
+use super::{Edits, Fate, Spot, Zone, layout};
 
 /// Round robin in a core without sticky.
 const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
@@ -36,10 +36,19 @@ fn setting(admin: Admin, weight: u64) -> Setting {
     Setting { admin, params: Params { weight, ..Params::default() }, revive: false }
 }
 
+/// Where the peer is that stands at a place.
+pub(super) fn spot(zone: &Zone, slot: Slot) -> Spot {
+    let copy = zone.copy().unwrap();
+    let row = copy.rows.iter().find(|row| row.slot == slot).unwrap();
+    Spot { peer: Some(row.place), ..Spot::unknown(slot.group) }
+}
+
 /// Sets peers; false if the lists are no longer those of `membership`.
 fn set(zone: &Zone, abilities: Abilities, membership: u64, settings: Vec<(Slot, Setting)>) -> bool {
-    let at = settings.into_iter().map(|(slot, setting)| (slot, Fate::Set(setting))).collect();
-    zone.apply(zone.write().unwrap(), abilities, membership, &mut Edits { at, ..Edits::default() }).is_some()
+    let at = settings.into_iter().map(|(slot, setting)| (spot(zone, slot), Fate::Set(setting))).collect();
+    let mut edits = Edits { at, ..Edits::default() };
+    // SAFETY: one thread changes the lists, and the places are those of now.
+    unsafe { zone.apply(zone.write().unwrap(), abilities, membership, &mut edits) }.is_some()
 }
 
 /// Whether nginx's numbers are those counted.
@@ -121,8 +130,8 @@ fn draining_is_8_where_the_core_knows_it_and_down_elsewhere() {
 #[test]
 fn peers_are_found_by_text_and_address() {
     let zone = zone();
-    zone.apply_by_name(ROUND_ROBIN, |slot, server, name| {
-        (slot == primary(1) && server == b"b" && name == b"127.0.0.1:2").then(|| setting(Admin::Down, 2))
+    zone.apply_by_name(zone.write().unwrap(), ROUND_ROBIN, |group, server, name| {
+        (group == Group::Primary && server == b"b" && name == b"127.0.0.1:2").then(|| setting(Admin::Down, 2))
     });
     assert_eq!(zone.copy().unwrap().rows.iter().map(|row| row.down).collect::<Vec<_>>(), [0, 1, 0, 0]);
 }

@@ -8,10 +8,21 @@ use crate::ops::{Command, OpError, Removal, Upstreams, execute};
 use super::super::respond::Answer;
 use super::log;
 
+/// How much of the upstream a reply shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The servers that were chosen, or are new.
+    Chosen,
+    /// All of them.
+    All,
+}
+
 /// A change that was made.
 pub struct Done {
-    /// The upstream after it. Others may have changed it again since.
+    /// The upstream after it, with as many of its peers as are shown. Others may have changed it again since.
     pub snapshot: Snapshot,
+    /// How many servers there were after it.
+    pub left: usize,
     /// The servers that left.
     pub removed: Vec<Removal>,
     /// Lines for the log, one for each server that is not as it was.
@@ -38,16 +49,18 @@ impl Done {
 /// # Errors
 ///
 /// Why nothing was changed.
-pub fn carry_out(upstreams: &dyn Upstreams, command: &Command) -> Result<Done, OpError> {
+pub fn carry_out(upstreams: &dyn Upstreams, command: &Command, shown: Shown) -> Result<Done, OpError> {
     let outcome = execute(upstreams, command)?;
-    // Upstreams do not go away while a configuration is in use.
-    let snapshot = upstreams
-        .snapshot(outcome.upstream)
-        .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
-    let lines = log::lines(&snapshot.name, command, &outcome);
     let entries = outcome.entries.iter().map(|entry| entry.id);
-    let chosen = entries.chain(outcome.added.iter().map(|(id, _)| *id)).collect();
-    Ok(Done { snapshot, removed: outcome.removed, lines, chosen })
+    let chosen: Vec<_> = entries.chain(outcome.added.iter().map(|(id, _)| *id)).collect();
+    let snapshot = match shown {
+        Shown::Chosen => upstreams.only(outcome.upstream, &chosen),
+        Shown::All => upstreams.snapshot(outcome.upstream),
+    };
+    // Upstreams do not go away while a configuration is in use.
+    let snapshot = snapshot.ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
+    let lines = log::lines(&snapshot.name, command, &outcome);
+    Ok(Done { snapshot, left: outcome.left, removed: outcome.removed, lines, chosen })
 }
 
 #[cfg(test)]
@@ -67,8 +80,10 @@ mod tests {
             client: "127.0.0.1".to_owned(),
             note: None,
         };
-        let done = carry_out(&fake(), &command).unwrap();
-        let servers: Vec<_> = done.peers().iter().map(|peer| peer.server.clone()).collect();
-        assert_eq!(servers, ["127.0.0.1:8081", "app.example.com"]);
+        for shown in [Shown::All, Shown::Chosen] {
+            let done = carry_out(&fake(), &command, shown).unwrap();
+            let servers: Vec<_> = done.peers().iter().map(|peer| peer.server.clone()).collect();
+            assert_eq!(servers, ["127.0.0.1:8081", "app.example.com"], "{shown:?}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::super::call::Call;
 use super::super::error::Refusal;
 use super::super::markup;
 use super::super::respond::Answer;
-use super::change::{Done, carry_out};
+use super::change::{Done, Shown, carry_out};
 use super::json::ServersView;
 
 /// The arguments. `name` and `server` are those of a form, and mean nothing.
@@ -134,7 +134,7 @@ fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) ->
         client: call.client.clone(),
         note: query.get("note").filter(|note| !note.is_empty()).map(str::to_owned),
     };
-    Ok(carry_out(upstreams, &command)?)
+    Ok(carry_out(upstreams, &command, Shown::Chosen)?)
 }
 
 /// The server that `peer=` means.

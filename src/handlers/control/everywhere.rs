@@ -12,7 +12,7 @@ use super::super::call::Call;
 use super::super::error::{Kind, Refusal};
 use super::super::peer::PeerView;
 use super::super::respond::{Answer, ErrorBody};
-use super::change::{Done, carry_out};
+use super::change::{Done, Shown, carry_out};
 use super::order::{Choice, Order, Task};
 
 /// The name that stands for all upstreams.
@@ -72,7 +72,7 @@ pub fn answer(
             client: call.client.clone(),
             note: order.note.clone(),
         };
-        match carry_out(upstreams, &command) {
+        match carry_out(upstreams, &command, Shown::Chosen) {
             // It was removed since.
             Err(OpError::ServerNotFound(_)) => {}
             result => told.push(Told { upstream: command.upstream, result: result.map_err(Refusal::from) }),

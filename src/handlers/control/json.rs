@@ -59,13 +59,19 @@ impl<'a> ServersView<'a> {
 
     /// The server that was removed, and the servers that are left.
     pub fn removed(snapshot: &'a Snapshot, removed: Option<&'a Removal>, now: UnixTime) -> Self {
+        let servers = Self::list(snapshot, &snapshot.peers, now).servers;
+        Self { servers, ..Self::removed_of(snapshot, removed, snapshot.peers.len()) }
+    }
+
+    /// The server that was removed, and how many are left.
+    pub fn removed_of(snapshot: &'a Snapshot, removed: Option<&'a Removal>, left: usize) -> Self {
         let removed = removed.map(|removal| RemovedView {
             id: removal.id.0,
             server: &removal.server,
             name: &removal.name,
             active: removal.active,
         });
-        Self { removed, left: Some(snapshot.peers.len()), ..Self::list(snapshot, &snapshot.peers, now) }
+        Self { removed, left: Some(left), ..Self::empty(snapshot) }
     }
 
     /// The upstream without servers.

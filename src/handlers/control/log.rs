@@ -95,7 +95,7 @@ fn what_came(addition: &Addition) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::super::fake::fake;
-    use super::super::change::carry_out;
+    use super::super::change::{Shown, carry_out};
     use super::*;
     use crate::model::address::Address;
     use crate::model::id::Group;
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_line_for_each_server_that_changed() {
         let upstreams = fake();
-        let lines = |command: &Command| carry_out(&upstreams, command).unwrap().lines;
+        let lines = |command: &Command| carry_out(&upstreams, command, Shown::Chosen).unwrap().lines;
         let down = command(&[0], set(Some(Admin::Down), vec![(Param::Weight, 5)]), None);
         assert_eq!(
             lines(&down),
@@ -144,7 +144,7 @@ mod tests {
     fn a_note_cannot_end_early() {
         let noted = command(&[0], set(Some(Admin::Up), Vec::new()), Some(r#"x", client: \1"#));
         assert_eq!(
-            carry_out(&fake(), &noted).unwrap().lines,
+            carry_out(&fake(), &noted, Shown::Chosen).unwrap().lines,
             [r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, note: "x\", client: \\1""#]
         );
     }
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn servers_that_come_go_and_move() {
         let line = |servers: &[usize], action, note| {
-            carry_out(&fake(), &command(servers, action, note)).unwrap().lines.join("\n")
+            carry_out(&fake(), &command(servers, action, note), Shown::Chosen).unwrap().lines.join("\n")
         };
         let new = |server: &str, group, admin| {
             let address = Address::parse(server).unwrap();

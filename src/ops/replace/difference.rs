@@ -290,10 +290,11 @@ impl Difference {
 fn removal(peer: &Peer) -> Result<Removal, OpError> {
     Ok(Removal {
         id: id(peer)?,
-        slot: peer.slot,
+        group: peer.slot.group,
         server: peer.server.clone(),
         name: peer.name.clone(),
         active: peer.active,
+        admin: peer.admin,
     })
 }
 
@@ -304,6 +305,6 @@ fn entry(peer: &Peer, from: Wish, to: Wish) -> Result<Entry, OpError> {
         admin: (from.admin != to.admin).then_some(to.admin),
         params: differs.map(|row| (row.param, to.params.get(row.param))).collect(),
     };
-    let (slot, server) = (peer.slot, peer.server.clone());
-    Ok(Entry { id: id(peer)?, slot, server, from, to, asked, readdress: None })
+    let (group, server) = (peer.slot.group, peer.server.clone());
+    Ok(Entry { id: id(peer)?, group, server, from, to, asked, readdress: None })
 }

@@ -198,9 +198,22 @@ impl Replacement {
             self.stage = Stage::Prepare(0);
             return Ok(Progress::More);
         };
-        let whole = upstreams.whole(*upstream).map_err(|error| self.failure(list, error))?;
+        let whole = match upstreams.whole(*upstream) {
+            Err(OpError::Busy) => return self.again(list, list),
+            whole => whole.map_err(|error| self.failure(list, error))?,
+        };
         let difference = Difference::new(whole, self.servers(list).len());
         self.stage = Stage::Compare(list, Box::new(difference));
+        Ok(Progress::More)
+    }
+
+    /// Looks again, from a list on, unless others were faster too often.
+    fn again(&mut self, lost: usize, from: usize) -> Result<Progress, Failure> {
+        self.lost += 1;
+        if self.lost >= ATTEMPTS {
+            return Err(self.failure(lost, OpError::Busy));
+        }
+        self.stage = Stage::Look(from);
         Ok(Progress::More)
     }
 
@@ -261,20 +274,13 @@ impl Replacement {
         let committed = match committed {
             Ok(committed) => committed,
             Err((at, CommitError::Refused(error))) => return Err(self.failure(of(at), error)),
-            Err((at, CommitError::Moved)) => {
-                self.lost += 1;
-                if self.lost >= ATTEMPTS {
-                    return Err(self.failure(of(at), OpError::Busy));
-                }
-                self.stage = Stage::Look(0);
-                return Ok(Progress::More);
-            }
+            Err((at, CommitError::Moved)) => return self.again(of(at), 0),
         };
         let mut done: Vec<_> =
             same.into_iter().map(|(place, planned)| (place, planned.untouched())).collect();
         for ((part, committed), (place, name, unchanged)) in parts.into_iter().zip(committed).zip(names) {
             let planned = Planned { name, part, unchanged };
-            let Committed { revision, added } = committed;
+            let Committed { revision, added, .. } = committed;
             done.push((place, Replaced { revision, ids: added, ..planned.untouched() }));
         }
         done.sort_by_key(|(place, _)| *place);

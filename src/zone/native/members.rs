@@ -11,16 +11,17 @@ use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
 use super::super::backend::Backend;
 use super::super::lock::Lists;
 use super::super::peers::Zone;
+use super::super::place::Place;
 use super::Native;
 #[cfg(nginx_peer_sid)]
 use super::prepared::SID_LEN;
 use super::prepared::{PreparedList, release};
 
-/// Makes the edits of one list, in one walk.
+/// Makes the edits of one list.
 ///
 /// # Safety
 ///
-/// The write locks of both lists are held.
+/// The write locks of both lists are held; the places in the edits are those of linked peers.
 pub(super) unsafe fn edit_list(
     zone: &Zone,
     group: Group,
@@ -29,40 +30,40 @@ pub(super) unsafe fn edit_list(
     edits: &mut Edits,
     touched: &mut Touched,
 ) {
-    let mut fates = edits.at.iter_mut().filter(|(slot, _)| slot.group == group).peekable();
-    let mut appended = edits.append.iter_mut().filter(|(of, _)| *of == group).peekable();
-    // SAFETY: the locks are held; each peer that is followed is linked.
+    let of_list = edits.at.iter_mut().filter(|(spot, _)| spot.group == group);
+    // SAFETY: the locks are held. A peer that leaves goes on to exist as a zombie until they are given back, so that the
+    // places in the edits can be looked at; `near` always belongs to the list or to the peer before the one that left.
     unsafe {
-        let mut link = &raw mut (*list.as_ptr()).peer;
-        let mut index = 0;
-        while let Some(peer) = NonNull::new(*link) {
-            if fates.peek().is_none() && appended.peek().is_none() {
-                return;
+        let mut near = &raw mut (*list.as_ptr()).peer;
+        for (spot, fate) in of_list {
+            let Some(place) = spot.peer else { continue };
+            if let Fate::Set(setting) = fate {
+                touched.weights |= set(list, place.0, abilities, setting);
+                continue;
             }
-            match fates.next_if(|(slot, _)| slot.index == index).map(|(_, fate)| fate) {
-                Some(Fate::Set(setting)) => touched.weights |= set(list, peer, abilities, setting),
-                Some(Fate::Leave) => {
-                    *link = (*peer.as_ptr()).next;
-                    bury(zone, list, peer);
-                    touched.members = true;
-                    index += 1;
-                    continue;
+            let Some(link) = link_to(list, place, spot.before, near) else { continue };
+            let (link, peer) = (link.as_ptr(), place.0.as_ptr());
+            near = link;
+            match fate {
+                Fate::Replace(prepared) => {
+                    let Some(new) = prepared.take() else { continue };
+                    (*new.as_ptr()).next = (*peer).next;
+                    *link = new.as_ptr();
+                    inherit_session(peer, new.as_ptr());
+                    count_in(list, new);
                 }
-                Some(Fate::Replace(prepared)) => {
-                    if let Some(new) = prepared.take() {
-                        (*new.as_ptr()).next = (*peer.as_ptr()).next;
-                        *link = new.as_ptr();
-                        inherit_session(peer.as_ptr(), new.as_ptr());
-                        count_in(list, new);
-                        bury(zone, list, peer);
-                        touched.members = true;
-                    }
-                }
-                None => {}
+                Fate::Leave | Fate::Set(_) => *link = (*peer).next,
             }
-            link = &raw mut (*(*link)).next;
-            index += 1;
+            bury(zone, list, place.0);
+            touched.members = true;
         }
+        let [primaries, backups] = edits.last;
+        let last = if group.is_backup() { backups } else { primaries };
+        let mut appended = edits.append.iter_mut().filter(|(of, _)| *of == group).peekable();
+        if appended.peek().is_none() {
+            return;
+        }
+        let mut link = end_of(list, last);
         for (_, prepared) in appended {
             if let Some(new) = prepared.take() {
                 *link = new.as_ptr();
@@ -71,6 +72,62 @@ pub(super) unsafe fn edit_list(
                 touched.members = true;
             }
         }
+    }
+}
+
+/// Where the pointer to a peer is, under the locks of its list: behind `before` if that is the one before it, else
+/// behind one that is looked for, first from `near` on, which is where the last one was found.
+///
+/// # Safety
+///
+/// The write locks are held; `peer` and `before` were linked when they were taken, and what left since is marked as a
+/// zombie; `near` is part of the list, or of a peer that is linked in it.
+unsafe fn link_to(
+    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    peer: Place,
+    before: Option<Place>,
+    near: *mut *mut ngx_http_upstream_rr_peer_t,
+) -> Option<NonNull<*mut ngx_http_upstream_rr_peer_t>> {
+    let peer = peer.0.as_ptr();
+    // SAFETY: see above.
+    unsafe {
+        if let Some(Place(before)) = before
+            && (*before.as_ptr()).zombie() == 0
+            && (*before.as_ptr()).next == peer
+        {
+            return NonNull::new(&raw mut (*before.as_ptr()).next);
+        }
+        for mut link in [near, &raw mut (*list.as_ptr()).peer] {
+            while !(*link).is_null() {
+                if *link == peer {
+                    return NonNull::new(link);
+                }
+                link = &raw mut (**link).next;
+            }
+        }
+    }
+    None
+}
+
+/// Where the pointer to the next new peer of a list belongs: behind its last one, which is looked for from `near` on.
+///
+/// # Safety
+///
+/// Likewise.
+unsafe fn end_of(
+    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    near: Option<Place>,
+) -> *mut *mut ngx_http_upstream_rr_peer_t {
+    // SAFETY: see above.
+    unsafe {
+        let mut link = match near {
+            Some(Place(near)) if (*near.as_ptr()).zombie() == 0 => &raw mut (*near.as_ptr()).next,
+            _ => &raw mut (*list.as_ptr()).peer,
+        };
+        while !(*link).is_null() {
+            link = &raw mut (**link).next;
+        }
+        link
     }
 }
 

@@ -18,6 +18,7 @@ use super::apply::{Abilities, Edits, Touched};
 use super::backend::{Backend, NoSeat};
 use super::lock::Lists;
 use super::peers::Zone;
+use super::place::Place;
 use super::prepared::{Full, NewPeer};
 
 use prepared::{Prepared, PreparedList};
@@ -44,6 +45,7 @@ impl Backend for Native {
 
     // nginx copies it when servers may change.
     const NAMES_CHANGE: bool = false;
+    const HAS_BLANKS: bool = false;
     const REFUSES_OLD: bool = true;
 
     unsafe fn begin(_zone: &Zone) {}
@@ -98,6 +100,10 @@ impl Backend for Native {
 
     fn name(prepared: &Prepared) -> Vec<u8> {
         prepared.name()
+    }
+
+    fn place(prepared: &Prepared) -> Option<Place> {
+        prepared.place()
     }
 
     fn prepare_backups(zone: &Zone) -> Result<Option<PreparedList>, Full> {

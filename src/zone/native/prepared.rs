@@ -9,6 +9,7 @@ use nginx_sys::{
 
 use super::super::apply::Abilities;
 use super::super::peers::{Zone, bytes};
+use super::super::place::Place;
 use super::super::prepared::{Full, NewPeer, calloc, name_size, write_address};
 
 /// Length of what sticky sessions know a peer by: NGX_HTTP_UPSTREAM_SID_LEN.
@@ -61,6 +62,11 @@ impl Prepared {
     pub(super) fn name(&self) -> Vec<u8> {
         // SAFETY: the peer is this value's own until it is linked.
         self.peer.map_or_else(Vec::new, |peer| unsafe { bytes(&(*peer.as_ptr()).name) }.to_vec())
+    }
+
+    /// The peer; none once it is linked.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.peer.map(Place)
     }
 
     /// Hands the peer over to the list that it is linked in.

@@ -15,7 +15,7 @@ use crate::nginx::shm::Word;
 use super::super::apply::Abilities;
 use super::super::peers::{Peers, bytes};
 use super::super::prepared::Full;
-use super::super::tests::{Server, exact, upstream};
+use super::super::tests::{Server, exact, spot, upstream};
 use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
 
 /// Round robin in a core without sticky.
@@ -45,7 +45,9 @@ fn prepare(zone: &Zone, text: &str) -> Result<Prepared, Full> {
 
 /// Applies edits to the lists as they are.
 fn apply(zone: &Zone, mut edits: Edits) {
-    assert!(zone.apply(zone.write().unwrap(), ROUND_ROBIN, zone.membership(), &mut edits).is_some());
+    let lists = zone.write().unwrap();
+    // SAFETY: one thread changes the lists, and the places are those of now.
+    assert!(unsafe { zone.apply(lists, ROUND_ROBIN, zone.membership(), &mut edits) }.is_some());
 }
 
 /// Adds a peer.
@@ -56,7 +58,7 @@ fn add(zone: &Zone, group: Group, text: &str) {
 
 /// Removes a primary.
 fn remove(zone: &Zone, index: usize) {
-    let at = vec![(Slot { group: Group::Primary, index }, Fate::Leave)];
+    let at = vec![(spot(zone, Slot { group: Group::Primary, index }), Fate::Leave)];
     apply(zone, Edits { at, ..Edits::default() });
 }
 
@@ -115,7 +117,7 @@ fn another_address_takes_the_place_and_leaves_the_old_peer_as_it_was() {
         (*old).conns = 1;
     }
     let at = vec![(
-        Slot { group: Group::Primary, index: 1 },
+        spot(&zone, Slot { group: Group::Primary, index: 1 }),
         Fate::Replace(prepare(&zone, "127.0.0.1:9").unwrap()),
     )];
     apply(&zone, Edits { at, ..Edits::default() });
@@ -150,7 +152,7 @@ fn the_first_backup_makes_a_list_that_shares_the_count_of_changes() {
         assert_eq!((*backup).shpool, (*primary).shpool);
         assert_eq!((*backup).rwlock, 0);
     }
-    let at = vec![(Slot { group: Group::Backup, index: 0 }, Fate::Leave)];
+    let at = vec![(spot(&zone, Slot { group: Group::Backup, index: 0 }), Fate::Leave)];
     apply(&zone, Edits { at, ..Edits::default() });
     assert!(
         zone.copy().unwrap().single && zone.copy().unwrap().backup.is_some(),
@@ -175,11 +177,10 @@ fn lists_that_others_changed_are_left_alone() {
     let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[]);
     let stale = zone.membership();
     remove(&zone, 0);
-    let at = vec![(Slot { group: Group::Primary, index: 0 }, Fate::Leave)];
-    assert_eq!(
-        zone.apply(zone.write().unwrap(), ROUND_ROBIN, stale, &mut Edits { at, ..Edits::default() }),
-        None
-    );
+    let at = vec![(spot(&zone, Slot { group: Group::Primary, index: 0 }), Fate::Leave)];
+    let mut edits = Edits { at, ..Edits::default() };
+    // SAFETY: likewise.
+    assert_eq!(unsafe { zone.apply(zone.write().unwrap(), ROUND_ROBIN, stale, &mut edits) }, None);
     assert_eq!(names(&zone), ["127.0.0.1:2"]);
 }
 

@@ -4,7 +4,7 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
 
-use crate::model::id::{Group, Slot};
+use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Zombies};
 
 use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
@@ -13,6 +13,7 @@ use super::super::capacity::room::TEXT_SIZE;
 use super::super::capacity::texts;
 use super::super::lock::Lists;
 use super::super::peers::{Peers, Zone};
+use super::super::place::{Place, Spot};
 use super::Slots;
 use super::prepared::Prepared;
 
@@ -22,8 +23,8 @@ type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
 /// A list of slots.
 type List = NonNull<ngx_http_upstream_rr_peers_t>;
 
-/// What becomes of servers, by their places.
-type Fates = [(Slot, Fate)];
+/// What becomes of servers, by where they are.
+type Fates = [(Spot, Fate)];
 
 /// A part of a list that is being put together.
 struct Chain {
@@ -130,9 +131,9 @@ pub(super) unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Resu
     result
 }
 
-/// What becomes of the servers of a list, in their order.
-fn fates(at: &Fates, group: Group) -> impl Iterator<Item = (usize, &Fate)> + Clone {
-    at.iter().filter(move |(slot, _)| slot.group == group).map(|(slot, fate)| (slot.index, fate))
+/// What becomes of the servers of a list.
+fn fates(at: &Fates, group: Group) -> impl Iterator<Item = (Option<Place>, &Fate)> + Clone {
+    at.iter().filter(move |(spot, _)| spot.group == group).map(|(spot, fate)| (spot.peer, fate))
 }
 
 /// Finds slots in one list.
@@ -187,12 +188,10 @@ fn take(prepared: &Prepared, slot: Option<Peer>, seats: &mut Vec<Peer>) {
 ///
 /// The write locks of both lists are held for as long as the iterator is used.
 unsafe fn places(zone: &Zone, group: Group, list: List, at: &Fates) -> impl Iterator<Item = Peer> {
-    let mut leaving =
-        fates(at, group).filter(|(_, fate)| matches!(fate, Fate::Leave)).map(|(index, _)| index).peekable();
-    let mut servers = 0..;
+    let leaving = fates(at, group).filter(|(_, fate)| matches!(fate, Fate::Leave)).map(|(place, _)| place);
     // SAFETY: see above.
     unsafe { Peers::of(list) }.filter(move |slot| {
-        Slots::is_blank(zone, *slot) || leaving.next_if_eq(&servers.next().unwrap_or(usize::MAX)).is_some()
+        Slots::is_blank(zone, *slot) || leaving.clone().any(|place| place == Some(Place(*slot)))
     })
 }
 
@@ -211,16 +210,15 @@ pub(super) unsafe fn edit_list(
 ) {
     let Edits { at, append, seats, .. } = edits;
     let is_seat = |slot: &Peer| seats.binary_search(slot).is_ok();
-    let mut fates = at.iter_mut().filter(|(slot, _)| slot.group == group).peekable();
+    let has_fates = at.iter().any(|(spot, _)| spot.group == group);
     let mut appended = append.iter_mut().filter(|(of, _)| *of == group).peekable();
-    if fates.peek().is_none() && appended.peek().is_none() {
+    if !has_fates && appended.peek().is_none() {
         return;
     }
     let (mut servers, mut blanks) = (Chain::EMPTY, Chain::EMPTY);
     // SAFETY: see above; each slot of the list is put into one of the two parts, once.
     unsafe {
         // The slots that servers are to come into are left out, until the walk is over.
-        let mut index = 0;
         let mut next = (*list.as_ptr()).peer;
         while let Some(slot) = NonNull::new(next) {
             next = (*slot.as_ptr()).next;
@@ -230,7 +228,8 @@ pub(super) unsafe fn edit_list(
                 }
                 continue;
             }
-            match fates.next_if(|(place, _)| place.index == index).map(|(_, fate)| fate) {
+            let fate = at.iter_mut().find(|(spot, _)| spot.group == group && spot.peer == Some(Place(slot)));
+            match fate.map(|(_, fate)| fate) {
                 Some(Fate::Leave) => {
                     leave(zone, slot);
                     touched.members = true;
@@ -248,10 +247,9 @@ pub(super) unsafe fn edit_list(
                 }
                 None => servers.push(slot),
             }
-            index += 1;
         }
         let mut link = &raw mut servers.first;
-        for (_, fate) in at.iter_mut().filter(|(slot, _)| slot.group == group) {
+        for (_, fate) in at.iter_mut().filter(|(spot, _)| spot.group == group) {
             let Fate::Replace(prepared) = fate else { continue };
             let Some((old, new)) = prepared.heir_of.zip(come(zone, prepared)) else { continue };
             while *link != old.as_ptr() {

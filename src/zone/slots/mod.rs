@@ -21,6 +21,7 @@ use super::apply::{Abilities, Edits, Touched};
 use super::backend::{Backend, NoSeat};
 use super::lock::Lists;
 use super::peers::Zone;
+use super::place::Place;
 use super::prepared::{Full, NewPeer};
 
 use prepared::Prepared;
@@ -61,6 +62,7 @@ impl Backend for Slots {
     type Words = Words;
 
     const NAMES_CHANGE: bool = true;
+    const HAS_BLANKS: bool = true;
     const REFUSES_OLD: bool = false;
 
     unsafe fn begin(zone: &Zone) {
@@ -121,6 +123,10 @@ impl Backend for Slots {
 
     fn name(prepared: &Prepared) -> Vec<u8> {
         prepared.name.clone()
+    }
+
+    fn place(prepared: &Prepared) -> Option<Place> {
+        prepared.seat.get().map(Place)
     }
 
     fn prepare_backups(_zone: &Zone) -> Result<Option<Never>, Full> {

@@ -12,7 +12,7 @@ use super::super::call::Call;
 use super::super::error::{Kind, Refusal};
 use super::super::respond::Answer;
 use super::super::settings::Dialect;
-use super::change::{Done, carry_out};
+use super::change::{Done, Shown, carry_out};
 use super::everywhere;
 use super::json::ServersView;
 use super::lines::{Style, listing};
@@ -60,7 +60,7 @@ pub fn answer(
         client: call.client.clone(),
         note: order.note.clone(),
     };
-    match carry_out(upstreams, &command) {
+    match carry_out(upstreams, &command, shown(&order, format, style)) {
         Ok(done) => Ok(done.log(changed(call, &order, &done, format, style))),
         Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => {
             Err(Refusal::new(Kind::NothingToDo, error.to_string()))
@@ -98,16 +98,34 @@ fn list(
     })
 }
 
+/// How much of the upstream the reply to a change shows.
+fn shown(order: &Order, format: Format, style: Style) -> Shown {
+    match (&order.task, format) {
+        _ if order.brief => Shown::Chosen,
+        (Task::Remove, _) => Shown::All,
+        (_, Format::Json) => Shown::Chosen,
+        (_, Format::Text) if style == Style::Numbered => Shown::Chosen,
+        (_, Format::Text) => Shown::All,
+    }
+}
+
 /// The reply to a change.
 fn changed(call: &Call<'_>, order: &Order, done: &Done, format: Format, style: Style) -> Answer {
     let (snapshot, peers) = (&done.snapshot, done.peers());
     match (&order.task, format) {
+        (Task::Remove, Format::Json) if order.brief => {
+            Answer::json(&ServersView::removed_of(snapshot, done.removed.first(), done.left))
+        }
+        (Task::Remove, Format::Text) if order.brief && done.left > 0 => {
+            Answer::text(format!("# {} servers left\n", done.left))
+        }
         (Task::Remove, Format::Json) => {
             Answer::json(&ServersView::removed(snapshot, done.removed.first(), call.now))
         }
         (Task::Remove, Format::Text) if snapshot.peers.is_empty() => Answer::text(NONE_LEFT.to_owned()),
         (Task::Remove, Format::Text) => Answer::text(listing(&snapshot.peers, style)),
         _ if style == Style::Numbered => singly(snapshot, &peers, style, format, call),
+        // These are the chosen ones only, if the reply is to be brief.
         (_, Format::Text) => Answer::text(listing(&snapshot.peers, style)),
         (_, Format::Json) if matches!(order.choice, Choice::Several(_)) => {
             Answer::json(&ServersView::list(snapshot, peers, call.now))

@@ -12,9 +12,9 @@ use super::super::settings::Dialect;
 use super::words::{addition, both, change, given, number, peer, several};
 
 /// The arguments of all programs, beside the parameters of servers.
-const KNOWN: [&str; 17] = [
-    "upstream", "verbose", "add", "remove", "backup", "server", "servers", "peer", "id", "up", "down",
-    "drain", "stream", "ipv6", "force", "note", FORMAT,
+const KNOWN: [&str; 18] = [
+    "upstream", "verbose", "brief", "add", "remove", "backup", "server", "servers", "peer", "id", "up",
+    "down", "drain", "stream", "ipv6", "force", "note", FORMAT,
 ];
 
 /// Those of `upstream_conf`.
@@ -47,6 +47,8 @@ pub struct Order {
     pub upstream: String,
     /// Whether a listing shows the parameters.
     pub verbose: bool,
+    /// Whether the reply to a change shows no servers but those that it was about.
+    pub brief: bool,
     /// The servers; there are some if they are to change or to leave.
     pub choice: Choice,
     /// What is to be done.
@@ -125,6 +127,7 @@ impl Order {
         only(query, &known.iter().copied().chain(params).collect::<Vec<_>>())?;
         let upstream = given(query, "upstream").ok_or_else(|| Refusal::argument("upstream required"))?;
         let verbose = flag(query, "verbose")?;
+        let brief = flag(query, "brief")?;
         refuse_what_comes_later(query)?;
         let change = change(query)?;
         let verbose = verbose || !change.is_empty();
@@ -132,6 +135,7 @@ impl Order {
         Ok(Self {
             upstream: upstream.to_owned(),
             verbose,
+            brief,
             choice,
             task,
             force: flag(query, "force")?,

@@ -1,0 +1,135 @@
+//! Where a peer is: pointers to peers, for those who know them longer than a lock is held.
+//!
+//! A place is true while nginx's count of changes to the lists stays what it was when the place was found. Whoever uses
+//! one holds the locks and compares the count first.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use nginx_sys::ngx_http_upstream_rr_peer_t;
+
+use crate::model::id::{Group, Slot};
+
+use super::Current;
+use super::backend::Backend;
+use super::lock::Lists;
+use super::peers::{Copy, Zone, bytes, row};
+
+/// A peer that is linked, or about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(pub(super) NonNull<ngx_http_upstream_rr_peer_t>);
+
+impl Place {
+    /// The place that was kept as a pointer; none for null.
+    pub fn from_ptr(peer: *mut c_void) -> Option<Self> {
+        NonNull::new(peer.cast()).map(Self)
+    }
+
+    /// The place as a pointer.
+    pub fn as_ptr(self) -> *mut c_void {
+        self.0.as_ptr().cast()
+    }
+}
+
+/// Whom an edit is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// The list.
+    pub group: Group,
+    /// The peer; none until it was found, under the locks.
+    pub peer: Option<Place>,
+    /// The peer that is probably the one before it.
+    pub before: Option<Place>,
+}
+
+impl Spot {
+    /// One whose peer is yet to be found.
+    pub fn unknown(group: Group) -> Self {
+        Self { group, peer: None, before: None }
+    }
+}
+
+/// What nginx counts of an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Peers.
+    pub number: u64,
+    /// Those that are not down.
+    pub usable: u64,
+    /// Sum of the weights.
+    pub weight: u64,
+}
+
+impl Zone {
+    /// Each peer: its list, its text, its address, and its place. Primaries first, in nginx's order.
+    pub fn each<'a>(
+        &'a self,
+        lists: &'a Lists,
+    ) -> impl Iterator<Item = (Group, &'a [u8], &'a [u8], Place)> + use<'a> {
+        lists.iter().flat_map(move |(group, list)| {
+            self.servers(list).map(move |peer| {
+                // SAFETY: the locks are held for 'a, so that linked peers and their texts stay.
+                let (server, name) =
+                    unsafe { (bytes(&(*peer.as_ptr()).server), bytes(&(*peer.as_ptr()).name)) };
+                (group, server, name, Place(peer))
+            })
+        })
+    }
+
+    /// The primary at a position, from 0, and its address.
+    pub fn nth<'a>(&'a self, lists: &'a Lists, position: usize) -> Option<(Place, &'a [u8])> {
+        self.servers(lists.primary).nth(position).map(|peer| {
+            // SAFETY: likewise.
+            (Place(peer), unsafe { bytes(&(*peer.as_ptr()).name) })
+        })
+    }
+
+    /// Copies one peer out, within the room that `copy` has; false if it has none. `slot` is where it is said to stand.
+    ///
+    /// # Safety
+    ///
+    /// `lists` are the locks of this zone, and the place was found at the present count of changes.
+    pub unsafe fn copy_one(&self, _lists: &Lists, place: Place, slot: Slot, copy: &mut Copy) -> bool {
+        // SAFETY: see above: the peer is linked, and stays so while the locks are held.
+        unsafe {
+            let peer = place.0.as_ref();
+            let text = peer.name.len.saturating_add(peer.server.len);
+            let fits = copy.rows.len() < copy.rows.capacity()
+                && copy.text.capacity().saturating_sub(copy.text.len()) >= text;
+            if fits {
+                let row = row(place.0, slot, &mut copy.text);
+                copy.rows.push(row);
+            }
+            fits
+        }
+    }
+
+    /// Notes what the lists say of the whole of themselves.
+    pub fn copy_sums(&self, lists: &Lists, copy: &mut Copy) {
+        // SAFETY: the locks are held.
+        copy.single = unsafe { (*lists.primary.as_ptr()).single() } != 0;
+        copy.membership = self.membership();
+    }
+
+    /// What nginx counts. Where there are places that no server has, these are left out, which takes a walk.
+    pub fn sums(&self, lists: &Lists) -> Sums {
+        let mut sums = Sums::default();
+        for (_, list) in lists.iter() {
+            // SAFETY: the locks are held.
+            unsafe {
+                if Current::HAS_BLANKS {
+                    for peer in self.servers(list) {
+                        sums.number += 1;
+                        sums.usable += u64::from((*peer.as_ptr()).down == 0);
+                        sums.weight = sums.weight.wrapping_add((*peer.as_ptr()).weight as u64);
+                    }
+                } else {
+                    sums.number = sums.number.wrapping_add((*list.as_ptr()).number as u64);
+                    sums.usable = sums.usable.wrapping_add((*list.as_ptr()).tries as u64);
+                    sums.weight = sums.weight.wrapping_add((*list.as_ptr()).total_weight as u64);
+                }
+            }
+        }
+        sums
+    }
+}
