@@ -5,7 +5,7 @@
 #
 #   bench/run.pl [--null] [--no-file] [ROW...]
 #
-#   ROW        proxy, instructions, change, replace; all of them without
+#   ROW        proxy, instructions, change, members, replace; all of them without
 #   --null     leaves the module out of both sides: what is measured then is
 #              the noise of the machine, and must come out at 1
 #   --no-file  writes no file
@@ -25,6 +25,7 @@ use Getopt::Long;
 use Bench::Report;
 use Bench::Row::Change;
 use Bench::Row::Instructions;
+use Bench::Row::Members;
 use Bench::Row::Proxy;
 use Bench::Row::Replace;
 use Bench::Session;
@@ -34,6 +35,7 @@ my @ROWS = (
 	[ proxy => 'Bench::Row::Proxy' ],
 	[ instructions => 'Bench::Row::Instructions' ],
 	[ change => 'Bench::Row::Change' ],
+	[ members => 'Bench::Row::Members' ],
 	[ replace => 'Bench::Row::Replace' ],
 );
 

@@ -25,10 +25,12 @@ pub(super) const SOME: u64 = 4 * CHAINS_MIN;
 
 /// How many chains so many servers should have.
 fn chains_for(servers: u64) -> Option<u64> {
-    match servers {
-        ..=FEW => None,
-        ..=SOME => Some(CHAINS_MIN),
-        _ => Some(servers.next_power_of_two()),
+    if servers <= FEW {
+        None
+    } else if servers <= SOME {
+        Some(CHAINS_MIN)
+    } else {
+        Some(servers.next_power_of_two())
     }
 }
 
