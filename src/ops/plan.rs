@@ -155,9 +155,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// To how many servers something is done.
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.removed.len() + self.added.len()
+    }
+
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.removed.is_empty() && self.added.is_empty()
+        self.len() == 0
     }
 }
 

@@ -79,7 +79,8 @@ impl Reader {
             Token::Semicolon => unexpected(";"),
             Token::Open => unexpected("{"),
             Token::Word(word, line) => {
-                let mut words = vec![(word, line)];
+                let mut words = Vec::with_capacity(4);
+                words.push((word, line));
                 let end = self.statement(&mut words)?;
                 self.take(words, &end)?;
                 Ok(true)
@@ -111,13 +112,15 @@ impl Reader {
         let mut words = words.into_iter();
         let Some((directive, line)) = words.next() else { return Ok(()) };
         let place = Place::line(line);
-        let shown = quoted(directive.as_bytes());
+        let shown = || quoted(directive.as_bytes());
         match (directive.as_str(), end) {
             ("server", End::Semicolon) => self.server(words, place),
-            ("upstream", End::Open) => self.block(words, place, shown),
+            ("upstream", End::Open) => self.block(words, place),
             ("server", End::Open) => Err(Place::line(self.line).error(Fault::Unexpected("\"{\"".to_owned()))),
-            ("upstream", End::Semicolon) => Err(Place::line(self.line).error(Fault::Missing("\"{\"", shown))),
-            _ => Err(place.error(Fault::UnknownDirective(shown))),
+            ("upstream", End::Semicolon) => {
+                Err(Place::line(self.line).error(Fault::Missing("\"{\"", shown())))
+            }
+            _ => Err(place.error(Fault::UnknownDirective(shown()))),
         }
     }
 
@@ -126,11 +129,10 @@ impl Reader {
         &mut self,
         mut words: impl Iterator<Item = (String, usize)>,
         place: Place,
-        shown: String,
     ) -> Result<(), ListError> {
         // A list without a name has no blocks beside it.
         if self.open || self.lists.last().is_some_and(|list| list.upstream.is_none()) {
-            return Err(place.error(Fault::Unexpected(shown)));
+            return Err(place.error(Fault::Unexpected("\"upstream\"".to_owned())));
         }
         let (Some((name, _)), None) = (words.next(), words.next()) else {
             return Err(place.error(Fault::NoName));
@@ -157,8 +159,8 @@ impl Reader {
         }
         let (server, _) = words.next().ok_or_else(|| place.error(Fault::NoServer))?;
         let (mut params, mut flags, mut seen) = (Params::default(), Flags::default(), Vec::new());
-        let mut before = quoted(server.as_bytes());
-        let mut end = place;
+        // The word before, unless that is the server itself.
+        let (mut before, mut end) = (None, place);
         for (word, line) in words {
             let here = Place::line(line);
             let flag = match word.as_str() {
@@ -166,7 +168,10 @@ impl Reader {
                 "down" => Some(&mut flags.down),
                 "drain" => Some(&mut flags.drain),
                 // The next one, since the end of this was forgotten.
-                "server" => return Err(end.error(Fault::Missing("\";\"", before))),
+                "server" => {
+                    let before = before.as_ref().unwrap_or(&server);
+                    return Err(end.error(Fault::Missing("\";\"", quoted(before.as_bytes()))));
+                }
                 _ => None,
             };
             match flag {
@@ -174,7 +179,7 @@ impl Reader {
                 Some(flag) => *flag = true,
                 None => take_param(&word, &mut params, &mut seen).map_err(|fault| here.error(fault))?,
             }
-            (before, end) = (quoted(word.as_bytes()), here);
+            (before, end) = (Some(word), here);
         }
         let listed = Listed::new(place, server, params, flags)?;
         if let Some(list) = self.lists.last_mut() {

@@ -142,6 +142,11 @@ impl Difference {
         &self.whole.name
     }
 
+    /// How many servers it has.
+    pub fn peers(&self) -> usize {
+        self.claims.len()
+    }
+
     /// Goes through some more servers. True at the end.
     ///
     /// # Errors

@@ -21,6 +21,9 @@ use difference::{Difference, Keys};
 /// Servers that one step is about.
 const CHUNK: usize = 128;
 
+/// So many servers are too many for a look at them, or for a change of them, beside other work.
+const MANY: usize = 1_000;
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -68,6 +71,8 @@ pub struct Failure {
 pub enum Progress {
     /// There is more to do.
     More,
+    /// There is more to do, and the next step, or the last one, takes longer: others should have a turn between them.
+    Pause,
     /// All is done.
     Done(Vec<Replaced>),
 }
@@ -164,6 +169,11 @@ impl Replacement {
         }
     }
 
+    /// How to go on before a look at an upstream, which probably has as many servers as its list.
+    fn before_look(&self, list: usize) -> Progress {
+        progress(self.servers(list).len())
+    }
+
     /// The failure of one upstream.
     fn failure(&self, list: usize, error: OpError) -> Failure {
         Failure { upstream: self.wanted.lists.get(list).and_then(|list| list.upstream.clone()), error }
@@ -178,7 +188,7 @@ impl Replacement {
     fn check(&mut self, list: usize, from: usize) -> Result<Progress, Failure> {
         let (Some(of), Some(keys)) = (self.wanted.lists.get(list), self.keys.get_mut(list)) else {
             self.stage = Stage::Look(0);
-            return Ok(Progress::More);
+            return Ok(self.before_look(0));
         };
         let end = from.saturating_add(CHUNK).min(of.servers.len());
         if let Err(error) = keys.add(&of.servers, from..end) {
@@ -203,8 +213,9 @@ impl Replacement {
             whole => whole.map_err(|error| self.failure(list, error))?,
         };
         let difference = Difference::new(whole, self.servers(list).len());
+        let progress = progress(difference.peers());
         self.stage = Stage::Compare(list, Box::new(difference));
-        Ok(Progress::More)
+        Ok(progress)
     }
 
     /// Looks again, from a list on, unless others were faster too often.
@@ -214,7 +225,7 @@ impl Replacement {
             return Err(self.failure(lost, OpError::Busy));
         }
         self.stage = Stage::Look(from);
-        Ok(Progress::More)
+        Ok(Progress::Pause)
     }
 
     /// Compares a list with its upstream.
@@ -242,14 +253,15 @@ impl Replacement {
         };
         self.planned.push(Planned { name, part: Part { upstream, plan, ready: None }, unchanged });
         self.stage = Stage::Look(list + 1);
-        Ok(Progress::More)
+        Ok(self.before_look(list + 1))
     }
 
     /// Makes the servers of an upstream ready.
     fn prepare(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, Failure> {
         let Some(planned) = self.planned.get_mut(list) else {
             self.stage = Stage::Commit;
-            return Ok(Progress::More);
+            let changes = self.planned.iter().map(|planned| planned.part.plan.len());
+            return Ok(progress(changes.sum()));
         };
         let ready = planned.part.plan.is_empty() || {
             let ready = upstreams.prepare(&mut planned.part, CHUNK);
@@ -286,6 +298,11 @@ impl Replacement {
         done.sort_by_key(|(place, _)| *place);
         Ok(Progress::Done(done.into_iter().map(|(_, replaced)| replaced).collect()))
     }
+}
+
+/// How to go on beside a step that is about so many servers.
+fn progress(servers: usize) -> Progress {
+    if servers < MANY { Progress::More } else { Progress::Pause }
 }
 
 impl Planned {

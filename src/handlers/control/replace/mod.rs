@@ -77,6 +77,16 @@ enum Stage {
     Run(Replacement),
 }
 
+/// What comes after a step.
+enum Next {
+    /// More, at once if there is time.
+    More,
+    /// More, after others had a turn.
+    Pause,
+    /// The answer.
+    Answer(Answer),
+}
+
 /// Begins, with the whole body.
 ///
 /// # Errors
@@ -123,46 +133,48 @@ impl Replacing {
         };
         loop {
             match self.step(upstreams) {
-                Ok(Some(answer)) => return Some(answer),
-                Ok(None) if is_time() => return None,
-                Ok(None) => {}
+                Ok(Next::Answer(answer)) => return Some(answer),
+                Ok(Next::Pause) => return None,
+                Ok(Next::More) if is_time() => return None,
+                Ok(Next::More) => {}
                 Err(refusal) => return Some(Answer::refused(&refusal, self.format)),
             }
         }
     }
 
-    /// Does a little more. The answer at the end.
-    fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Option<Answer>, Refusal> {
+    /// Does a little more.
+    fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Next, Refusal> {
         let stage = self.stage.take().ok_or_else(|| Refusal::new(Kind::Internal, "nothing is left to do"))?;
         let lists = match stage {
             Stage::Text(mut reader) => {
                 if read(|| reader.step())? {
                     self.stage = Some(Stage::Text(reader));
-                    return Ok(None);
+                    return Ok(Next::More);
                 }
                 reader.into_lists()
             }
             Stage::Json(mut reader) => {
                 if read(|| reader.step())? {
                     self.stage = Some(Stage::Json(reader));
-                    return Ok(None);
+                    return Ok(Next::More);
                 }
                 reader.into_lists()
             }
             Stage::Run(mut work) => {
-                return match work.step(upstreams).map_err(|failure| self.refusal(failure))? {
-                    Progress::Done(done) => Ok(Some(self.reply(&done))),
-                    Progress::More => {
-                        self.stage = Some(Stage::Run(work));
-                        Ok(None)
-                    }
+                let progress = work.step(upstreams).map_err(|failure| self.refusal(failure))?;
+                let next = match progress {
+                    Progress::Done(done) => return Ok(Next::Answer(self.reply(&done))),
+                    Progress::More => Next::More,
+                    Progress::Pause => Next::Pause,
                 };
+                self.stage = Some(Stage::Run(work));
+                return Ok(next);
             }
         };
         let wanted = Wanted { lists: self.named(lists)?, ..self.wanted.clone() };
         let work = Replacement::new(upstreams, wanted).map_err(|failure| self.refusal(failure))?;
         self.stage = Some(Stage::Run(work));
-        Ok(None)
+        Ok(Next::More)
     }
 
     /// The lists, each with the name of its upstream: in the body or in the arguments.
