@@ -5,10 +5,18 @@
 
 #[path = "../../src/model/address.rs"]
 pub mod address;
+#[path = "../../src/model/id.rs"]
+pub mod id;
+#[path = "../../src/model/list/mod.rs"]
+pub mod list;
 #[path = "../../src/model/params.rs"]
 pub mod params;
 #[path = "../../src/model/query.rs"]
 pub mod query;
+#[path = "../../src/model/state.rs"]
+pub mod state;
+#[path = "../../src/model/time.rs"]
+pub mod time;
 
 /// Panics unless a message can be shown anywhere: one line without control characters, of bounded length.
 pub fn check_message(error: &dyn std::error::Error) {
