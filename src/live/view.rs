@@ -57,11 +57,15 @@ impl View {
         let mut room = REASONS;
         loop {
             catch_up(control);
+            // The lists and the store are read one after the other. A change in between would give a view of the lists
+            // before it the revision after it, and a plan that was made with the one would be taken for the other.
+            let before = control.store.lock().revision(control.record);
             let copy = control.zone.copy()?;
             if adopt_new_peers(control, &copy) {
                 continue;
             }
             match know(control, &copy, room) {
+                Ok(knowledge) if knowledge.revision != before => {}
                 Ok(knowledge) => return Some(Self::new(upstream, control, &copy, &knowledge)),
                 Err(needed) => room = needed.saturating_add(REASONS),
             }
