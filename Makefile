@@ -6,7 +6,7 @@
 # Each step uses all processors itself, and cargo and apt wait for each other's locks: no two at once.
 .NOTPARALLEL:
 
-.PHONY: help build build-debian build-with demo test unit check check-debian prove prove-1.28 prove-junk prove-debian \
+.PHONY: help build build-debian build-with demo test unit unit-with check check-debian prove prove-1.28 prove-junk prove-debian \
 	tree-1.28 junk audit bench hazard hazard-members hazard-1.28 hazard-debian clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
@@ -40,6 +40,11 @@ unit: tree-1.28 ## the tests in the crate, without nginx and against nginx's obj
 	@tools/in-tree.sh nginx-1.28 cargo test --locked
 	@# nginx's code has one thread, cargo's test runner has many
 	@tools/in-tree.sh nginx-1.28 cargo test --locked --features nginx-objs -- --test-threads=1
+
+unit-with: ## the same against the objects of your nginx, which is built: NGINX_SOURCE_DIR=/path make unit-with
+	@tools/prerequisites.sh build
+	@name=$$(tools/with-tree.sh "$(NGINX_SOURCE_DIR)") && tools/nginx-objs.sh "$(CURDIR)/build/$$name" && \
+		tools/in-tree.sh "$$name" cargo test --locked --features nginx-objs -- --test-threads=1
 
 check: tree-1.28 ## formatting and lints
 	@tools/prerequisites.sh check

@@ -23,7 +23,7 @@ plan(skip_all => 'lists grow since nginx 1.27.3')
 	if $t->has_version('1.27.3');
 
 # More than the buffers of sockets take.
-use constant SIZE => 600_000;
+use constant SIZE => 300_000;
 
 # With keepalive another module stands between nginx and the balancer.
 my %METHODS = (

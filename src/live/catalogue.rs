@@ -96,10 +96,10 @@ impl Upstreams for Live {
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
         let (upstream, control) = self.changeable(upstream)?;
-        let before = control.store.lock().revision(control.record);
-        let whole = View::take(upstream, control).ok_or(OpError::Stuck)?.into_whole();
-        // After a change meanwhile the peers may be those of the revision before.
-        if whole.revision.0 == before { Ok(whole) } else { Err(OpError::Busy) }
+        match View::look(upstream, control).ok_or(OpError::Stuck)? {
+            (view, true) => Ok(view.into_whole()),
+            (_, false) => Err(OpError::Busy),
+        }
     }
 
     fn prepare(&self, part: &mut Part, limit: usize) -> Result<bool, OpError> {

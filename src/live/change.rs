@@ -183,13 +183,7 @@ impl<'a> Task<'a> {
             arrival.peer = place.map_or(ptr::null_mut(), Place::as_ptr);
         }
         self.left = control.zone.sums(lists).number as usize + plan.added.len() - plan.removed.len();
-        seated.map_err(|none| {
-            CommitError::Refused(match none {
-                NoSeat::Capacity(capacity) => OpError::NoSlot { capacity },
-                NoSeat::Busy => OpError::SlotsBusy,
-                NoSeat::Memory(needed) => zone_full(self.upstream, needed),
-            })
-        })
+        seated.map_err(|none| CommitError::Refused(refusal(self.upstream, none)))
     }
 
     /// Gives back what was taken.
@@ -281,6 +275,15 @@ pub fn prepare(
     })?;
     part.ready = Some(ready);
     Ok(is_all)
+}
+
+/// Why a change is not made: there is no place for a server.
+fn refusal(upstream: &Upstream, none: NoSeat) -> OpError {
+    match none {
+        NoSeat::Capacity(group, capacity) => OpError::NoSlot { group, capacity },
+        NoSeat::Busy => OpError::SlotsBusy,
+        NoSeat::Memory(needed) => zone_full(upstream, needed),
+    }
 }
 
 /// The refusal of what finds no room.

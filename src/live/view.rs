@@ -19,6 +19,9 @@ use super::upstream::{Control, Upstream};
 /// Reasons that a view makes room for before it takes the lock.
 const REASONS: usize = 16;
 
+/// Attempts to see an upstream between two changes: with many servers a look takes as long as many changes.
+const ATTEMPTS: usize = 4;
+
 /// A changeable upstream at one moment.
 pub struct View {
     /// The moment.
@@ -63,15 +66,32 @@ struct Knowledge {
 impl View {
     /// A moment of a changeable upstream; none if the locks of its peers are stuck.
     pub fn take(upstream: &Upstream, control: &Control) -> Option<Self> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            let (view, is_one) = Self::look(upstream, control)?;
+            attempts = attempts.saturating_sub(1);
+            if is_one || attempts == 0 {
+                return Some(view);
+            }
+        }
+    }
+
+    /// The same, and whether nothing changed while it was taken. The lists and the store are read one after the other. A
+    /// view with a change in between has the revision before it, so that no plan is carried out that was made with it.
+    pub fn look(upstream: &Upstream, control: &Control) -> Option<(Self, bool)> {
         let mut room = REASONS;
         loop {
             catch_up(control);
+            let before = control.store.lock().revision(control.record);
             let copy = control.zone.copy()?;
             if adopt_new_peers(control, &copy) {
                 continue;
             }
             match know(control, &copy, room) {
-                Ok(knowledge) => return Some(Self::new(upstream, control, &copy, &knowledge)),
+                Ok(mut knowledge) => {
+                    let is_one = std::mem::replace(&mut knowledge.revision, before) == before;
+                    return Some((Self::new(upstream, control, &copy, &knowledge), is_one));
+                }
                 Err(needed) => room = needed.saturating_add(REASONS),
             }
         }

@@ -8,6 +8,9 @@ mod members;
 mod points;
 mod prepared;
 mod tables;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod tests;
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -40,6 +43,8 @@ pub struct Words {
     sentinel: *mut ngx_http_upstream_rr_peer_t,
     /// How many slots the primaries and the backups have.
     slots: [usize; 2],
+    /// How many of each had a server at the start.
+    configured: [usize; 2],
     /// Whether some slots have less room for a text than `TEXT_SIZE`, since the zone was full.
     narrow: bool,
 }
@@ -51,7 +56,7 @@ impl Slots {
     /// The module's words; none while the upstream is only read.
     fn words(zone: &Zone) -> Option<NonNull<Words>> {
         // SAFETY: the words lie in the zone; only an address is taken.
-        zone.extra().map(|extra| unsafe { NonNull::from(&mut (*extra.as_ptr()).own) })
+        zone.extra().and_then(|extra| NonNull::new(unsafe { &raw mut (*extra.as_ptr()).own }))
     }
 }
 
