@@ -4,6 +4,7 @@ use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
+use crate::model::text::Whole;
 use crate::model::time::UnixTime;
 use crate::nginx::upstream::Configured;
 use crate::ops::{Guard, Lookup, OpError, Selector};
@@ -71,18 +72,19 @@ impl View {
                 continue;
             }
             match know(control, &copy, room) {
-                Ok(knowledge) => return Some(Self::new(upstream, control, &copy, &knowledge)),
+                Ok(knowledge) => return Some(Self::new(upstream, control, copy, &knowledge)),
                 Err(needed) => room = needed.saturating_add(REASONS),
             }
         }
     }
 
     /// Joins what was copied from the zone with what the store knows.
-    fn new(upstream: &Upstream, control: &Control, copy: &zone::Copy, knowledge: &Knowledge) -> Self {
+    fn new(upstream: &Upstream, control: &Control, mut copy: zone::Copy, knowledge: &Knowledge) -> Self {
+        let text = Whole::new(std::mem::take(&mut copy.text));
         let mut reasons = knowledge.reasons.iter().peekable();
         let peers = copy.rows.iter().zip(&knowledge.known).enumerate().map(|(at, (row, known))| {
             let reason = reasons.next_if(|(of, _)| *of == at).map(|(_, reason)| reason);
-            peer(copy, row, known, reason, control.abilities)
+            peer((&copy, &text), row, known, reason, control.abilities)
         });
         let snapshot = Snapshot {
             revision: Revision(knowledge.revision),
@@ -113,9 +115,11 @@ impl View {
         }
         let mut snapshot = empty(upstream);
         if let Some(peers) = upstream.peers()
-            && let Some(copy) = peers.copy()
+            && let Some(mut copy) = peers.copy()
         {
-            let told_by_file = |row: &Row| peer(&copy, row, &Known::default(), None, told_nothing(upstream));
+            let text = Whole::new(std::mem::take(&mut copy.text));
+            let told_by_file =
+                |row: &Row| peer((&copy, &text), row, &Known::default(), None, told_nothing(upstream));
             snapshot.peers = copy.rows.iter().map(told_by_file).collect();
             snapshot.memory = peers.memory();
             snapshot.primary = copy.primary;
@@ -190,7 +194,7 @@ pub(super) fn empty(upstream: &Upstream) -> Snapshot {
 
 /// One peer, from its row and from what the store knows of it.
 pub(super) fn peer(
-    copy: &zone::Copy,
+    (copy, text): (&zone::Copy, &Whole),
     row: &Row,
     known: &Known,
     reason: Option<&records::Reason>,
@@ -204,9 +208,9 @@ pub(super) fn peer(
         Some(_) => (admin_of(row.down), None),
         None => (admin_of(row.down), (row.down != 0).then_some(Reason::Configuration)),
     };
-    let name = copy.string(&row.name);
+    let name = text.part(&row.name);
     // An address in a directive such as `proxy_pass` has no text of its own.
-    let server = if row.server.is_empty() { name.clone() } else { copy.string(&row.server) };
+    let server = if row.server.is_empty() { name.clone() } else { text.part(&row.server) };
     Peer {
         id: known.id.map(ServerId),
         slot: row.slot,
@@ -333,8 +337,8 @@ fn configured(upstream: &Upstream) -> Vec<Peer> {
             peers.push(Peer {
                 id: None,
                 slot: slot(backup),
-                server: if server.server.is_empty() { name.clone() } else { server.server.clone() },
-                name,
+                server: if server.server.is_empty() { name.as_str() } else { &server.server }.into(),
+                name: name.into(),
                 params: Params { weight, max_conns, max_fails, fail_timeout },
                 effective_weight: i64::try_from(weight).unwrap_or(i64::MAX),
                 current_weight: 0,

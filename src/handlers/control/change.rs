@@ -40,7 +40,9 @@ impl Done {
 
     /// Adds the lines for the log to the answer.
     pub fn log(&self, answer: Answer) -> Answer {
-        self.lines.iter().fold(answer, |answer, line| answer.logged(Level::Notice, line))
+        let mut answer = answer;
+        answer.log.extend(self.lines.iter().map(|line| (Level::Notice, line.clone())));
+        answer
     }
 }
 

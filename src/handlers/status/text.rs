@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn columns_begin_at_the_same_place() {
         let mut down = fake::peer(1, "app.example.com");
-        down.name = "10.0.0.2:80".to_owned();
+        down.name = "10.0.0.2:80".into();
         down.admin = Admin::Down;
         down.params.weight = 10;
         down.reason = Some(Reason::Operator {

@@ -116,7 +116,7 @@ fn refusals() {
     upstreams.method = Some(crate::model::snapshot::Method::IpHash);
     let mut named = fake::upstream("named", vec![fake::peer(0, "app"), fake::peer(1, "app")]);
     let dns = fake::upstream("dns", vec![Peer { managed: true, ..fake::peer(0, "app") }]);
-    named.peers[1].name = "10.0.0.2:80".to_owned();
+    named.peers[1].name = "10.0.0.2:80".into();
     let upstreams = Fake::new(vec![
         upstreams,
         named,
