@@ -54,7 +54,8 @@ fn push_number(out: &mut String, mut number: u64) {
             break;
         }
     }
-    out.extend(digits.iter().skip(from).map(|digit| char::from(*digit)));
+    // Digits are UTF-8.
+    out.push_str(str::from_utf8(digits.get(from..).unwrap_or_default()).unwrap_or_default());
 }
 
 /// `server S addr=A;`

@@ -19,24 +19,32 @@ pub fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String
         }
         line
     };
-    let changed = outcome.entries.iter().filter_map(|entry| {
-        let what = changed(entry, note.is_some())?;
-        Some(line(&entry.server, &what))
-    });
+    let changed = outcome.entries.iter().filter(|entry| is_changed(entry, command));
+    let changed = changed.map(|entry| line(&entry.server, &changes(entry)));
     let removed = outcome.removed.iter().map(|removal| line(&removal.server, &removed(removal)));
     let added = outcome.added.iter().map(|(_, addition)| line(&addition.server, &added(addition)));
     changed.chain(removed).chain(added).collect()
 }
 
-/// What changed of a server; none if it is as it was.
-fn changed(entry: &Entry, is_noted: bool) -> Option<String> {
+/// How many lines a change has.
+pub fn count(command: &Command, outcome: &Outcome) -> usize {
+    let changed = outcome.entries.iter().filter(|entry| is_changed(entry, command)).count();
+    changed + outcome.removed.len() + outcome.added.len()
+}
+
+/// Whether a server is not as it was. A new note on the same state is a change, too.
+fn is_changed(entry: &Entry, command: &Command) -> bool {
+    entry.is_change() || (command.note.is_some() && entry.restates())
+}
+
+/// What changed of a server.
+fn changes(entry: &Entry) -> String {
     let differences = entry.differences();
     if differences.is_empty() {
-        // A new note on the same state is a change, too.
-        return (is_noted && entry.restates()).then(|| format!("state {}", entry.to.admin.as_str()));
+        return format!("state {}", entry.to.admin.as_str());
     }
     let texts = differences.iter().map(|it| format!("{} {} -> {}", it.what, it.from, it.to));
-    Some(texts.collect::<Vec<_>>().join(", "))
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 /// What is said of a server that left.
@@ -68,6 +76,7 @@ fn added(addition: &Addition) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::call::Call;
     use super::super::super::fake::fake;
     use super::super::change::{Shown, carry_out};
     use super::*;
@@ -96,7 +105,11 @@ mod tests {
     #[test]
     fn a_line_for_each_server_that_changed() {
         let upstreams = fake();
-        let lines = |command: &Command| carry_out(&upstreams, command, Shown::Chosen).unwrap().lines;
+        let lines = |command: &Command| {
+            let done = carry_out(&Call::get(""), &upstreams, command, Shown::Chosen).unwrap();
+            assert_eq!(done.lines().len(), done.changed);
+            done.lines().to_vec()
+        };
         let down = command(&[0], set(Some(Admin::Down), vec![(Param::Weight, 5)]), None);
         assert_eq!(
             lines(&down),
@@ -118,7 +131,7 @@ mod tests {
     fn a_note_cannot_end_early() {
         let noted = command(&[0], set(Some(Admin::Up), Vec::new()), Some(r#"x", client: \1"#));
         assert_eq!(
-            carry_out(&fake(), &noted, Shown::Chosen).unwrap().lines,
+            carry_out(&Call::get(""), &fake(), &noted, Shown::Chosen).unwrap().lines(),
             [r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, note: "x\", client: \\1""#]
         );
     }
@@ -126,7 +139,10 @@ mod tests {
     #[test]
     fn servers_that_come_go_and_move() {
         let line = |servers: &[usize], action, note| {
-            carry_out(&fake(), &command(servers, action, note), Shown::Chosen).unwrap().lines.join("\n")
+            carry_out(&Call::get(""), &fake(), &command(servers, action, note), Shown::Chosen)
+                .unwrap()
+                .lines()
+                .join("\n")
         };
         let new = |server: &str, group, admin| {
             let address = Address::parse(server).unwrap();
