@@ -144,8 +144,11 @@ impl Upstreams for Fake {
                 peer.server.clone_from(&peer.name);
             }
             if entry.restates() {
-                peer.reason =
-                    Some(Reason::Operator { at: NOW, client: plan.client.clone(), note: plan.note.clone() });
+                peer.reason = Some(Reason::Operator {
+                    at: NOW,
+                    client: plan.client.as_str().into(),
+                    note: plan.note.clone(),
+                });
             }
         }
         let is_change =

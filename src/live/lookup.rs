@@ -163,7 +163,9 @@ impl Index<'_> {
                 let abilities = self.control.abilities;
                 let peers = copy.rows.iter().zip(known);
                 return Ok(peers
-                    .map(|(row, (known, reason))| peer((copy, &text), row, known, reason.as_ref(), abilities))
+                    .map(|(row, (known, reason))| {
+                        peer((copy, &text), row, known, reason.as_ref(), &mut None, abilities)
+                    })
                     .collect());
             }
             (rows, text) = (room.needed.saturating_add(ROWS), room.text.saturating_add(TEXT_PER_ROW));

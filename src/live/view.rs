@@ -4,7 +4,7 @@ use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
-use crate::model::text::Whole;
+use crate::model::text::{Text, Whole};
 use crate::model::time::UnixTime;
 use crate::nginx::upstream::Configured;
 use crate::ops::{Guard, Lookup, OpError, Selector};
@@ -81,10 +81,11 @@ impl View {
     /// Joins what was copied from the zone with what the store knows.
     fn new(upstream: &Upstream, control: &Control, mut copy: zone::Copy, knowledge: &Knowledge) -> Self {
         let text = Whole::new(std::mem::take(&mut copy.text));
+        let mut clients = None;
         let mut reasons = knowledge.reasons.iter().peekable();
         let peers = copy.rows.iter().zip(&knowledge.known).enumerate().map(|(at, (row, known))| {
             let reason = reasons.next_if(|(of, _)| *of == at).map(|(_, reason)| reason);
-            peer((&copy, &text), row, known, reason, control.abilities)
+            peer((&copy, &text), row, known, reason, &mut clients, control.abilities)
         });
         let snapshot = Snapshot {
             revision: Revision(knowledge.revision),
@@ -118,8 +119,9 @@ impl View {
             && let Some(mut copy) = peers.copy()
         {
             let text = Whole::new(std::mem::take(&mut copy.text));
-            let told_by_file =
-                |row: &Row| peer((&copy, &text), row, &Known::default(), None, told_nothing(upstream));
+            let told_by_file = |row: &Row| {
+                peer((&copy, &text), row, &Known::default(), None, &mut None, told_nothing(upstream))
+            };
             snapshot.peers = copy.rows.iter().map(told_by_file).collect();
             snapshot.memory = peers.memory();
             snapshot.primary = copy.primary;
@@ -192,18 +194,22 @@ pub(super) fn empty(upstream: &Upstream) -> Snapshot {
     }
 }
 
-/// One peer, from its row and from what the store knows of it.
+/// One peer, from its row and from what the store knows of it. `clients` is the client of the peer before.
 pub(super) fn peer(
     (copy, text): (&zone::Copy, &Whole),
     row: &Row,
     known: &Known,
     reason: Option<&records::Reason>,
+    clients: &mut Option<Text>,
     abilities: Abilities,
 ) -> Peer {
     let (admin, reason) = match known.told {
-        Some((told, by_file)) if abilities.admin(told, row.down) == told => {
-            (told, reason.map(operator).or((by_file && told != Admin::Up).then_some(Reason::Configuration)))
-        }
+        Some((told, by_file)) if abilities.admin(told, row.down) == told => (
+            told,
+            reason
+                .map(|reason| operator(reason, clients))
+                .or((by_file && told != Admin::Up).then_some(Reason::Configuration)),
+        ),
         // Another module wrote nginx's word, or the configuration of a static upstream did.
         Some(_) => (admin_of(row.down), None),
         None => (admin_of(row.down), (row.down != 0).then_some(Reason::Configuration)),
@@ -235,9 +241,12 @@ pub(super) fn peer(
     }
 }
 
-/// A reason as it is shown.
-fn operator(reason: &records::Reason) -> Reason {
-    Reason::Operator { at: UnixTime(reason.at), client: reason.client(), note: reason.note() }
+/// A reason as it is shown. Most servers have theirs from the same client as the one before.
+fn operator(reason: &records::Reason, clients: &mut Option<Text>) -> Reason {
+    let same = clients.take().filter(|client| client.as_bytes() == reason.client_bytes());
+    let client = same.unwrap_or_else(|| reason.client().into());
+    *clients = Some(client.clone());
+    Reason::Operator { at: UnixTime(reason.at), client, note: reason.note() }
 }
 
 /// Asks the store about each row. The error is the number of reasons that room is needed for.

@@ -266,6 +266,11 @@ impl Reason {
         text(&self.client, self.client_len)
     }
 
+    /// The same as it was given.
+    pub fn client_bytes(&self) -> &[u8] {
+        self.client.get(..usize::from(self.client_len)).unwrap_or_default()
+    }
+
     /// The client's words.
     pub fn note(&self) -> Option<String> {
         (self.note_len > 0).then(|| text(&self.note, self.note_len))

@@ -43,6 +43,10 @@ fn push<const N: usize>(out: &mut String, words: [&str; N]) {
 
 /// Appends a number.
 fn push_number(out: &mut String, mut number: u64) {
+    if number < 10 {
+        out.push(char::from(b'0' + number as u8));
+        return;
+    }
     // The largest has 20 digits.
     let mut digits = [0_u8; 20];
     let mut from = digits.len();
