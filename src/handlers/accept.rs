@@ -77,6 +77,11 @@ pub fn for_control(query: &Query, accept: Option<&[u8]>) -> Result<Format, Refus
 
 /// The form of a reply to a control request whose arguments could not be read.
 pub fn by_header(accept: Option<&[u8]>) -> Format {
+    const NAME: &[u8] = b"json";
+    let is_named = |header: &[u8]| header.windows(NAME.len()).any(|word| word.eq_ignore_ascii_case(NAME));
+    if !accept.is_some_and(is_named) {
+        return Format::Text;
+    }
     let accept = Ranges::parse(accept);
     let json = accept.named("application", "json").unwrap_or(0);
     if json > 0 && json >= accept.named("text", "plain").unwrap_or(0) { Format::Json } else { Format::Text }

@@ -2,6 +2,7 @@
 
 use crate::model::time::UnixTime;
 use crate::nginx::http::{Method, Request};
+use crate::nginx::log::Level;
 
 /// What the handlers look at in a request: no more than this, so that a test can write it down.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Call<'a> {
     pub client: String,
     /// When the request is handled.
     pub now: UnixTime,
+    /// Whether the log takes notices: lines that it does not take need not be made.
+    pub notices: bool,
 }
 
 impl<'a> Call<'a> {
@@ -42,6 +45,7 @@ impl<'a> Call<'a> {
             fetch_site: request.header("sec-fetch-site"),
             client: request.client(),
             now: request.now(),
+            notices: request.log().is_some_and(|log| log.takes(Level::Notice)),
         }
     }
 
@@ -59,6 +63,7 @@ impl<'a> Call<'a> {
             fetch_site: None,
             client: "127.0.0.1".to_owned(),
             now: super::fake::NOW,
+            notices: true,
         }
     }
 }

@@ -30,8 +30,8 @@ pub fn peer(index: usize, server: &str) -> Peer {
     Peer {
         id: Some(ServerId(index as u64)),
         slot: Slot { group: Group::Primary, index },
-        server: server.to_owned(),
-        name: server.to_owned(),
+        server: server.into(),
+        name: server.into(),
         params,
         effective_weight: 1,
         current_weight: 0,
@@ -82,7 +82,7 @@ pub fn fake() -> Fake {
     fixed.revision = Revision(0);
     fixed.fixed = Some(StaticReason::NoZone);
     let mut named = peer(2, "app.example.com");
-    named.name = "127.0.0.1:8083".to_owned();
+    named.name = "127.0.0.1:8083".into();
     let peers =
         vec![peer(0, "127.0.0.1:8081"), peer(1, "127.0.0.1:8082"), named, backup(3, 0, "127.0.0.1:8084")];
     Fake::new(vec![upstream("backend", peers), fixed])
@@ -142,12 +142,15 @@ impl Upstreams for Fake {
             peer.down = u64::from(entry.to.admin != Admin::Up);
             peer.params = entry.to.params;
             if let Some(new) = &entry.readdress {
-                peer.name = new.address.to_string();
+                peer.name = new.address.to_string().into();
                 peer.server.clone_from(&peer.name);
             }
             if entry.restates() {
-                peer.reason =
-                    Some(Reason::Operator { at: NOW, client: plan.client.clone(), note: plan.note.clone() });
+                peer.reason = Some(Reason::Operator {
+                    at: NOW,
+                    client: plan.client.as_str().into(),
+                    note: plan.note.clone(),
+                });
             }
         }
         let is_change =
@@ -193,7 +196,7 @@ fn push(snapshot: &mut Snapshot, addition: &Addition) -> ServerId {
     snapshot.peers.push(Peer {
         id: Some(ServerId(id)),
         slot: Slot { group: addition.group, index: usize::MAX },
-        name: addition.address.to_string(),
+        name: addition.address.to_string().into(),
         params: addition.params,
         admin: addition.admin,
         down: u64::from(addition.admin != Admin::Up),

@@ -96,7 +96,9 @@ impl From<Reason> for ReasonView {
     fn from(reason: Reason) -> Self {
         match reason {
             Reason::Configuration => Self::Configuration,
-            Reason::Operator { at, client, note } => Self::Operator { at, client, note },
+            Reason::Operator { at, client, note } => {
+                Self::Operator { at, client: String::from(&client), note }
+            }
             Reason::Failures => Self::Failures,
         }
     }
@@ -150,7 +152,7 @@ mod tests {
         peer.admin = Admin::Down;
         peer.reason = Some(Reason::Operator {
             at: UnixTime(0),
-            client: "::1".to_owned(),
+            client: "::1".into(),
             note: Some("a \"b\"".to_owned()),
         });
         assert!(json(&peer).contains(

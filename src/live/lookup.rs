@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use crate::model::address::Address;
 use crate::model::id::{Revision, ServerId, Slot};
 use crate::model::snapshot::{Method, Peer, Snapshot};
+use crate::model::text::Whole;
 use crate::ops::{Guard, Lookup, OpError, Selector};
 use crate::store::Locked;
 use crate::store::records::{self, Server};
@@ -157,11 +158,14 @@ impl Index<'_> {
             let mut room = Room::new(rows, text);
             self.read_into(wanted, &mut room)?;
             if room.is_whole() {
+                let text = Whole::new(std::mem::take(&mut room.copy.text));
                 let Room { copy, known, .. } = &room;
                 let abilities = self.control.abilities;
                 let peers = copy.rows.iter().zip(known);
                 return Ok(peers
-                    .map(|(row, (known, reason))| peer(copy, row, known, reason.as_ref(), abilities))
+                    .map(|(row, (known, reason))| {
+                        peer((copy, &text), row, known, reason.as_ref(), &mut None, abilities)
+                    })
                     .collect());
             }
             (rows, text) = (room.needed.saturating_add(ROWS), room.text.saturating_add(TEXT_PER_ROW));

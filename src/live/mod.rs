@@ -9,6 +9,9 @@ mod catch_up;
 mod change;
 mod lookup;
 mod start;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod tests;
 mod upstream;
 mod view;
 

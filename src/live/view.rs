@@ -4,9 +4,10 @@ use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
+use crate::model::text::{Text, Whole};
 use crate::model::time::UnixTime;
 use crate::nginx::upstream::Configured;
-use crate::ops::{Guard, Lookup, OpError, Selector, Whole};
+use crate::ops::{self, Guard, Lookup, OpError, Selector};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::find::Found;
 use crate::store::records;
@@ -90,7 +91,7 @@ impl View {
             match know(control, &copy, room) {
                 Ok(mut knowledge) => {
                     let is_one = std::mem::replace(&mut knowledge.revision, before) == before;
-                    return Some((Self::new(upstream, control, &copy, &knowledge), is_one));
+                    return Some((Self::new(upstream, control, copy, &knowledge), is_one));
                 }
                 Err(needed) => room = needed.saturating_add(REASONS),
             }
@@ -98,11 +99,13 @@ impl View {
     }
 
     /// Joins what was copied from the zone with what the store knows.
-    fn new(upstream: &Upstream, control: &Control, copy: &zone::Copy, knowledge: &Knowledge) -> Self {
+    fn new(upstream: &Upstream, control: &Control, mut copy: zone::Copy, knowledge: &Knowledge) -> Self {
+        let text = Whole::new(std::mem::take(&mut copy.text));
+        let mut clients = None;
         let mut reasons = knowledge.reasons.iter().peekable();
         let peers = copy.rows.iter().zip(&knowledge.known).enumerate().map(|(at, (row, known))| {
             let reason = reasons.next_if(|(of, _)| *of == at).map(|(_, reason)| reason);
-            peer(copy, row, known, reason, control.abilities)
+            peer((&copy, &text), row, known, reason, &mut clients, control.abilities)
         });
         let snapshot = Snapshot {
             revision: Revision(knowledge.revision),
@@ -124,10 +127,10 @@ impl View {
     }
 
     /// The moment, for a replacement of all servers.
-    pub fn into_whole(self) -> Whole {
+    pub fn into_whole(self) -> ops::Whole {
         let Self { snapshot, method, membership, has_backups, guard } = self;
         let Snapshot { name, revision, peers, .. } = snapshot;
-        Whole { name, revision, membership, method, has_backups, guard, peers }
+        ops::Whole { name, revision, membership, method, has_backups, guard, peers }
     }
 
     /// Any upstream at one moment.
@@ -140,9 +143,12 @@ impl View {
         }
         let mut snapshot = empty(upstream);
         if let Some(peers) = upstream.peers()
-            && let Some(copy) = peers.copy()
+            && let Some(mut copy) = peers.copy()
         {
-            let told_by_file = |row: &Row| peer(&copy, row, &Known::default(), None, told_nothing(upstream));
+            let text = Whole::new(std::mem::take(&mut copy.text));
+            let told_by_file = |row: &Row| {
+                peer((&copy, &text), row, &Known::default(), None, &mut None, told_nothing(upstream))
+            };
             snapshot.peers = copy.rows.iter().map(told_by_file).collect();
             snapshot.memory = peers.memory();
             snapshot.primary = copy.primary;
@@ -215,25 +221,29 @@ pub(super) fn empty(upstream: &Upstream) -> Snapshot {
     }
 }
 
-/// One peer, from its row and from what the store knows of it.
+/// One peer, from its row and from what the store knows of it. `clients` is the client of the peer before.
 pub(super) fn peer(
-    copy: &zone::Copy,
+    (copy, text): (&zone::Copy, &Whole),
     row: &Row,
     known: &Known,
     reason: Option<&records::Reason>,
+    clients: &mut Option<Text>,
     abilities: Abilities,
 ) -> Peer {
     let (admin, reason) = match known.told {
-        Some((told, by_file)) if abilities.admin(told, row.down) == told => {
-            (told, reason.map(operator).or((by_file && told != Admin::Up).then_some(Reason::Configuration)))
-        }
+        Some((told, by_file)) if abilities.admin(told, row.down) == told => (
+            told,
+            reason
+                .map(|reason| operator(reason, clients))
+                .or((by_file && told != Admin::Up).then_some(Reason::Configuration)),
+        ),
         // Another module wrote nginx's word, or the configuration of a static upstream did.
         Some(_) => (admin_of(row.down), None),
         None => (admin_of(row.down), (row.down != 0).then_some(Reason::Configuration)),
     };
-    let name = copy.string(&row.name);
+    let name = text.part(&row.name);
     // An address in a directive such as `proxy_pass` has no text of its own.
-    let server = if row.server.is_empty() { name.clone() } else { copy.string(&row.server) };
+    let server = if row.server.is_empty() { name.clone() } else { text.part(&row.server) };
     Peer {
         id: known.id.map(ServerId),
         slot: row.slot,
@@ -258,9 +268,12 @@ pub(super) fn peer(
     }
 }
 
-/// A reason as it is shown.
-fn operator(reason: &records::Reason) -> Reason {
-    Reason::Operator { at: UnixTime(reason.at), client: reason.client(), note: reason.note() }
+/// A reason as it is shown. Most servers have theirs from the same client as the one before.
+fn operator(reason: &records::Reason, clients: &mut Option<Text>) -> Reason {
+    let same = clients.take().filter(|client| client.as_bytes() == reason.client_bytes());
+    let client = same.unwrap_or_else(|| reason.client().into());
+    *clients = Some(client.clone());
+    Reason::Operator { at: UnixTime(reason.at), client, note: reason.note() }
 }
 
 /// Asks the store about each row. The error is the number of reasons that room is needed for.
@@ -360,8 +373,8 @@ fn configured(upstream: &Upstream) -> Vec<Peer> {
             peers.push(Peer {
                 id: None,
                 slot: slot(backup),
-                server: if server.server.is_empty() { name.clone() } else { server.server.clone() },
-                name,
+                server: if server.server.is_empty() { name.as_str() } else { &server.server }.into(),
+                name: name.into(),
                 params: Params { weight, max_conns, max_fails, fail_timeout },
                 effective_weight: i64::try_from(weight).unwrap_or(i64::MAX),
                 current_weight: 0,

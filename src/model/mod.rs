@@ -8,4 +8,5 @@ pub mod params;
 pub mod query;
 pub mod snapshot;
 pub mod state;
+pub mod text;
 pub mod time;

@@ -147,6 +147,11 @@ fn decode_piece(piece: &[u8]) -> Result<(String, String), QueryError> {
 
 /// Decodes `%HH` and `+`; the result is never longer than `raw`. The error is a variant that awaits the text to show.
 fn decode(raw: &[u8]) -> Result<String, fn(String) -> QueryError> {
+    // Most need no decoding.
+    if !raw.iter().any(|byte| matches!(byte, b'+' | b'%') || byte.is_ascii_control()) {
+        let text = str::from_utf8(raw).map(str::to_owned);
+        return text.map_err(|_| QueryError::NotUtf8 as fn(String) -> QueryError);
+    }
     let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.iter().copied();
     while let Some(byte) = bytes.next() {

@@ -5,6 +5,7 @@ use std::fmt;
 use super::id::{Revision, ServerId, Slot};
 use super::params::Params;
 use super::state::{Admin, Failures, Reason, State, state};
+use super::text::Text;
 use super::time::UnixTime;
 
 /// How an upstream chooses among its peers.
@@ -98,9 +99,9 @@ pub struct Peer {
     /// Where it stands.
     pub slot: Slot,
     /// Text of the `server` directive.
-    pub server: String,
+    pub server: Text,
     /// Address, as nginx writes it.
-    pub name: String,
+    pub name: Text,
     /// weight, max_conns, max_fails, fail_timeout.
     pub params: Params,
     /// Weight lowered after failures.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::text::Text;
 use super::time::UnixTime;
 
 /// What an operator, or the configuration file, wants of a server.
@@ -103,7 +104,7 @@ pub enum Reason {
         /// When.
         at: UnixTime,
         /// Address of the client, as nginx logs it.
-        client: String,
+        client: Text,
         /// The words given with `note=`.
         note: Option<String>,
     },

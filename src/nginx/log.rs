@@ -69,14 +69,19 @@ impl<'a> Log<'a> {
         unsafe { cycle.as_ref().and_then(|cycle| Self::from_raw(cycle.log)) }
     }
 
+    /// Whether the log takes messages of this level.
+    pub fn takes(self, level: Level) -> bool {
+        // SAFETY: the log lives for `'a`, and nginx writes to it from this thread only.
+        level.number() <= unsafe { (*self.raw.as_ptr()).log_level }
+    }
+
     /// Writes a message if the log takes messages of this level. nginx cuts it after some 2000 bytes. Control
     /// characters are escaped, so that nobody can forge a line.
     pub fn write(self, level: Level, message: impl fmt::Display) {
-        let raw = self.raw.as_ptr();
-        // SAFETY: the log lives for `'a`, and nginx writes to it from this thread only.
-        if level.number() > unsafe { (*raw).log_level } {
+        if !self.takes(level) {
             return;
         }
+        let raw = self.raw.as_ptr();
         let message = message.to_string();
         let message = escaped(&message);
         // SAFETY: the log lives for `'a`; nginx copies the bytes before it returns. No lock is held here, as the rooms

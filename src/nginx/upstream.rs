@@ -13,6 +13,14 @@ use super::conf::{bytes, context};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upstream(NonNull<ngx_http_upstream_srv_conf_t>);
 
+#[cfg(test)]
+impl Upstream {
+    /// An upstream of a test.
+    pub fn of(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Self {
+        Self(us)
+    }
+}
+
 /// A server as the configuration has it.
 pub struct Configured {
     /// Text of the `server` directive.

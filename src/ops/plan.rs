@@ -1,5 +1,7 @@
 //! From a command to what is done to each server.
 
+use std::fmt::Display;
+
 use crate::model::address::Address;
 use crate::model::id::{Group, Revision, ServerId, UpstreamIndex};
 use crate::model::params::{PARAMS, Params};
@@ -115,21 +117,20 @@ impl Entry {
     /// What is to be other than it is.
     pub fn differences(&self) -> Vec<Difference> {
         let mut differences = Vec::new();
-        let mut add = |what, from: String, to: String| {
-            if from != to {
-                differences.push(Difference { what, from, to });
-            }
+        let mut add = |what, from: &dyn Display, to: &dyn Display| {
+            differences.push(Difference { what, from: from.to_string(), to: to.to_string() });
         };
-        add("state", self.from.admin.as_str().to_owned(), self.to.admin.as_str().to_owned());
-        if let Some(new) = &self.readdress {
-            add("address", new.from.clone(), new.address.to_string());
+        if self.from.admin != self.to.admin {
+            add("state", &self.from.admin.as_str(), &self.to.admin.as_str());
+        }
+        if let Some(new) = self.readdress.as_ref().filter(|new| new.address.to_string() != new.from) {
+            add("address", &new.from, &new.address);
         }
         for row in &PARAMS {
-            add(
-                row.name,
-                self.from.params.get(row.param).to_string(),
-                self.to.params.get(row.param).to_string(),
-            );
+            let (from, to) = (self.from.params.get(row.param), self.to.params.get(row.param));
+            if from != to {
+                add(row.name, &from, &to);
+            }
         }
         differences
     }
@@ -253,8 +254,8 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
                 id: id(&peer)?,
                 group: peer.slot.group,
                 admin: peer.admin,
-                server: peer.server.clone(),
-                name: peer.name.clone(),
+                server: String::from(&peer.server),
+                name: String::from(&peer.name),
                 active: peer.active,
             });
         }
@@ -277,7 +278,7 @@ fn entry(peer: &Peer, change: &Change, readdress: Option<NewAddress>) -> Result<
     Ok(Entry {
         id: id(peer)?,
         group: peer.slot.group,
-        server: peer.server.clone(),
+        server: String::from(&peer.server),
         from,
         to,
         asked: change.clone(),

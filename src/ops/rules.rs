@@ -43,7 +43,7 @@ pub(super) fn select_one(lookup: &dyn Lookup, selectors: &[Selector]) -> Result<
 
 /// Identity of a peer; one that the store had no room for has none, and cannot be changed.
 pub(super) fn id(peer: &Peer) -> Result<ServerId, OpError> {
-    peer.id.ok_or_else(|| OpError::ServerNotFound(peer.server.clone()))
+    peer.id.ok_or_else(|| OpError::ServerNotFound(String::from(&peer.server)))
 }
 
 /// The address that a peer is to have; none if it has it. Without a port it keeps its own.
@@ -56,7 +56,7 @@ pub(super) fn readdress(lookup: &dyn Lookup, peer: &Peer, text: &str) -> Result<
         return Ok(None);
     }
     check_free(lookup, &address, peer.slot.group)?;
-    Ok(Some(NewAddress { address, from: peer.name.clone() }))
+    Ok(Some(NewAddress { address, from: String::from(&peer.name) }))
 }
 
 /// Refuses an address that a server of the upstream has.

@@ -266,6 +266,11 @@ impl Reason {
         text(&self.client, self.client_len)
     }
 
+    /// The same as it was given.
+    pub fn client_bytes(&self) -> &[u8] {
+        self.client.get(..usize::from(self.client_len)).unwrap_or_default()
+    }
+
     /// The client's words.
     pub fn note(&self) -> Option<String> {
         (self.note_len > 0).then(|| text(&self.note, self.note_len))
@@ -285,7 +290,11 @@ fn fixed<const N: usize>(string: &str) -> (u8, [u8; N]) {
 
 /// The string of the first `len` bytes; a character cut in two is replaced.
 fn text(bytes: &[u8], len: u8) -> String {
-    String::from_utf8_lossy(bytes.get(..usize::from(len)).unwrap_or_default()).into_owned()
+    let bytes = bytes.get(..usize::from(len)).unwrap_or_default();
+    match str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+    }
 }
 
 #[cfg(test)]

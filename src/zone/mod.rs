@@ -18,7 +18,7 @@ pub mod prepared;
 mod slots;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
-mod tests;
+pub(crate) mod tests;
 
 /// The backend for the nginx that the module is compiled for.
 #[cfg(nginx_peer_refs)]

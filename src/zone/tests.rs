@@ -52,7 +52,7 @@ fn set(zone: &Zone, abilities: Abilities, membership: u64, settings: Vec<(Slot, 
 }
 
 /// Whether nginx's numbers are those counted.
-pub(super) fn exact(totals: &Totals) -> bool {
+pub fn exact(totals: &Totals) -> bool {
     totals.number == totals.counted
         && totals.total_weight == totals.counted_weight
         && totals.tries == totals.counted_usable
@@ -192,10 +192,10 @@ fn the_walk_at_start_finds_lists_that_are_not_as_compiled() {
 }
 
 /// A peer of a test: server text, port on 127.0.0.1, weight.
-pub(super) type Server<'a> = (&'a str, u16, isize);
+pub type Server<'a> = (&'a str, u16, isize);
 
 /// An upstream with these primaries and backups, and its zone of 16 pages.
-pub(super) fn upstream(
+pub fn upstream(
     primaries: &[Server<'_>],
     backups: &[Server<'_>],
 ) -> (NonNull<ngx_http_upstream_srv_conf_t>, NonNull<ngx_shm_zone_t>) {

@@ -5,6 +5,7 @@ use crate::model::snapshot::{Peer, Snapshot};
 use crate::nginx::log::Level;
 use crate::ops::{Command, OpError, Removal, Upstreams, execute};
 
+use super::super::call::Call;
 use super::super::respond::Answer;
 use super::log;
 
@@ -25,8 +26,10 @@ pub struct Done {
     pub left: usize,
     /// The servers that left.
     pub removed: Vec<Removal>,
-    /// Lines for the log, one for each server that is not as it was.
-    pub lines: Vec<String>,
+    /// How many servers are not as they were.
+    pub changed: usize,
+    /// Lines for the log, one for each of these, if it takes them.
+    lines: Vec<String>,
     /// The servers that were chosen, or are new.
     chosen: Vec<ServerId>,
 }
@@ -38,9 +41,16 @@ impl Done {
         self.snapshot.peers.iter().filter(is_chosen).collect()
     }
 
+    /// The lines for the log.
+    #[cfg(test)]
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
     /// Adds the lines for the log to the answer.
-    pub fn log(&self, answer: Answer) -> Answer {
-        self.lines.iter().fold(answer, |answer, line| answer.logged(Level::Notice, line))
+    pub fn log(&self, mut answer: Answer) -> Answer {
+        answer.log.extend(self.lines.iter().map(|line| (Level::Notice, line.clone())));
+        answer
     }
 }
 
@@ -49,7 +59,12 @@ impl Done {
 /// # Errors
 ///
 /// Why nothing was changed.
-pub fn carry_out(upstreams: &dyn Upstreams, command: &Command, shown: Shown) -> Result<Done, OpError> {
+pub fn carry_out(
+    call: &Call<'_>,
+    upstreams: &dyn Upstreams,
+    command: &Command,
+    shown: Shown,
+) -> Result<Done, OpError> {
     let outcome = execute(upstreams, command)?;
     let entries = outcome.entries.iter().map(|entry| entry.id);
     let chosen: Vec<_> = entries.chain(outcome.added.iter().map(|(id, _)| *id)).collect();
@@ -59,8 +74,9 @@ pub fn carry_out(upstreams: &dyn Upstreams, command: &Command, shown: Shown) -> 
     };
     // Upstreams do not go away while a configuration is in use.
     let snapshot = snapshot.ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
-    let lines = log::lines(&snapshot.name, command, &outcome);
-    Ok(Done { snapshot, left: outcome.left, removed: outcome.removed, lines, chosen })
+    let lines = if call.notices { log::lines(&snapshot.name, command, &outcome) } else { Vec::new() };
+    let changed = log::count(command, &outcome);
+    Ok(Done { snapshot, left: outcome.left, removed: outcome.removed, changed, lines, chosen })
 }
 
 #[cfg(test)]
@@ -81,9 +97,13 @@ mod tests {
             note: None,
         };
         for shown in [Shown::All, Shown::Chosen] {
-            let done = carry_out(&fake(), &command, shown).unwrap();
+            let done = carry_out(&Call::get(""), &fake(), &command, shown).unwrap();
             let servers: Vec<_> = done.peers().iter().map(|peer| peer.server.clone()).collect();
             assert_eq!(servers, ["127.0.0.1:8081", "app.example.com"], "{shown:?}");
+            assert_eq!((done.changed, done.lines().len()), (2, 2));
         }
+        let quiet = Call { notices: false, ..Call::get("") };
+        let done = carry_out(&quiet, &fake(), &command, Shown::Chosen).unwrap();
+        assert_eq!((done.changed, done.lines().len()), (2, 0), "the log takes no notices");
     }
 }

@@ -134,7 +134,7 @@ fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) ->
         client: call.client.clone(),
         note: query.get("note").filter(|note| !note.is_empty()).map(str::to_owned),
     };
-    Ok(carry_out(upstreams, &command, Shown::Chosen)?)
+    Ok(carry_out(call, upstreams, &command, Shown::Chosen)?)
 }
 
 /// The server that `peer=` means.

@@ -72,7 +72,7 @@ pub fn answer(
             client: call.client.clone(),
             note: order.note.clone(),
         };
-        match carry_out(upstreams, &command, Shown::Chosen) {
+        match carry_out(call, upstreams, &command, Shown::Chosen) {
             // It was removed since.
             Err(OpError::ServerNotFound(_)) => {}
             result => told.push(Told { upstream: command.upstream, result: result.map_err(Refusal::from) }),
@@ -119,10 +119,10 @@ impl Told {
     fn line(&self) -> String {
         let upstream = escaped(&self.upstream);
         match &self.result {
-            Ok(done) if done.lines.is_empty() => {
+            Ok(done) if done.changed == 0 => {
                 format!("{upstream}: {} servers unchanged\n", done.peers().len())
             }
-            Ok(done) => format!("{upstream}: {} servers changed\n", done.lines.len()),
+            Ok(done) => format!("{upstream}: {} servers changed\n", done.changed),
             Err(refusal) => format!("{upstream}: {}\n", refusal.text),
         }
     }
@@ -134,7 +134,7 @@ impl Told {
         ToldView {
             upstream: &self.upstream,
             revision: done.map(|done| done.snapshot.revision.0),
-            changed: done.map(|done| done.lines.len()),
+            changed: done.map(|done| done.changed),
             servers: done.map(|done| views(done).collect()),
             error: self.result.as_ref().err().map(ErrorBody::from),
         }

@@ -1,7 +1,5 @@
 //! The lines in which servers are listed as text.
 
-use std::fmt::{self, Write};
-
 use crate::model::params::{PARAMS, Param};
 use crate::model::snapshot::Peer;
 use crate::model::state::Admin;
@@ -19,79 +17,113 @@ pub enum Style {
     Numbered,
 }
 
+/// Bytes of a line, at a guess.
+const LINE: usize = 112;
+
 /// The lines of some peers.
 pub fn listing<'a>(peers: impl IntoIterator<Item = &'a Peer>, style: Style) -> String {
-    peers.into_iter().fold(String::new(), |mut text, peer| {
-        // Writing to a String cannot fail.
-        let _ = match style {
+    let peers = peers.into_iter();
+    let mut text = String::with_capacity(peers.size_hint().0.saturating_mul(LINE));
+    for peer in peers {
+        match style {
             Style::Plain => plain(&mut text, peer),
             Style::Verbose => verbose(&mut text, peer),
             Style::Numbered => numbered(&mut text, peer),
-        };
-        text
-    })
+        }
+    }
+    text
+}
+
+/// Appends words. A change is answered with thousands of lines, so that what is formatted is formatted by hand.
+fn push<const N: usize>(out: &mut String, words: [&str; N]) {
+    for word in words {
+        out.push_str(word);
+    }
+}
+
+/// Appends a number.
+fn push_number(out: &mut String, mut number: u64) {
+    if number < 10 {
+        out.push(char::from(b'0' + number as u8));
+        return;
+    }
+    // The largest has 20 digits.
+    let mut digits = [0_u8; 20];
+    let mut from = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        from -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    // Digits are UTF-8.
+    out.push_str(str::from_utf8(digits.get(from..).unwrap_or_default()).unwrap_or_default());
 }
 
 /// `server S addr=A;`
-fn plain(out: &mut String, peer: &Peer) -> fmt::Result {
-    write!(out, "server {} addr={}", peer.server, peer.name)?;
-    end(out, peer)
+fn plain(out: &mut String, peer: &Peer) {
+    push(out, ["server ", &peer.server, " addr=", &peer.name]);
+    end(out, peer);
 }
 
 /// `server S addr=A weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0;`
-fn verbose(out: &mut String, peer: &Peer) -> fmt::Result {
+fn verbose(out: &mut String, peer: &Peer) {
+    push(out, ["server ", &peer.server, " addr=", &peer.name]);
     let params = peer.params;
-    write!(
-        out,
-        "server {} addr={} weight={} max_fails={} fail_timeout={} max_conns={} conns={}",
-        peer.server,
-        peer.name,
-        params.weight,
-        params.max_fails,
-        params.fail_timeout,
-        params.max_conns,
-        peer.active
-    )?;
-    end(out, peer)
+    for (name, value) in [
+        (" weight=", params.weight),
+        (" max_fails=", params.max_fails),
+        (" fail_timeout=", params.fail_timeout),
+        (" max_conns=", params.max_conns),
+        (" conns=", peer.active),
+    ] {
+        out.push_str(name);
+        push_number(out, value);
+    }
+    end(out, peer);
 }
 
 /// The words for state and list, and the end of the line.
-fn end(out: &mut String, peer: &Peer) -> fmt::Result {
+fn end(out: &mut String, peer: &Peer) {
     match peer.admin {
-        Admin::Drain => out.write_str(" draining")?,
-        _ if is_down(peer) => out.write_str(" down")?,
+        Admin::Drain => out.push_str(" draining"),
+        _ if is_down(peer) => out.push_str(" down"),
         _ => {}
     }
     if peer.is_backup() {
-        out.write_str(" backup")?;
+        out.push_str(" backup");
     }
-    out.write_str(";\n")
+    out.push_str(";\n");
 }
 
 /// `server A weight=2; # id=1`, with the parameters that are not the default.
-fn numbered(out: &mut String, peer: &Peer) -> fmt::Result {
-    write!(out, "server {}", peer.name)?;
+fn numbered(out: &mut String, peer: &Peer) {
+    push(out, ["server ", &peer.name]);
     for row in &PARAMS {
         let value = peer.params.get(row.param);
         if value != row.default {
-            let unit = if row.param == Param::FailTimeout { "s" } else { "" };
-            write!(out, " {}={value}{unit}", row.name)?;
+            push(out, [" ", row.name, "="]);
+            push_number(out, value);
+            out.push_str(if row.param == Param::FailTimeout { "s" } else { "" });
         }
     }
     if peer.is_backup() {
-        out.write_str(" backup")?;
+        out.push_str(" backup");
     }
     if is_down(peer) && peer.admin != Admin::Drain {
-        out.write_str(" down")?;
+        out.push_str(" down");
     }
-    out.write_str(";")?;
+    out.push(';');
     if let Some(id) = peer.id {
-        write!(out, " # id={id}")?;
+        out.push_str(" # id=");
+        push_number(out, id.0);
         if peer.admin == Admin::Drain {
-            out.write_str(" draining")?;
+            out.push_str(" draining");
         }
     }
-    out.write_str("\n")
+    out.push('\n');
 }
 
 #[cfg(test)]
@@ -108,7 +140,7 @@ mod tests {
     #[test]
     fn a_server_with_defaults() {
         let mut peer = fake::peer(3, "127.0.0.1");
-        peer.name = "127.0.0.1:80".to_owned();
+        peer.name = "127.0.0.1:80".into();
         assert_eq!(
             lines(&peer),
             [
@@ -148,6 +180,15 @@ mod tests {
                 "server unix:/tmp/s; # id=1 draining\n",
             ]
         );
+    }
+
+    #[test]
+    fn numbers() {
+        for number in [0, 9, 10, 65_535, u64::MAX] {
+            let mut text = String::new();
+            push_number(&mut text, number);
+            assert_eq!(text, number.to_string());
+        }
     }
 
     #[test]

@@ -32,10 +32,8 @@ impl<'a> Lines<'a> {
         removed: &'a [Removal],
         added: impl Iterator<Item = &'a Addition> + 'a,
     ) -> impl Iterator<Item = String> + 'a {
-        let changed = entries.iter().filter_map(|entry| {
-            let what = what_changed(entry, self.note.is_some())?;
-            Some(self.line(&entry.server, &what))
-        });
+        let changed = entries.iter().filter(|entry| is_changed(entry, self.note.is_some()));
+        let changed = changed.map(|entry| self.line(&entry.server, &what_changed(entry)));
         let removed = removed.iter().map(|removal| self.line(&removal.server, &what_left(removal)));
         let added = added.map(|addition| self.line(&addition.server, &what_came(addition)));
         changed.chain(removed).chain(added)
@@ -54,15 +52,25 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// What changed of a server; none if it is as it was.
-fn what_changed(entry: &Entry, is_noted: bool) -> Option<String> {
+/// How many lines a change has.
+pub fn count(command: &Command, outcome: &Outcome) -> usize {
+    let changed = outcome.entries.iter().filter(|entry| is_changed(entry, command.note.is_some())).count();
+    changed + outcome.removed.len() + outcome.added.len()
+}
+
+/// Whether a server is not as it was. A new note on the same state is a change, too.
+fn is_changed(entry: &Entry, is_noted: bool) -> bool {
+    entry.is_change() || (is_noted && entry.restates())
+}
+
+/// What changed of a server.
+fn what_changed(entry: &Entry) -> String {
     let differences = entry.differences();
     if differences.is_empty() {
-        // A new note on the same state is a change, too.
-        return (is_noted && entry.restates()).then(|| format!("state {}", entry.to.admin.as_str()));
+        return format!("state {}", entry.to.admin.as_str());
     }
     let texts = differences.iter().map(|it| format!("{} {} -> {}", it.what, it.from, it.to));
-    Some(texts.collect::<Vec<_>>().join(", "))
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 /// What is said of a server that left.
@@ -94,6 +102,7 @@ fn what_came(addition: &Addition) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::call::Call;
     use super::super::super::fake::fake;
     use super::super::change::{Shown, carry_out};
     use super::*;
@@ -122,7 +131,11 @@ mod tests {
     #[test]
     fn a_line_for_each_server_that_changed() {
         let upstreams = fake();
-        let lines = |command: &Command| carry_out(&upstreams, command, Shown::Chosen).unwrap().lines;
+        let lines = |command: &Command| {
+            let done = carry_out(&Call::get(""), &upstreams, command, Shown::Chosen).unwrap();
+            assert_eq!(done.lines().len(), done.changed);
+            done.lines().to_vec()
+        };
         let down = command(&[0], set(Some(Admin::Down), vec![(Param::Weight, 5)]), None);
         assert_eq!(
             lines(&down),
@@ -144,7 +157,7 @@ mod tests {
     fn a_note_cannot_end_early() {
         let noted = command(&[0], set(Some(Admin::Up), Vec::new()), Some(r#"x", client: \1"#));
         assert_eq!(
-            carry_out(&fake(), &noted, Shown::Chosen).unwrap().lines,
+            carry_out(&Call::get(""), &fake(), &noted, Shown::Chosen).unwrap().lines(),
             [r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, note: "x\", client: \\1""#]
         );
     }
@@ -152,7 +165,10 @@ mod tests {
     #[test]
     fn servers_that_come_go_and_move() {
         let line = |servers: &[usize], action, note| {
-            carry_out(&fake(), &command(servers, action, note), Shown::Chosen).unwrap().lines.join("\n")
+            carry_out(&Call::get(""), &fake(), &command(servers, action, note), Shown::Chosen)
+                .unwrap()
+                .lines()
+                .join("\n")
         };
         let new = |server: &str, group, admin| {
             let address = Address::parse(server).unwrap();

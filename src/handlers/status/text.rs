@@ -125,14 +125,11 @@ mod tests {
     #[test]
     fn columns_begin_at_the_same_place() {
         let mut down = fake::peer(1, "app.example.com");
-        down.name = "10.0.0.2:80".to_owned();
+        down.name = "10.0.0.2:80".into();
         down.admin = Admin::Down;
         down.params.weight = 10;
-        down.reason = Some(Reason::Operator {
-            at: UnixTime(0),
-            client: "::1".to_owned(),
-            note: Some("disk".to_owned()),
-        });
+        down.reason =
+            Some(Reason::Operator { at: UnixTime(0), client: "::1".into(), note: Some("disk".to_owned()) });
         let snapshot =
             fake::upstream("u", vec![fake::peer(0, "10.0.0.1"), down, fake::backup(7, 0, "10.0.0.3")]);
         let mut other = fake::upstream("v", Vec::new());
@@ -167,7 +164,7 @@ mod tests {
         let mut peer = fake::peer(0, "a");
         peer.reason = Some(Reason::Operator {
             at: UnixTime(0),
-            client: "::1".to_owned(),
+            client: "::1".into(),
             note: Some("x\u{9b}y".to_owned()),
         });
         assert!(page(&[fake::upstream("u", vec![peer])], false, NOW).contains("x\\xc2\\x9by"));

@@ -173,7 +173,7 @@ impl Difference {
         let (Some(peer), Some(claim)) = (self.whole.peers.get(at), self.claims.get_mut(at)) else {
             return Ok(());
         };
-        let by_name = if keys.names.is_empty() { None } else { keys.names.get(&peer.server).copied() };
+        let by_name = if keys.names.is_empty() { None } else { keys.names.get(&*peer.server).copied() };
         let by_address =
             Address::parse(&peer.name).ok().and_then(|address| keys.addresses.get(&address).copied());
         if let Some(listed) = by_name.and_then(|name| servers.get(name)) {
@@ -203,7 +203,7 @@ impl Difference {
             if listed.group != peer.slot.group {
                 return Ok(());
             }
-            let rank = 1 + u8::from(listed.server == peer.server);
+            let rank = 1 + u8::from(*listed.server == *peer.server);
             if rank > found.rank {
                 *claim = Some(index);
                 if let Some(worse) = found.peer.replace(at).and_then(|worse| self.claims.get_mut(worse)) {
@@ -296,8 +296,8 @@ fn removal(peer: &Peer) -> Result<Removal, OpError> {
     Ok(Removal {
         id: id(peer)?,
         group: peer.slot.group,
-        server: peer.server.clone(),
-        name: peer.name.clone(),
+        server: peer.server.to_string(),
+        name: peer.name.to_string(),
         active: peer.active,
         admin: peer.admin,
     })
@@ -310,6 +310,6 @@ fn entry(peer: &Peer, from: Wish, to: Wish) -> Result<Entry, OpError> {
         admin: (from.admin != to.admin).then_some(to.admin),
         params: differs.map(|row| (row.param, to.params.get(row.param))).collect(),
     };
-    let (group, server) = (peer.slot.group, peer.server.clone());
+    let (group, server) = (peer.slot.group, peer.server.to_string());
     Ok(Entry { id: id(peer)?, group, server, from, to, asked, readdress: None })
 }

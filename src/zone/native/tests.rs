@@ -12,8 +12,9 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
-use super::super::apply::Abilities;
-use super::super::peers::{Peers, bytes};
+use super::super::apply::{Abilities, Setting};
+use super::super::peers::{Copy, Peers, bytes};
+use super::super::place::{Place, Spot, Sums};
 use super::super::prepared::Full;
 use super::super::tests::{Server, exact, spot, upstream};
 use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
@@ -242,4 +243,125 @@ fn addresses_that_left_are_remembered_and_too_many_are_all() {
         }
         assert!(extra.left_since(now).0.has((*stays).sockaddr, (*stays).socklen), "too many to remember");
     }
+}
+
+/// Where the primaries are, in their order.
+fn places(zone: &Zone) -> Vec<Place> {
+    zone.copy().unwrap().rows.iter().map(|row| row.place).collect()
+}
+
+#[test]
+fn a_peer_is_found_whatever_is_said_of_the_one_before_it() {
+    let primary = |peer, before| Spot { group: Group::Primary, peer: Some(peer), before };
+    for leaves in 0..4 {
+        for hint in 0..5 {
+            let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2), ("c", 3, 3), ("d", 4, 4)], &[]);
+            let places = places(&zone);
+            let at = vec![(primary(places[leaves], places.get(hint).copied()), Fate::Leave)];
+            apply(&zone, Edits { at, ..Edits::default() });
+            let left: Vec<_> = (1..=4).filter(|port| *port != leaves + 1).collect();
+            let wanted: Vec<_> = left.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+            assert_eq!(names(&zone), wanted, "{leaves} {hint}");
+            assert!(exact(&zone.copy().unwrap().primary));
+        }
+    }
+}
+
+#[test]
+fn a_new_peer_is_the_last_whatever_is_said_of_the_last_one() {
+    for hint in 0..4 {
+        let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2), ("c", 3, 3)], &[]);
+        let last = places(&zone).get(hint).copied();
+        let append = vec![(Group::Primary, prepare(&zone, "127.0.0.1:9").unwrap())];
+        apply(&zone, Edits { append, last: [last, None], ..Edits::default() });
+        assert_eq!(names(&zone), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:9"], "{hint}");
+    }
+}
+
+#[test]
+fn edits_in_any_order_with_any_hints_are_made() {
+    let mut state = 0x9e37_79b9_u64;
+    let mut below = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 33) as usize) % limit
+    };
+    for round in 0..300 {
+        let servers: Vec<_> = (1..=8).map(|port| ("s", port, 1)).collect();
+        let (zone, _) = zone(&servers, &[]);
+        let places = places(&zone);
+        let mut model: Vec<_> = (1..=8).map(|port| Some(format!("127.0.0.1:{port}"))).collect();
+        let (mut at, mut order) = (Vec::new(), (0..8).collect::<Vec<usize>>());
+        for _ in 0..=below(8) {
+            let index = order.swap_remove(below(order.len()));
+            // Sometimes the right one, sometimes one that leaves too, sometimes none.
+            let before = match below(3) {
+                0 => None,
+                1 => index.checked_sub(1).map(|before| places[before]),
+                _ => Some(places[below(8)]),
+            };
+            let spot = Spot { group: Group::Primary, peer: Some(places[index]), before };
+            at.push(if below(2) == 0 {
+                model[index] = None;
+                (spot, Fate::Leave)
+            } else {
+                model[index] = Some(format!("127.0.0.2:{}", index + 1));
+                (spot, Fate::Replace(prepare(&zone, &format!("127.0.0.2:{}", index + 1)).unwrap()))
+            });
+        }
+        let append = vec![(Group::Primary, prepare(&zone, "127.0.0.3:1").unwrap())];
+        let last = [Some(places[below(8)]), None];
+        let before = zone.membership();
+        apply(&zone, Edits { at, append, last, ..Edits::default() });
+        let wanted: Vec<_> = model.into_iter().flatten().chain(["127.0.0.3:1".to_owned()]).collect();
+        assert_eq!(names(&zone), wanted, "{round}");
+        assert!(exact(&zone.copy().unwrap().primary));
+        assert_eq!(zone.membership(), before + 1);
+    }
+}
+
+#[test]
+fn nginx_counts_what_is_there() {
+    let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[("c", 3, 5)]);
+    let sums = |zone: &Zone| zone.sums(&zone.read().unwrap());
+    assert_eq!(sums(&zone), Sums { number: 3, usable: 3, weight: 8 });
+    let down =
+        Setting { admin: Admin::Down, params: Params { weight: 4, ..Params::default() }, revive: false };
+    let at = vec![(spot(&zone, Slot { group: Group::Primary, index: 0 }), Fate::Set(down))];
+    apply(&zone, Edits { at, ..Edits::default() });
+    assert_eq!(sums(&zone), Sums { number: 3, usable: 2, weight: 11 });
+    remove(&zone, 1);
+    assert_eq!(sums(&zone), Sums { number: 2, usable: 1, weight: 9 });
+}
+
+#[test]
+fn one_peer_is_copied_within_the_room_that_there_is() {
+    let (zone, _) = zone(&[("a", 1, 1), ("bb", 2, 2)], &[]);
+    let place = places(&zone)[1];
+    let slot = Slot { group: Group::Primary, index: 1 };
+    for (rows, text, fits) in [(0, 64, false), (1, 12, false), (1, 13, true)] {
+        let mut copy = Copy { rows: Vec::with_capacity(rows), ..Copy::default() };
+        copy.text.reserve_exact(text);
+        let lists = zone.read().unwrap();
+        // SAFETY: one thread changes the lists, and the place is one of now.
+        assert_eq!(unsafe { zone.copy_one(&lists, place, slot, &mut copy) }, fits, "{rows} {text}");
+        drop(lists);
+        assert_eq!(copy.rows.len(), usize::from(fits));
+        for row in &copy.rows {
+            assert_eq!(
+                (copy.string(&row.server), copy.string(&row.name)),
+                ("bb".into(), "127.0.0.1:2".into())
+            );
+            assert_eq!((row.slot, row.params.weight, row.place), (slot, 2, place));
+        }
+    }
+}
+
+#[test]
+fn positions_are_those_of_the_primaries() {
+    let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[("c", 3, 5)]);
+    let lists = zone.read().unwrap();
+    let names: Vec<_> = (0..3).map(|at| zone.nth(&lists, at).map(|(_, name)| name.to_vec())).collect();
+    assert_eq!(names, [Some(b"127.0.0.1:1".to_vec()), Some(b"127.0.0.1:2".to_vec()), None]);
 }

@@ -74,6 +74,31 @@ fn a_removed_server_is_gone() {
 }
 
 #[test]
+fn a_brief_reply_has_no_other_servers() {
+    let upstreams = fake();
+    let added = "server 127.0.0.9:80 addr=127.0.0.9:80;\n".to_owned();
+    assert_eq!(get("upstream=backend&add=&server=127.0.0.9:80&brief=", &upstreams), (200, added));
+    let changed = "server 127.0.0.9:80 addr=127.0.0.9:80 weight=1 max_fails=1 fail_timeout=10 max_conns=0 \
+                   conns=0 down;\n";
+    assert_eq!(
+        get("upstream=backend&down=&server=127.0.0.9:80&brief=", &upstreams),
+        (200, changed.to_owned())
+    );
+    assert_eq!(
+        get("upstream=backend&remove=&server=127.0.0.9:80&brief=", &upstreams),
+        (200, "# 4 servers left\n".to_owned())
+    );
+    let (status, body) = get("upstream=backend&remove=&id=1&brief=&format=json", &upstreams);
+    assert_eq!(status, 200);
+    assert!(body.starts_with(r#"{"upstream":"backend","revision":7,"removed":{"id":1,"#), "{body}");
+    assert!(body.ends_with(r#""active":0},"left":3}"#), "{body}");
+    assert_eq!(
+        get("upstream=u&remove=&server=127.0.0.1:81&brief=", &one()),
+        (200, "# no servers left\n".to_owned())
+    );
+}
+
+#[test]
 fn the_last_server_leaves_a_word() {
     let left = (200, "# no servers left\n".to_owned());
     let upstreams = one();
@@ -116,7 +141,7 @@ fn refusals() {
     upstreams.method = Some(crate::model::snapshot::Method::IpHash);
     let mut named = fake::upstream("named", vec![fake::peer(0, "app"), fake::peer(1, "app")]);
     let dns = fake::upstream("dns", vec![Peer { managed: true, ..fake::peer(0, "app") }]);
-    named.peers[1].name = "10.0.0.2:80".to_owned();
+    named.peers[1].name = "10.0.0.2:80".into();
     let upstreams = Fake::new(vec![
         upstreams,
         named,

@@ -60,7 +60,7 @@ pub fn answer(
         client: call.client.clone(),
         note: order.note.clone(),
     };
-    match carry_out(upstreams, &command, shown(&order, format, style)) {
+    match carry_out(call, upstreams, &command, shown(&order, format, style)) {
         Ok(done) => Ok(done.log(changed(call, &order, &done, format, style))),
         Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => {
             Err(Refusal::new(Kind::NothingToDo, error.to_string()))

@@ -1,0 +1,237 @@
+//! Store and peers together, against nginx's real lists and slab.
+
+use std::cell::{OnceCell, RefCell};
+
+use crate::model::address::Address;
+use crate::model::id::{Group, ServerId, Slot};
+use crate::model::params::Params;
+use crate::model::snapshot::{Method, Peer};
+use crate::model::state::Admin;
+use crate::nginx::fixture;
+use crate::nginx::shm::Word;
+use crate::nginx::upstream as nginx;
+use crate::ops::plan::plan;
+use crate::ops::{Action, Addition, Change, Command, CommitError, Lookup, Selector};
+use crate::store::Store;
+use crate::store::adopt::{Claim, Claimed, Wishes};
+use crate::zone::apply::Abilities;
+use crate::zone::tests::{Server, exact, upstream};
+use crate::zone::{Edits, Extra, Fate, NewPeer, Spot, Zone};
+
+use super::change;
+use super::lookup::{look_up, only};
+use super::upstream::{Control, Upstream};
+use super::view::{View, claim};
+
+/// Round robin in a core without sticky.
+const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
+
+/// An upstream that was started with these primaries.
+fn start(servers: &[Server<'_>]) -> Upstream {
+    let (us, _) = upstream(servers, &[]);
+    let store_zone = fixture::shm_zone(64);
+    // SAFETY: the fixtures made the lists and the slab pools, which are never given back.
+    let (store, zone, extra) = unsafe {
+        let zone = Zone::of(us).unwrap();
+        let extra = Word::<Extra>::alloc(zone.pool().unwrap()).unwrap();
+        (Store::open(store_zone).unwrap(), zone.with_extra(extra), extra)
+    };
+    let copy = zone.copy().unwrap();
+    let claims: Vec<Claim<'_>> = copy.rows.iter().map(|row| claim(&copy, row)).collect();
+    let mut claimed = Claimed::with_room(claims.len());
+    let mut locked = store.lock();
+    let generation = locked.begin_generation();
+    let record = locked.upstream(b"u").unwrap();
+    locked.claim(record, generation, copy.membership, &claims, &mut claimed, Wishes::Dropped).unwrap();
+    drop(locked);
+    let upstream = Upstream {
+        conf: nginx::Upstream::of(us),
+        name: "u".into(),
+        zone: Some("u".into()),
+        method: Some(Method::RoundRobin),
+        guard: None,
+        fixed: RefCell::new(None),
+        control: OnceCell::new(),
+    };
+    let control = Control { store, generation, record, zone, abilities: ROUND_ROBIN, extra };
+    assert!(upstream.control.set(control).is_ok());
+    upstream
+}
+
+/// Carries out a command; false if it has to be planned again.
+fn act(upstream: &Upstream, servers: Vec<Selector>, action: Action) -> bool {
+    let control = upstream.control().unwrap();
+    let lookup = look_up(upstream, control).unwrap();
+    commit(upstream, lookup.as_ref(), servers, action)
+}
+
+/// The same with look-ups from before.
+fn commit(upstream: &Upstream, lookup: &dyn Lookup, servers: Vec<Selector>, action: Action) -> bool {
+    let client = "127.0.0.1".to_owned();
+    let command = Command { upstream: "u".into(), servers, action, force: true, client, note: None };
+    let plan = plan(lookup, &command).unwrap();
+    match change::commit(upstream, upstream.control().unwrap(), &plan) {
+        Ok(_) => true,
+        Err(CommitError::Moved) => false,
+        Err(refused) => panic!("{refused:?}"),
+    }
+}
+
+/// A new primary.
+fn addition(text: &str) -> Action {
+    let address = Address::parse(text).unwrap();
+    let (group, params, admin) = (Group::Primary, Params::default(), Admin::Up);
+    Action::Add(Addition { server: text.into(), address, group, params, admin })
+}
+
+/// A change of state.
+fn admin(admin: Admin) -> Action {
+    Action::Set(Change { admin: Some(admin), params: Vec::new() })
+}
+
+/// What is shown of a peer here.
+fn shown(peer: &Peer) -> (u64, String, Admin, u64) {
+    (peer.id.unwrap().0, peer.name.to_string(), peer.admin, peer.down)
+}
+
+/// Sees that single look-ups say what the copy of the whole says.
+fn compare(upstream: &Upstream) -> Vec<(u64, String, Admin, u64)> {
+    let control = upstream.control().unwrap();
+    let view = View::take(upstream, control).unwrap();
+    let lookup = look_up(upstream, control).unwrap();
+    assert_eq!(lookup.revision(), view.revision());
+    assert_eq!(lookup.membership(), view.membership());
+    assert_eq!(lookup.usable(), view.usable());
+    assert_eq!(lookup.total_weight(), view.total_weight());
+    let snapshot = View::snapshot(upstream);
+    assert!(exact(&snapshot.primary));
+    for (position, peer) in snapshot.peers.iter().enumerate() {
+        let id = peer.id.unwrap();
+        for selector in
+            [Selector::Id(id), Selector::Position(position), Selector::Server(peer.name.to_string())]
+        {
+            let found: Vec<_> = lookup.select(&selector).unwrap().iter().map(shown).collect();
+            assert_eq!(found, [shown(peer)], "{selector:?}");
+        }
+    }
+    let ids: Vec<_> = snapshot.peers.iter().rev().filter_map(|peer| peer.id).collect();
+    let all: Vec<_> = only(upstream, control, &ids).peers.iter().map(shown).collect();
+    let peers: Vec<_> = snapshot.peers.iter().map(shown).collect();
+    assert_eq!(all, peers, "in nginx's order");
+    peers
+}
+
+/// The addresses.
+fn names(upstream: &Upstream) -> Vec<String> {
+    compare(upstream).into_iter().map(|(_, name, ..)| name).collect()
+}
+
+/// Changes the lists as nginx does when it resolves a name: the store knows nothing of it.
+fn resolve(control: &Control, leaves: Option<usize>, comes: Option<&str>) {
+    let zone = &control.zone;
+    let copy = zone.copy().unwrap();
+    let spot = |index: usize| Spot { peer: Some(copy.rows[index].place), ..Spot::unknown(Group::Primary) };
+    let mut edits = Edits::default();
+    edits.at.extend(leaves.map(|index| (spot(index), Fate::Leave)));
+    if let Some(text) = comes {
+        let address = Address::parse(text).unwrap();
+        let (params, admin) = (Params::default(), Admin::Up);
+        let new = NewPeer { server: text, address: &address, params, admin };
+        edits.append.push((Group::Primary, zone.prepare(&new, ROUND_ROBIN).unwrap()));
+    }
+    // SAFETY: one thread changes the lists, and the places are those of now.
+    unsafe { zone.apply(zone.write().unwrap(), ROUND_ROBIN, copy.membership, &mut edits) }.unwrap();
+}
+
+#[test]
+fn single_changes_leave_what_whole_ones_would() {
+    let upstream = start(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 2), ("127.0.0.1:3", 3, 3)]);
+    assert_eq!(names(&upstream), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+    assert!(act(&upstream, vec![], addition("127.0.0.1:4")));
+    assert!(act(&upstream, vec![Selector::Position(1)], Action::Remove));
+    assert!(act(&upstream, vec![Selector::Server("127.0.0.1:4".into())], admin(Admin::Down)));
+    let readdress = Action::Readdress { address: "127.0.0.9:9".into(), change: Change::default() };
+    assert!(act(&upstream, vec![Selector::Id(ServerId(0))], readdress));
+    let (up, down) = (Admin::Up, Admin::Down);
+    assert_eq!(
+        compare(&upstream),
+        [
+            (0, "127.0.0.9:9".into(), up, 0),
+            (2, "127.0.0.1:3".into(), up, 0),
+            (3, "127.0.0.1:4".into(), down, 1),
+        ]
+    );
+}
+
+#[test]
+fn hundreds_come_go_and_move_as_they_are_told() {
+    let upstream = start(&[("127.0.0.1:1", 1, 1)]);
+    let mut wanted = vec!["127.0.0.1:1".to_owned()];
+    for round in 0..160_usize {
+        let name = format!("127.0.1.1:{}", round + 1);
+        assert!(act(&upstream, vec![], addition(&name)));
+        wanted.push(name);
+        if round % 3 == 0 {
+            let gone = wanted.remove(round * 7 % wanted.len());
+            assert!(act(&upstream, vec![Selector::Server(gone)], Action::Remove));
+        }
+        if round % 5 == 0 {
+            let at = round * 3 % wanted.len();
+            let new = format!("127.0.2.1:{}", round + 1);
+            let readdress = Action::Readdress { address: new.clone(), change: Change::default() };
+            assert!(act(&upstream, vec![Selector::Server(wanted[at].clone())], readdress));
+            wanted[at] = new;
+        }
+        // The zone of the test is small.
+        if wanted.len() > 40 {
+            let gone = wanted.remove(0);
+            assert!(act(&upstream, vec![Selector::Position(0)], Action::Remove));
+            assert!(!wanted.contains(&gone));
+        }
+        if round % 10 == 0 {
+            assert_eq!(names(&upstream), wanted, "{round}");
+        }
+    }
+    assert_eq!(names(&upstream), wanted);
+}
+
+#[test]
+fn lists_that_nginx_changed_are_looked_at_anew() {
+    let upstream = start(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 1), ("127.0.0.1:3", 3, 1)]);
+    let control = upstream.control().unwrap();
+    compare(&upstream);
+    // One goes behind the store's back: what the store knows of peers is old.
+    let before = look_up(&upstream, control).unwrap();
+    resolve(control, Some(1), None);
+    assert!(!commit(&upstream, before.as_ref(), vec![Selector::Id(ServerId(0))], admin(Admin::Down)));
+    assert!(act(&upstream, vec![Selector::Id(ServerId(2))], admin(Admin::Down)));
+    let copy = control.zone.copy().unwrap();
+    assert_eq!(copy.rows.iter().map(|row| row.down).collect::<Vec<_>>(), [0, 1]);
+    // The record without a peer is not found by any name.
+    let lookup = look_up(&upstream, control).unwrap();
+    assert!(lookup.select(&Selector::Id(ServerId(1))).unwrap().is_empty());
+    assert!(lookup.select(&Selector::Server("127.0.0.1:2".into())).unwrap().is_empty());
+    drop(lookup);
+    assert!(act(&upstream, vec![Selector::Id(ServerId(0))], Action::Remove));
+    assert_eq!(control.zone.copy().unwrap().rows.len(), 1);
+}
+
+#[test]
+fn a_worker_of_an_older_configuration_sets_its_own_peers() {
+    let upstream = start(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 1)]);
+    let control = upstream.control().unwrap();
+    compare(&upstream);
+    // Another configuration adopts the store; its peers are elsewhere.
+    let mut locked = control.store.lock();
+    locked.begin_generation();
+    let elsewhere = std::ptr::without_provenance_mut::<std::ffi::c_void>(8);
+    let rows = [("127.0.0.1:1", elsewhere), ("127.0.0.1:2", elsewhere)];
+    let rows = rows.map(|(name, peer)| (Group::Primary, name.as_bytes(), name.as_bytes(), peer));
+    locked.note_peers(control.record, control.zone.membership(), rows.into_iter());
+    drop(locked);
+    assert!(act(&upstream, vec![Selector::Id(ServerId(1))], admin(Admin::Down)));
+    let copy = control.zone.copy().unwrap();
+    assert_eq!(copy.rows.iter().map(|row| row.down).collect::<Vec<_>>(), [0, 1]);
+    let peer = &only(&upstream, control, &[ServerId(1)]).peers[0];
+    assert_eq!((shown(peer).2, peer.slot), (Admin::Down, Slot { group: Group::Primary, index: 1 }));
+}
