@@ -27,8 +27,9 @@ use super::{is_media, upstreams};
 /// Largest list, in bytes: that of some 200 thousand servers.
 pub const BODY_LIMIT: usize = 16 << 20;
 
-/// How long a slice of work takes, at most, but for a look at an upstream and the change itself.
-const SLICE: Duration = Duration::from_millis(4);
+/// How long a slice of work takes, at most, but for a look at an upstream and the change itself. A proxied request has
+/// several events, and each of them may have to wait for a slice.
+const SLICE: Duration = Duration::from_millis(2);
 
 /// Servers that are read before the clock is looked at again.
 const CHUNK: usize = 64;
