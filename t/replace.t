@@ -264,6 +264,19 @@ sub expand ($text) { return $t->expand($text) }
 
 sub names ($text) { return $text =~ /^server (\S+?)(?: down)?;$/mg }
 
+# Two over one connection, the second of which is there before the first is
+# done.
+
+my $two = join '', map {
+	my $body = expand($_);
+	"POST /file?upstream=many&replace= HTTP/1.1\r\nHost: localhost\r\n"
+		. "Content-Type: text/plain\r\nContent-Length: " . length($body)
+		. "\r\n\r\n$body"
+} @lists;
+my $replies = http($two, replies => 2, timeout => 60);
+my @heads = $replies =~ /^HTTP\/1.1 200 OK.*?\r\n\r\nmany: \d+ added, \d+ removed/msg;
+is(scalar @heads, 2, 'one behind the other');
+
 # A client that goes away.
 
 my $was = revision('many');
