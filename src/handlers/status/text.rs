@@ -1,7 +1,8 @@
 //! The status as text: a block for each upstream, a line for each peer.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::Write as _;
+use std::iter;
 
 use crate::model::snapshot::{Peer, Totals};
 use crate::model::time::{Seconds, UnixTime};
@@ -66,7 +67,7 @@ impl Form for Text {
             out.push(b'\n');
         }
         title(out, listing);
-        self.row.fill_with(HEADS);
+        self.row.fill_with_heads();
         self.widths = [0; COLUMNS];
         self.row.widen(&mut self.widths);
         let heads = self.row.clone();
@@ -126,36 +127,49 @@ fn title(out: &mut Vec<u8>, Listing { snapshot, matched }: &Listing) {
 }
 
 impl Row {
-    /// Takes other cells.
-    fn fill_with(&mut self, cells: [impl fmt::Display; COLUMNS]) {
+    /// Takes the heads.
+    fn fill_with_heads(&mut self) {
         self.text.clear();
-        for (end, cell) in self.ends.iter_mut().zip(cells) {
-            let _ = write!(self.text, "{cell}");
-            *end = self.text.len();
+        let mut cells = self.ends.iter_mut();
+        for head in HEADS {
+            self.text.push_str(head);
+            end(&mut cells, &self.text);
         }
     }
 
     /// Takes the cells of a peer.
     fn fill(&mut self, peer: &Peer, now: UnixTime) {
-        let id = peer.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let (server, name) = (escaped(&peer.server), escaped(&peer.name));
-        let state = peer.state(now);
-        let backup = if peer.is_backup() { " backup" } else { "" };
+        let Self { text, ends } = self;
         let params = &peer.params;
-        let reason = peer.why(now).map(|reason| reason.to_string());
-        let reason = reason.as_deref().map_or("-".into(), escaped);
-        self.fill_with([
-            format_args!("{id}"),
-            format_args!("{server}"),
-            format_args!("{name}"),
-            format_args!("{state}{backup}"),
-            format_args!("{}", params.weight),
-            format_args!("{}", peer.active),
-            format_args!("{}", params.max_conns),
-            format_args!("{}/{}", peer.failures.fails, params.max_fails),
-            format_args!("{}", Seconds(params.fail_timeout)),
-            format_args!("{reason}"),
-        ]);
+        text.clear();
+        let mut cells = ends.iter_mut();
+        match peer.id {
+            Some(id) => number(text, id.0),
+            None => text.push('-'),
+        }
+        end(&mut cells, text);
+        text.push_str(&escaped(&peer.server));
+        end(&mut cells, text);
+        text.push_str(&escaped(&peer.name));
+        end(&mut cells, text);
+        text.push_str(peer.state(now).as_str());
+        text.push_str(if peer.is_backup() { " backup" } else { "" });
+        end(&mut cells, text);
+        for value in [params.weight, peer.active, params.max_conns] {
+            number(text, value);
+            end(&mut cells, text);
+        }
+        number(text, peer.failures.fails);
+        text.push('/');
+        number(text, params.max_fails);
+        end(&mut cells, text);
+        let _ = write!(text, "{}", Seconds(params.fail_timeout));
+        end(&mut cells, text);
+        match peer.why(now) {
+            Some(reason) => text.push_str(escaped(&reason.to_string()).trim_end()),
+            None => text.push('-'),
+        }
+        end(&mut cells, text);
     }
 
     /// The cells.
@@ -177,12 +191,29 @@ impl Row {
 
     /// Adds a line whose cells begin at the same place as those of others with these widths.
     fn write(&self, out: &mut Vec<u8>, widths: &[usize; COLUMNS]) {
-        out.push(b' ');
+        let mut gap = GAP;
         for (width, cell) in widths.iter().zip(self.cells()) {
-            let _ = write!(out, " {cell:width$}{:gap$}", "", gap = GAP.saturating_sub(1));
+            out.extend(iter::repeat_n(b' ', gap));
+            out.extend_from_slice(cell.as_bytes());
+            gap = width.saturating_sub(cell.chars().count()).saturating_add(GAP);
         }
-        out.truncate(out.trim_ascii_end().len());
         out.push(b'\n');
+    }
+}
+
+/// Ends the next cell.
+fn end<'a>(cells: &mut impl Iterator<Item = &'a mut usize>, text: &str) {
+    if let Some(cell) = cells.next() {
+        *cell = text.len();
+    }
+}
+
+/// Adds a number.
+fn number(text: &mut String, value: u64) {
+    // Most are one digit, and there are many.
+    match u32::try_from(value).ok().and_then(|value| char::from_digit(value, 10)) {
+        Some(digit) => text.push(digit),
+        None => drop(write!(text, "{value}")),
     }
 }
 
