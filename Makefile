@@ -6,7 +6,7 @@
 # Each step uses all processors itself, and cargo and apt wait for each other's locks: no two at once.
 .NOTPARALLEL:
 
-.PHONY: help build build-debian build-with demo test unit check prove prove-1.28 prove-junk prove-debian \
+.PHONY: help build build-debian build-with demo test unit unit-with check check-debian prove prove-1.28 prove-junk prove-debian \
 	tree-1.28 junk audit bench hazard hazard-members hazard-1.28 hazard-debian clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
@@ -34,18 +34,28 @@ demo: build ## a running nginx to try the module on; Ctrl-C ends it
 test: ## everything: check, unit and the tests in t/, on both nginxes
 	@tools/prerequisites.sh build check debian test
 	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 junk prove-junk \
-		build-debian prove-debian
+		build-debian check-debian prove-debian
 
 unit: tree-1.28 ## the tests in the crate, without nginx and against nginx's objects
 	@tools/in-tree.sh nginx-1.28 cargo test --locked
 	@# nginx's code has one thread, cargo's test runner has many
 	@tools/in-tree.sh nginx-1.28 cargo test --locked --features nginx-objs -- --test-threads=1
 
+unit-with: ## the same against the objects of your nginx, which is built: NGINX_SOURCE_DIR=/path make unit-with
+	@tools/prerequisites.sh build
+	@name=$$(tools/with-tree.sh "$(NGINX_SOURCE_DIR)") && tools/nginx-objs.sh "$(CURDIR)/build/$$name" && \
+		tools/in-tree.sh "$$name" cargo test --locked --features nginx-objs -- --test-threads=1
+
 check: tree-1.28 ## formatting and lints
 	@tools/prerequisites.sh check
 	@cargo fmt --check
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets -- -D warnings
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets --features nginx-objs -- -D warnings
+
+# What is compiled for the older kind of nginx only.
+check-debian: build-debian
+	@tools/in-tree.sh debian cargo clippy --locked --all-targets -- -D warnings
+	@tools/in-tree.sh debian cargo test --locked
 
 prove: prove-1.28 prove-debian ## the tests in t/, on both nginxes; TESTS=t/x.t for one of them
 
@@ -96,7 +106,9 @@ hazard-1.28:
 		$(filter-out t/hazard_members.t,$(wildcard t/hazard_*.t))
 
 hazard-debian:
-	@TEST_NGINX_LONG=$$((3 * TEST_NGINX_LONG)) tools/prove.sh debian /usr/sbin/nginx $(wildcard t/hazard_*.t)
+	@tools/prove.sh debian /usr/sbin/nginx t/hazard_members.t
+	@TEST_NGINX_LONG=$$((3 * TEST_NGINX_LONG)) tools/prove.sh debian /usr/sbin/nginx \
+		$(filter-out t/hazard_members.t,$(wildcard t/hazard_*.t))
 
 clean: ## removes build/
 	rm -rf build

@@ -30,6 +30,7 @@ use crate::model::snapshot::StaticReason;
 use crate::nginx::log::Log;
 use crate::nginx::{conf, shm, upstream};
 use crate::store::records::MAGIC;
+use crate::zone::capacity::{self, Candidate};
 
 /// Settings of the http block.
 #[repr(C)]
@@ -153,6 +154,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         main.drains = balancers.drains;
 
         let mut live = Box::<Live>::default();
+        let (mut candidates, mut tables) = (Vec::new(), Vec::new());
         for us in upstream::all(cf) {
             let method = balancers.method(us.as_non_null());
             let own = conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf);
@@ -175,15 +177,25 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
                     (!is_dynamic).then_some(StaticReason::Excluded)
                 }
             };
-            let tables = match (&fixed, method) {
+            let found = match (&fixed, method) {
                 (None, Some(method)) => balancers.tables(us.as_non_null(), method),
                 _ => Ok(None),
             };
-            let fixed = fixed.or(tables.as_ref().err().map(|what| StaticReason::Layout(what)));
-            let changeable = fixed.is_none();
-            let upstream = live.add(us, method, fixed, guard)?;
-            if changeable {
-                Hook::install(cf, upstream, tables.ok().flatten())?;
+            let fixed = fixed.or(found.as_ref().err().map(|what| StaticReason::Layout(what)));
+            tables.push(found.ok().flatten());
+            candidates.push(Candidate {
+                upstream: us,
+                is_known: method.is_some(),
+                is_changeable: fixed.is_none(),
+                capacity: settings.and_then(|settings| settings.capacity(http)),
+            });
+            live.add(us, method, fixed, guard)?;
+        }
+        // Upstreams may share a zone: all are known before any gets its slots.
+        capacity::provide(cf, &candidates)?;
+        for (upstream, tables) in live.iter().zip(tables) {
+            if upstream.fixed().is_none() {
+                Hook::install(cf, upstream, tables)?;
             }
         }
         if live.any_changeable() {

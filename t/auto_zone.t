@@ -167,14 +167,10 @@ sub shared ($name) {
 	act($name, 'server=127.0.0.1:8081&up=');
 	is(answers($name), '8081 8082', "$name: up");
 
-	SKIP: {
-		skip('servers are fixed before nginx 1.27.3', 3)
-			unless $t->has_version('1.27.3');
-		is(act($name, 'add=&server=127.0.0.1:8083'), 200, "$name: one more");
-		is(answers($name), '8081 8082 8083', "$name: which serves");
-		act($name, 'remove=&server=127.0.0.1:8083');
-		is(answers($name), '8081 8082', "$name: and leaves");
-	}
+	is(act($name, 'add=&server=127.0.0.1:8083'), 200, "$name: one more");
+	is(answers($name), '8081 8082 8083', "$name: which serves");
+	act($name, 'remove=&server=127.0.0.1:8083');
+	is(answers($name), '8081 8082', "$name: and leaves");
 }
 
 sub reloaded {

@@ -18,17 +18,16 @@ my $t = Test::Nginx->new()->has(qw/
 	upstream_least_conn upstream_ip_hash upstream_hash upstream_random
 /);
 
-# directive, and the word for it; whether workers keep weights to themselves,
-# which can be refreshed since nginx 1.27.3
+# directive, and the word for it
 my %METHODS = (
 	rr          => [ '', 'round_robin' ],
 	least       => [ 'least_conn;', 'least_conn' ],
 	ip          => [ 'ip_hash;', 'ip_hash' ],
 	hash        => [ 'hash $arg_key;', 'hash' ],
-	ring        => [ 'hash $arg_key consistent;', 'hash consistent', 1 ],
-	random      => [ 'random;', 'random', 1 ],
-	two         => [ 'random two;', 'random', 1 ],
-	two_least   => [ 'random two least_conn;', 'random', 1 ],
+	ring        => [ 'hash $arg_key consistent;', 'hash consistent' ],
+	random      => [ 'random;', 'random' ],
+	two         => [ 'random two;', 'random' ],
+	two_least   => [ 'random two least_conn;', 'random' ],
 );
 
 # Where keepalive is said, nginx's order of modules decides what wraps what:
@@ -161,19 +160,6 @@ sub weights {
 		my $name = "${method}_after";
 		my $r = control("/control?upstream=$name&server=127.0.0.1:8081&weight=10");
 
-		if ($METHODS{$method}[2] && !$t->has_version('1.27.3')) {
-			is($r->status() . ' ' . $r->body(),
-				"501 weight: not yet supported with \"$METHODS{$method}[1]\" on nginx before 1.27.3",
-				"$name: weight");
-			is(get_json("/status?upstream=$name")->{upstreams}{$name}{peers}[0]
-				{weight}, 1, "$name: not changed");
-			is(act($name, 'server=127.0.0.1:8081&max_conns=100&weight=1'), 200,
-				"$name: the weight that it has is no change");
-			is(act($name, 'server=127.0.0.1:8081&max_conns=0'), 200,
-				"$name: other parameters");
-			next;
-		}
-
 		is($r->status(), 200, "$name: weight");
 
 		# One request at a time, since what counts is the number of requests
@@ -190,30 +176,25 @@ sub weights {
 
 # Each worker has made itself a new table, not only the one that was asked.
 sub every_worker {
-	SKIP: {
-		skip('weight of random since nginx 1.27.3', 2)
-			unless $t->has_version('1.27.3');
+	act('random_plain', 'server=127.0.0.1:8081&weight=10');
+	my @before = map { $_->count() } @backends;
+	spread('random_plain', 480);
 
-		act('random_plain', 'server=127.0.0.1:8081&weight=10');
-		my @before = map { $_->count() } @backends;
-		spread('random_plain', 480);
-
-		my (%all, %first);
-		for my $i (0 .. 2) {
-			my @requests = $backends[$i]->requests();
-			for (@requests[$before[$i] .. $#requests]) {
-				my $worker = $_->{headers}{'x-worker'};
-				$all{$worker}++;
-				$first{$worker}++ if $i == 0;
-			}
+	my (%all, %first);
+	for my $i (0 .. 2) {
+		my @requests = $backends[$i]->requests();
+		for (@requests[$before[$i] .. $#requests]) {
+			my $worker = $_->{headers}{'x-worker'};
+			$all{$worker}++;
+			$first{$worker}++ if $i == 0;
 		}
-
-		# Far from one third as from ten twelfths, for some 120 requests each.
-		is(scalar(grep { $_ > 40 } values %all), 4, 'random: all workers');
-		is_deeply([ grep { $first{$_} / $all{$_} < 0.6 } keys %first ], [],
-			'random: most to the first, in each');
-		act('random_plain', 'server=127.0.0.1:8081&weight=1');
 	}
+
+	# Far from one third as from ten twelfths, for some 120 requests each.
+	is(scalar(grep { $_ > 40 } values %all), 4, 'random: all workers');
+	is_deeply([ grep { $first{$_} / $all{$_} < 0.6 } keys %first ], [],
+		'random: most to the first, in each');
+	act('random_plain', 'server=127.0.0.1:8081&weight=1');
 }
 
 # Where each of many keys goes, in all workers: a key that goes to different
@@ -248,32 +229,27 @@ sub ring {
 	act($name, 'server=127.0.0.1:8082&up=');
 	is_deeply(keys_of($name), $before, 'ring: back as before');
 
-	SKIP: {
-		skip('weight of a ring since nginx 1.27.3', 9)
-			unless $t->has_version('1.27.3');
+	my $was = share($before, 8082);
+	is(act($name, 'server=127.0.0.1:8082&weight=20'), 200, 'ring: weight');
+	my $heavy = keys_of($name);
+	is(scalar(grep { /,/ } values %$heavy), 0,
+		'ring: workers agree on the new one');
+	cmp_ok(share($heavy, 8082), '>=', 90, 'ring: most keys');
+	cmp_ok(share($heavy, 8082), '>', $was, 'ring: more than before');
+	is_deeply([ grep { $heavy->{$_} ne 8082 && $heavy->{$_} ne $before->{$_} }
+		keys %$before ], [], 'ring: keys move only to it');
+	is(act($name, 'server=127.0.0.1:8082&weight=1'), 200,
+		'ring: weight of before');
+	is_deeply(keys_of($name), $before, 'ring: and keys of before');
 
-		my $was = share($before, 8082);
-		is(act($name, 'server=127.0.0.1:8082&weight=20'), 200, 'ring: weight');
-		my $heavy = keys_of($name);
-		is(scalar(grep { /,/ } values %$heavy), 0,
-			'ring: workers agree on the new one');
-		cmp_ok(share($heavy, 8082), '>=', 90, 'ring: most keys');
-		cmp_ok(share($heavy, 8082), '>', $was, 'ring: more than before');
-		is_deeply([ grep { $heavy->{$_} ne 8082 && $heavy->{$_} ne $before->{$_} }
-			keys %$before ], [], 'ring: keys move only to it');
-		is(act($name, 'server=127.0.0.1:8082&weight=1'), 200,
-			'ring: weight of before');
-		is_deeply(keys_of($name), $before, 'ring: and keys of before');
-
-		# Under load, since each worker makes a new ring in the middle of it.
-		my $load = $t->load(uri => "/u/$name?key=a", seconds => 20,
-			concurrency => 8, keepalive => 1);
-		for my $weight (2 .. 12, 1) {
-			act($name, "server=127.0.0.1:8082&weight=$weight");
-		}
-		is($load->finish(now => 1)->{failed}, 0, 'ring: no request was lost');
-		is_deeply(keys_of($name), $before, 'ring: as before');
+	# Under load, since each worker makes a new ring in the middle of it.
+	my $load = $t->load(uri => "/u/$name?key=a", seconds => 20,
+		concurrency => 8, keepalive => 1);
+	for my $weight (2 .. 12, 1) {
+		act($name, "server=127.0.0.1:8082&weight=$weight");
 	}
+	is($load->finish(now => 1)->{failed}, 0, 'ring: no request was lost');
+	is_deeply(keys_of($name), $before, 'ring: as before');
 }
 
 # An address stays with its server.

@@ -285,11 +285,8 @@ sub refused {
 		my $r = control("/control?$args");
 
 		if (!defined $status) {
-			# The ring has 160 points for each unit of weight; or this nginx
-			# cannot make a new one.
-			($status, $text) = $t->has_version('1.27.3')
-				? (400, 'invalid weight: the sum of the weights would be 65535, at most 16384 is allowed')
-				: (501, 'weight: not yet supported with "hash consistent" on nginx before 1.27.3');
+			# The ring has 160 points for each unit of weight.
+			($status, $text) = (400, 'invalid weight: the sum of the weights would be 65535, at most 16384 is allowed');
 		}
 
 		is($r->status() . ' ' . $r->body(), "$status $text", shown($args));

@@ -13,7 +13,6 @@ use Test::More;
 use Test::Nginx;
 
 my $t = Test::Nginx->new()->has(qw/module http proxy upstream_zone/)->plan(72);
-my $new = $t->has_version('1.27.3');
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
@@ -215,20 +214,16 @@ sub too_high {
 }
 
 sub members {
-	SKIP: {
-		skip('servers are fixed before nginx 1.27.3', 10) unless $new;
-
-		like(act('two', 'remove=&id=0'), qr/\A200 /, 'removed');
-		is(act('two', 'remove=&id=1'), guard(1, 2), 'no other one');
-		is(act('two', 'remove=&id=1', 'conf'), guard(1, 2), 'nor by upstream_conf');
-		like(act('two', 'remove=&id=3'), qr/\A200 /, 'one that is down');
-		like(act('two', 'id=1&server=127.0.0.1:8084'), qr/\A200 /, 'one moves');
-		is(act('two', 'id=1&server=127.0.0.1:8082&down='), guard(1, 2),
-			'but not down');
-		like(act('two', 'add=&down=&server=127.0.0.1:8081'), qr/\A200 /,
-			'one more that is down');
-		is(act('two', 'remove=&id=1'), guard(1, 2), 'does not count');
-		like(act('two', 'remove=&id=1&force='), qr/\A200 /, 'unless forced');
-		is(states('two'), 'up down', 'who is left');
-	}
+	like(act('two', 'remove=&id=0'), qr/\A200 /, 'removed');
+	is(act('two', 'remove=&id=1'), guard(1, 2), 'no other one');
+	is(act('two', 'remove=&id=1', 'conf'), guard(1, 2), 'nor by upstream_conf');
+	like(act('two', 'remove=&id=3'), qr/\A200 /, 'one that is down');
+	like(act('two', 'id=1&server=127.0.0.1:8084'), qr/\A200 /, 'one moves');
+	is(act('two', 'id=1&server=127.0.0.1:8082&down='), guard(1, 2),
+		'but not down');
+	like(act('two', 'add=&down=&server=127.0.0.1:8081'), qr/\A200 /,
+		'one more that is down');
+	is(act('two', 'remove=&id=1'), guard(1, 2), 'does not count');
+	like(act('two', 'remove=&id=1&force='), qr/\A200 /, 'unless forced');
+	is(states('two'), 'up down', 'who is left');
 }

@@ -23,7 +23,7 @@ delete $ENV{TEST_NGINX_MODULE};
 
 my $t = Test::Nginx->new(timeout => 240)
 	->has(qw/http proxy upstream_zone upstream_keepalive unix ipv6/)
-	->plan(141);
+	->plan(143);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -362,7 +362,7 @@ sub status {
 		u => {
 			dynamic => $yes, peers => \@peers,
 			zone_memory => { pages => { total => 15, free => 9 } },
-			leaks => { backup => undef, primary => {
+			leaks => { backup => undef, faults => [], primary => {
 				number => 2, total_weight => 3, tries => 1, conns => 0,
 				refs => 0, zombies => 0, counted => 2, counted_weight => 3,
 				counted_usable => 1,
@@ -393,6 +393,10 @@ sub leaks {
 			qr/"u" primary: .*7/, "leak in $key");
 	}
 
+	is($problems->(sub ($u) { $u->{leaks}{faults} = [qw/order single/] }),
+		'"u" faults are order single', 'faults');
+	like($problems->(sub ($u) { delete $u->{leaks}{faults} }),
+		qr/no list of faults/, 'no list of faults');
 	like($problems->(sub ($u) { $u->{peers}[0]{active} = 1 }),
 		qr/active is 1/, 'leak in active');
 	like($problems->(sub ($u) { $u->{zone_memory}{pages}{free} = 8 }),

@@ -24,29 +24,25 @@ my $t = Test::Nginx->new(timeout => $timeout)->has(qw/
 	upstream_ip_hash upstream_hash upstream_random wrk
 /);
 
-# nginx's consistent hash and random keep weights in tables of each worker,
-# which older versions never make anew.
-my $tables = $t->has_version('1.27.3');
-
-# Name, what stands in the block, whether weights can change.
+# Name, what stands in the block.
 my @methods = (
-	[ 'round_robin', '', 1 ],
-	[ 'least_conn', 'least_conn;', 1 ],
-	[ 'ip_hash', 'ip_hash;', 1 ],
-	[ 'hash', 'hash $request_id;', 1 ],
-	[ 'consistent', 'hash $request_id consistent;', $tables ],
-	[ 'random', 'random;', $tables ],
-	[ 'random_two', 'random two;', $tables ],
+	[ 'round_robin', '' ],
+	[ 'least_conn', 'least_conn;' ],
+	[ 'ip_hash', 'ip_hash;' ],
+	[ 'hash', 'hash $request_id;' ],
+	[ 'consistent', 'hash $request_id consistent;' ],
+	[ 'random', 'random;' ],
+	[ 'random_two', 'random two;' ],
 );
 
-push @methods, [ 'least_time', 'least_time header;', 1 ]
+push @methods, [ 'least_time', 'least_time header;' ]
 	if $t->has_module_built('upstream_least_time');
 
 push @methods,
-	[ 'sticky', 'sticky cookie route;', 1 ],
-	[ 'sticky_random', 'random; sticky cookie route;', 1 ],
+	[ 'sticky', 'sticky cookie route;' ],
+	[ 'sticky_random', 'random; sticky cookie route;' ],
 	[ 'sticky_consistent',
-		'hash $request_id consistent; sticky cookie route;', 1 ]
+		'hash $request_id consistent; sticky cookie route;' ]
 	if $t->has_module_built('sticky');
 
 my $sticky = grep { $_->[1] =~ /sticky/ } @methods;
@@ -186,13 +182,10 @@ $t->run();
 
 method(@$_) for @methods;
 
-SKIP: {
-	skip('needs nginx 1.27.3 or later', 3) unless $tables;
-	forgotten();
-	kept();
-}
+forgotten();
+kept();
 
-sub method ($name, $balancer, $weights) {
+sub method ($name, $balancer) {
 	my $retried = $failing->count();
 	my @uris = map { "/$name/$_" } qw{slow/100 slow/200 slow/300 fast};
 	my @loads = (
@@ -204,7 +197,7 @@ sub method ($name, $balancer, $weights) {
 	);
 	my $churn = Test::Nginx::Churn->start(dir => $t->testdir(),
 		seconds => $seconds,
-		clients => [ clients({ $name => values_of($name, $weights) }) ]);
+		clients => [ clients({ $name => values_of($name) }) ]);
 
 	my $wrk = $balancer =~ /sticky/ ? sampled($name, $churn)
 		: $t->wrk(uri => "/$name/fast", connections => 8, threads => 1,
@@ -239,18 +232,17 @@ sub method ($name, $balancer, $weights) {
 
 	my $reply = control("/upstreamcontrol?upstream=$name"
 		. '&server=127.0.0.1:8082&weight=19');
-	is($reply->status(), $weights ? 200 : 501, "$name: weight");
+	is($reply->status(), 200, "$name: weight");
 
 	is_deeply([ unfair($name) ], [], "$name: each worker follows")
-		if shows_weights($name, $balancer, $weights);
+		if shows_weights($name, $balancer);
 }
 
 # Whether the answers to a few requests show the weights: the client's address
 # does not change, and others look at what servers do before they look at
 # weights.
-sub shows_weights ($name, $balancer, $weights) {
-	return $weights
-		&& $name !~ /\A(?:ip_hash|least_conn|least_time|random_two)\z/;
+sub shows_weights ($name, $balancer) {
+	return $name !~ /\A(?:ip_hash|least_conn|least_time|random_two)\z/;
 }
 
 # Workers by which, of two servers of weights 1 and 19, the second gets less
@@ -325,13 +317,12 @@ sub attempts ($name) {
 }
 
 # What may be set to what, so that 8081 and 8082 can always take a request.
-sub values_of ($name, $weights) {
+sub values_of ($name) {
 	# A point of a consistent hash takes its time to compute, and there are
 	# 160 of them to a unit.
 	my @weights = $name =~ /consistent/ ? (1, 2, 3) : (1, 2, 5, 20, 100);
 
-	my %common = (fail_timeout => [ 0, 1, 10 ]);
-	$common{weight} = \@weights if $weights;
+	my %common = (fail_timeout => [ 0, 1, 10 ], weight => \@weights);
 
 	my @fails = (max_fails => [ 0, 1, 3 ]);
 	my @limits = (max_conns => [ 0, 1, 2, 50 ]);

@@ -24,14 +24,12 @@ my $t = Test::Nginx->new(timeout => $timeout)->has(qw/
 	upstream_hash upstream_random
 /)->plan(9);
 
-my $tables = $t->has_version('1.27.3');
-
-# Name, what stands in the block, whether weights can change.
+# Name, what stands in the block.
 my @methods = (
-	[ 'round_robin', '', 1 ],
-	[ 'least_conn', 'least_conn;', 1 ],
-	[ 'consistent', 'hash $request_id consistent;', $tables ],
-	[ 'random', 'random;', $tables ],
+	[ 'round_robin', '' ],
+	[ 'least_conn', 'least_conn;' ],
+	[ 'consistent', 'hash $request_id consistent;' ],
+	[ 'random', 'random;' ],
 );
 my @names = map { $_->[0] } @methods;
 
@@ -107,8 +105,8 @@ my %values;
 
 for my $method (@methods) {
 	my $name = $method->[0];
-	my %common = (fail_timeout => [ 1, 10 ], max_fails => [ 0, 1, 3 ]);
-	$common{weight} = [ 1, 2, 3 ] if $method->[2];
+	my %common = (fail_timeout => [ 1, 10 ], max_fails => [ 0, 1, 3 ],
+		weight => [ 1, 2, 3 ]);
 
 	my %always = (%common, state => ['up']);
 	my %any = (%common, state => [qw/up down drain/], max_conns => [ 0, 1, 50 ]);

@@ -32,9 +32,6 @@ my $t = Test::Nginx->new(timeout => $timeout)->has(qw/
 	upstream_ip_hash upstream_hash upstream_random
 /);
 
-plan(skip_all => 'needs nginx 1.27.3 or later to add and remove servers')
-	unless $t->has_version('1.27.3');
-
 my @methods = (
 	[ 'round_robin', '' ],
 	[ 'least_conn', 'least_conn;' ],
@@ -72,6 +69,7 @@ my $upstreams = join '', map {
 	<<"BLOCK" } @methods;
     upstream grow_$name {
         zone grow_$name 256k;
+        upstream_capacity @{[ MANY ]};
         $balancer
 $servers
         keepalive 16;

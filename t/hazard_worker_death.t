@@ -25,14 +25,12 @@ my $t = Test::Nginx->new(timeout => $timeout)->has(qw/
 	upstream_hash upstream_random
 /)->plan(12);
 
-my $tables = $t->has_version('1.27.3');
-
-# Name, what stands in the block, whether weights can change.
+# Name, what stands in the block.
 my @methods = (
-	[ 'round_robin', '', 1 ],
-	[ 'least_conn', 'least_conn;', 1 ],
-	[ 'hash', 'hash $request_id;', 1 ],
-	[ 'random', 'random two;', $tables ],
+	[ 'round_robin', '' ],
+	[ 'least_conn', 'least_conn;' ],
+	[ 'hash', 'hash $request_id;' ],
+	[ 'random', 'random two;' ],
 );
 my @names = map { $_->[0] } @methods;
 
@@ -105,8 +103,8 @@ CONF
 my %values;
 
 for my $method (@methods) {
-	my %common = (fail_timeout => [ 1, 10 ], max_fails => [ 0, 1, 3 ]);
-	$common{weight} = [ 1, 2, 5, 20 ] if $method->[2];
+	my %common = (fail_timeout => [ 1, 10 ], max_fails => [ 0, 1, 3 ],
+		weight => [ 1, 2, 5, 20 ]);
 
 	my %always = (%common, state => ['up']);
 	my %any = (%common, state => [qw/up down drain/], max_conns => [ 0, 50 ]);

@@ -17,9 +17,6 @@ my $t = Test::Nginx->new()->has(qw/
 	upstream_ip_hash upstream_hash upstream_random
 /);
 
-plan(skip_all => 'servers are fixed before nginx 1.27.3')
-	unless $t->has_version('1.27.3');
-
 my %KNOWN = (rr => '', least => 'least_conn;', keep => 'keepalive 8;');
 my %UNKNOWN = (
 	ip => 'ip_hash;', hash => 'hash $arg_key;',
@@ -64,7 +61,7 @@ CONF
 	map { "upstream $_ { zone $_ 64k; $ALL{$_} server 127.0.0.1:8081; }\n" }
 		sort keys %ALL);
 
-$t->backend("127.0.0.1:$_") for 8081 .. 8084;
+my %backends = map { $_ => $t->backend("127.0.0.1:$_") } 8081 .. 8084;
 $t->run();
 
 # nginx's list of backups stays when it is empty.
@@ -110,7 +107,10 @@ sub life ($name) {
 	);
 
 	is(answers($name), '8081', "$name: as configured");
-	is(upstream($name)->{leaks}{backup}, undef, "$name: no list of backups");
+	# Where lists have slots, backups have some from the beginning.
+	is(($t->has_version('1.27.3') ? upstream($name)->{leaks}{backup}
+		: upstream($name)->{leaks}{backup}{number} || undef), undef,
+		"$name: no backups in a list");
 
 	for my $row (@rows) {
 		my ($args, $status, $who) = @$row;
@@ -154,9 +154,12 @@ sub refused ($name) {
 sub loaded ($name) {
 	my $load = $t->load(uri => "/u/$name", seconds => 30, concurrency => 6,
 		processes => 2);
+	my $before = $backends{8083}->count();
 	my %status;
+	my $rounds = 0;
 
-	for my $round (1 .. 12) {
+	# On a busy machine requests may miss the backup, but not for ever.
+	while ($rounds++ < 12 || ($rounds < 200 && $backends{8083}->count() == $before)) {
 		$status{ act($name, $_)->status() }++ for
 			'add=&server=127.0.0.1:8083&backup=',
 			'server=127.0.0.1:8081&down=',
@@ -167,7 +170,7 @@ sub loaded ($name) {
 	}
 
 	my $got = $load->finish(now => 1);
-	is_deeply(\%status, { 200 => 72 }, "$name: all changes were made");
+	is_deeply([ keys %status ], [200], "$name: all changes were made");
 	is($got->{failed}, 0, "$name: no request was lost");
 	cmp_ok($got->{by_body}{8083} // 0, '>', 0, "$name: one backup served");
 	is(answers($name), '8081', "$name: as in the beginning");

@@ -14,11 +14,6 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()->has(qw/module http proxy upstream_zone/)->plan(65);
 
-# Where members are fixed, listings and parameters work all the same.
-my $new = $t->has_version('1.27.3');
-my $OLD = 'servers cannot be added, removed or readdressed on nginx before '
-	. '1.27.3: not yet supported';
-
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
 worker_processes 4;
@@ -190,8 +185,7 @@ sub refused {
 		[ 'upstream=backend&peer=0&down=', '400 unknown argument "peer"' ],
 		[ 'upstream=fixed&add=&server=127.0.0.1:8083',
 			q(501 only for upstream with 'zone') ],
-		[ 'upstream=backend&remove=&id=9', $new
-			? '400 server or peer is not found' : "501 $OLD" ],
+		[ 'upstream=backend&remove=&id=9', '400 server or peer is not found' ],
 	);
 }
 
@@ -219,13 +213,9 @@ sub members {
 			. "server 127.0.0.2:8083 weight=2; # id=3 draining\n" ],
 	);
 
-	SKIP: {
-		skip('servers are fixed before nginx 1.27.3', @rows + 1) unless $new;
-
-		rows('upstream_conf', @rows);
-		is_deeply([ sort keys %{ burst(uri => '/fresh', port => 8090, n => 24)
-			->{by_body} } ], [ 8080, 8081 ], 'as the lines say');
-	}
+	rows('upstream_conf', @rows);
+	is_deeply([ sort keys %{ burst(uri => '/fresh', port => 8090, n => 24)
+		->{by_body} } ], [ 8080, 8081 ], 'as the lines say');
 }
 
 sub by_id {
@@ -241,10 +231,7 @@ sub by_id {
 		[ 'upstream=fresh&remove=&id=3', '304 ' ],
 	);
 
-	SKIP: {
-		skip('servers are fixed before nginx 1.27.3', scalar @rows) unless $new;
-		rows('control', @rows);
-	}
+	rows('control', @rows);
 }
 
 sub json {
@@ -259,9 +246,6 @@ sub json {
 		code => 'BadArgument', text => 'missing "upstream" argument' },
 		'JSON of the probe');
 
-	SKIP: {
-		skip('servers are fixed before nginx 1.27.3', 1) unless $new;
-		is($get->('upstream=fresh&add=&server=127.0.0.1:8082')->{server}{id}, 5,
-			'JSON of an addition');
-	}
+	is($get->('upstream=fresh&add=&server=127.0.0.1:8082')->{server}{id}, 5,
+		'JSON of an addition');
 }

@@ -18,9 +18,6 @@ my $t = Test::Nginx->new()->has(qw/
 	upstream_least_conn upstream_random unix ipv6
 /);
 
-plan(skip_all => 'servers are fixed before nginx 1.27.3')
-	unless $t->has_version('1.27.3');
-
 # Connections that nobody looked at would stay for a minute.  On a busy machine
 # it may take longer than it should to see that they are gone, but not each time.
 use constant LIMIT => 10;
@@ -73,8 +70,8 @@ http {
     }
 }
 CONF
-	map { "upstream $_ { zone $_ 256k; $METHODS{$_} server 127.0.0.1:8081; "
-		. "server 127.0.0.1:8082; keepalive 16; }\n" } @METHODS);
+	map { "upstream $_ { zone $_ 256k; upstream_capacity 80; "
+		. "$METHODS{$_} server 127.0.0.1:8081; server 127.0.0.1:8082; keepalive 16; }\n" } @METHODS);
 
 my %backends = map { $_ => $t->backend($_) } map({ "127.0.0.1:$_" }
 	8081 .. 8083, 8087), '[::1]:8084', 'unix:%%TESTDIR%%/one.sock';

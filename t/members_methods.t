@@ -18,9 +18,6 @@ my $t = Test::Nginx->new()->has(qw/
 	upstream_least_conn upstream_ip_hash upstream_hash upstream_random
 /);
 
-plan(skip_all => 'servers are fixed before nginx 1.27.3')
-	unless $t->has_version('1.27.3');
-
 my %METHODS = (
 	rr => '', least => 'least_conn;', ip => 'ip_hash;', hash => 'hash $arg_key;',
 	ring => 'hash $arg_key consistent;', random => 'random;',

@@ -14,9 +14,6 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()->has(qw/module http proxy upstream_zone/);
 
-plan(skip_all => 'servers are fixed before nginx 1.27.3')
-	unless $t->has_version('1.27.3');
-
 $t->plan(31);
 
 my $CONF = <<'CONF';

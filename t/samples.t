@@ -25,10 +25,6 @@ my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone fastcgi uwsgi scgi/)
 	->plan(50);
 
-my $members = $t->has_version('1.27.3');
-my $not_yet = 'servers cannot be added, removed or readdressed on nginx '
-	. 'before 1.27.3: not yet supported';
-
 is_deeply(\@samples, [ sort keys %purposes ], 'each sample has a test');
 
 for my $name (@samples) {
@@ -117,19 +113,12 @@ sub demo ($name) {
 	my $add = line("$control&add=&server=127.0.0.1:8091&weight=3");
 	my $with = who('/', 6);
 	my $remove = line("$control&remove=&server=127.0.0.1:8091");
-	if ($members) {
-		like($add, qr/^200 .*^server 127.0.0.1:8091 .* weight=3 .*;$/ms,
-			"$name: add");
-		is_deeply($with, { (map { $_ => 1 } @three), '127.0.0.1:8091' => 3 },
-			"$name: three of six");
-		like($remove, qr/^200 server 127.0.0.1:8081 /, "$name: remove");
-		unlike($remove, qr/8091/, "$name: it is gone");
-	} else {
-		is($add, "501 $not_yet", "$name: add");
-		is_deeply($with, { map { $_ => 2 } @three }, "$name: nothing was added");
-		is($remove, "501 $not_yet", "$name: remove");
-		unlike($remove, qr/8091/, "$name: it was never there");
-	}
+	like($add, qr/^200 .*^server 127.0.0.1:8091 .* weight=3 .*;$/ms,
+		"$name: add");
+	is_deeply($with, { (map { $_ => 1 } @three), '127.0.0.1:8091' => 3 },
+		"$name: three of six");
+	like($remove, qr/^200 server 127.0.0.1:8081 /, "$name: remove");
+	unlike($remove, qr/8091/, "$name: it is gone");
 	is_deeply(who('/', 6), { map { $_ => 2 } @three },
 		"$name: three servers at the end");
 
@@ -187,14 +176,12 @@ sub upstream_candc ($name) {
 
 	# Its three lines, one after the other: the server is down before it gets
 	# addresses that nobody here has.
-	my $changed = $members ? "200 changed true nil\n"
-		: "501 changed nil $not_yet\n";
 	my $uri = '/upstreamcontrol?%s&peer=0&stream=luaupstfoo';
-	my @addresses = $members ? qw/192.168.169.9:8081 192.168.169.2:85/
-		: ('127.0.0.1:8081') x 2;
+	my @addresses = qw/192.168.169.9:8081 192.168.169.2:85/;
 	is(line(sprintf $uri, 'down=true'), "200 down true nil\n", "$name: line 1");
 	for my $address ('192.168.169.9', '192.168.169.2:85') {
-		is(line(sprintf $uri, "addr=$address"), $changed, "$name: $address");
+		is(line(sprintf $uri, "addr=$address"), "200 changed true nil\n",
+			"$name: $address");
 		my $there = shift @addresses;
 		like(body('/upstreamcontrol?upstream=luaupstfoo'),
 			qr/\Aserver \Q$there\E addr=\Q$there\E down;$/m,

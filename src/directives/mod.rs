@@ -7,6 +7,7 @@
 //! | `upstream_conf [methods=POST]` | location | `location.rs` |
 //! | `upstream_dynamic on \| off` | http, upstream | `upstream.rs` |
 //! | `upstream_guard min=N \| min=N% \| off` | http, upstream | `upstream.rs` |
+//! | `upstream_capacity N` | http, upstream | `upstream.rs` |
 //! | `upstream_auto_zone size` | upstream | `auto_zone.rs` |
 //! | `upstream_control_zone size` | http | `zone.rs` |
 
@@ -41,7 +42,7 @@ pub struct Offsets {
 type Handler = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
 /// How many directives there are, with the empty one that ends the table.
-pub const COMMANDS: usize = 8;
+pub const COMMANDS: usize = 9;
 
 /// The command table.
 pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
@@ -79,6 +80,13 @@ pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
             c"upstream_guard",
             http | upstream | NGX_CONF_TAKE1,
             upstream::cmd_upstream_guard,
+            NGX_HTTP_SRV_CONF_OFFSET,
+            offsets.upstream,
+        ),
+        command(
+            c"upstream_capacity",
+            http | upstream | NGX_CONF_TAKE1,
+            upstream::cmd_upstream_capacity,
             NGX_HTTP_SRV_CONF_OFFSET,
             offsets.upstream,
         ),

@@ -9,6 +9,10 @@ use crate::nginx::conf::{self, CONF_ERROR, CONF_OK, UNSET};
 use crate::nginx::upstream::Upstream;
 use crate::ops::Guard;
 
+/// Most servers that `upstream_capacity` may ask for: nginx's round robin looks at each place for a server, whether there
+/// is one or not, and so many take some 100 MB of shared memory.
+const CAPACITY_MAX: usize = 100_000;
+
 /// Settings of an upstream block; at the level of http, what holds for those that do not say otherwise.
 #[repr(C)]
 pub struct UpstreamSettings {
@@ -17,6 +21,8 @@ pub struct UpstreamSettings {
     dynamic: ngx_flag_t,
     /// `upstream_guard`.
     guard: GuardSetting,
+    /// `upstream_capacity`; none if it is not there.
+    capacity: Option<usize>,
     /// The zone that `upstream_auto_zone` made; null if it is not there.
     pub(super) auto_zone: *const ngx_shm_zone_t,
 }
@@ -34,7 +40,7 @@ enum GuardSetting {
 
 impl Default for UpstreamSettings {
     fn default() -> Self {
-        Self { dynamic: UNSET, guard: GuardSetting::Unset, auto_zone: ptr::null() }
+        Self { dynamic: UNSET, guard: GuardSetting::Unset, capacity: None, auto_zone: ptr::null() }
     }
 }
 
@@ -52,6 +58,12 @@ impl UpstreamSettings {
             (GuardSetting::Unset, Some(http)) => http.guard(None),
             (GuardSetting::Unset | GuardSetting::Off, _) => None,
         }
+    }
+
+    /// How many servers the upstream must have room for, given what http says. Where lists of peers grow at run time it
+    /// means nothing.
+    pub fn capacity(&self, http: Option<&Self>) -> Option<usize> {
+        self.capacity.or_else(|| http?.capacity)
     }
 
     /// Whether the upstream has a `zone` after its `upstream_auto_zone`, which nginx took for the one zone of it.
@@ -105,6 +117,50 @@ unsafe fn set_guard(cf: NonNull<ngx_conf_t>, settings: &mut UpstreamSettings) ->
                 settings.guard = guard;
                 CONF_OK
             }
+            None => conf::emerg(cf, &format!("invalid value \"{word}\"")),
+        }
+    }
+}
+
+/// Reads the word after `upstream_capacity`.
+fn parse_capacity(word: &str) -> Option<usize> {
+    let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+    word.parse().ok().filter(|capacity| is_number && (1..=CAPACITY_MAX).contains(capacity))
+}
+
+/// nginx's entry: `upstream_capacity N;`.
+pub(super) unsafe extern "C" fn cmd_upstream_capacity(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    conf::guarded(|| {
+        let cf = NonNull::new(cf)?;
+        // SAFETY: nginx calls this with the settings of the http or upstream block, in which these lie at the command's
+        // offset.
+        Some(unsafe { set_capacity(cf, conf.byte_add((*cmd).offset).cast::<UpstreamSettings>().as_mut()?) })
+    })
+}
+
+/// Reads the capacity.
+///
+/// # Safety
+///
+/// Called by the directive's handler.
+unsafe fn set_capacity(cf: NonNull<ngx_conf_t>, settings: &mut UpstreamSettings) -> *mut c_char {
+    if settings.capacity.is_some() {
+        return c"is duplicate".as_ptr().cast_mut();
+    }
+    // SAFETY: see above.
+    unsafe {
+        let args = conf::args(cf);
+        let Some(word) = args.get(1) else {
+            return CONF_ERROR;
+        };
+        let word = String::from_utf8_lossy(word);
+        settings.capacity = parse_capacity(&word);
+        match settings.capacity {
+            Some(_) => CONF_OK,
             None => conf::emerg(cf, &format!("invalid value \"{word}\"")),
         }
     }
@@ -165,6 +221,32 @@ mod tests {
         ];
         for (word, wanted) in table {
             assert_eq!(GuardSetting::parse(word), wanted, "{word}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_has_its_own_capacity_or_else_that_of_http() {
+        let says = |capacity| UpstreamSettings { capacity, ..UpstreamSettings::default() };
+        let table = [
+            (None, None, None),
+            (None, Some(9), Some(9)),
+            (Some(2), Some(9), Some(2)),
+            (Some(2), None, Some(2)),
+        ];
+        for (upstream, http, wanted) in table {
+            assert_eq!(says(upstream).capacity(Some(&says(http))), wanted, "{upstream:?} {http:?}");
+        }
+        assert_eq!(says(Some(2)).capacity(None), Some(2));
+    }
+
+    #[test]
+    fn words_of_the_capacity() {
+        let good = [("1", 1), ("64", 64), ("100000", 100_000), ("007", 7)];
+        for (word, wanted) in good {
+            assert_eq!(parse_capacity(word), Some(wanted), "{word}");
+        }
+        for word in ["", "0", "100001", "-1", "+1", "1k", "1.5", "all", "99999999999999999999"] {
+            assert_eq!(parse_capacity(word), None, "{word}");
         }
     }
 }

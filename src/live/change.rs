@@ -87,16 +87,16 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         locked.give_back(&mut changes, &mut arriving);
         return Err(CommitError::Refused(OpError::Stuck));
     };
-    if let Err(none) = control.zone.seat(&lists, &mut made.edits) {
+    let seated = if control.zone.membership() == plan.membership {
+        control.zone.seat(&lists, &mut made.edits).map_err(|none| refusal(upstream, none))
+    } else {
+        // nginx resolved a name meanwhile, so that the peers may stand elsewhere.
+        Err(CommitError::Moved)
+    };
+    if let Err(refused) = seated {
         drop(lists);
         locked.give_back(&mut changes, &mut arriving);
-        return Err(CommitError::Refused(match none {
-            NoSeat::Capacity(capacity) => OpError::NoSlot { capacity },
-            NoSeat::Busy => OpError::SlotsBusy,
-            NoSeat::Memory(needed) => {
-                OpError::ZoneFull { zone: upstream.zone.clone().unwrap_or_default(), needed }
-            }
-        }));
+        return Err(refused);
     }
     // From here on nothing can fail.
     let revision = if changes.is_empty() && leaving.is_empty() && arriving.is_empty() {
@@ -113,14 +113,21 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         control.zone.reap();
     }
     drop(locked);
-    if applied.is_none() {
-        // nginx resolved a name meanwhile, so that the peers may stand elsewhere.
-        catch_up(control);
-    }
     let arrived = arriving.iter().filter(|arrival| arrival.heir_of.is_none());
     Ok(Committed {
         revision: Revision(revision),
         added: arrived.map(|arrival| ServerId(arrival.id)).collect(),
+    })
+}
+
+/// Why a change is not made: there is no place for a server.
+fn refusal(upstream: &Upstream, none: NoSeat) -> CommitError {
+    CommitError::Refused(match none {
+        NoSeat::Capacity(group, capacity) => OpError::NoSlot { group, capacity },
+        NoSeat::Busy => OpError::SlotsBusy,
+        NoSeat::Memory(needed) => {
+            OpError::ZoneFull { zone: upstream.zone.clone().unwrap_or_default(), needed }
+        }
     })
 }
 

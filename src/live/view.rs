@@ -18,10 +18,6 @@ use super::upstream::{Control, Upstream};
 /// Reasons that a view makes room for before it takes the lock.
 const REASONS: usize = 16;
 
-/// How often a view is taken anew because a change came between peers and records. Where changes come faster than
-/// that, it shows a server that is ahead of the revision, or behind it.
-const ATTEMPTS: usize = 8;
-
 /// A changeable upstream at one moment.
 pub struct View {
     /// The moment.
@@ -59,16 +55,17 @@ impl View {
     /// A moment of a changeable upstream; none if the locks of its peers are stuck.
     pub fn take(upstream: &Upstream, control: &Control) -> Option<Self> {
         let mut room = REASONS;
-        let mut attempts = 0..ATTEMPTS;
         loop {
             catch_up(control);
-            let revision = control.store.lock().revision(control.record);
+            // The lists and the store are read one after the other. A change in between would give a view of the lists
+            // before it the revision after it, and a plan that was made with the one would be taken for the other.
+            let before = control.store.lock().revision(control.record);
             let copy = control.zone.copy()?;
             if adopt_new_peers(control, &copy) {
                 continue;
             }
             match know(control, &copy, room) {
-                Ok(knowledge) if knowledge.revision != revision && attempts.next().is_some() => {}
+                Ok(knowledge) if knowledge.revision != before => {}
                 Ok(knowledge) => return Some(Self::new(upstream, control, &copy, &knowledge)),
                 Err(needed) => room = needed.saturating_add(REASONS),
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::model::address::AddressError;
-use crate::model::id::ServerId;
+use crate::model::id::{Group, ServerId};
 use crate::model::query::quoted;
 use crate::model::snapshot::StaticReason;
 
@@ -46,6 +46,8 @@ pub enum OpError {
     },
     /// The upstream has as many servers as nginx before 1.27.3 has places for.
     NoSlot {
+        /// In which list.
+        group: Group,
         /// How many.
         capacity: usize,
     },
@@ -104,10 +106,13 @@ impl fmt::Display for OpError {
                 "no memory left in zone {}, {needed} bytes are needed: raise the size of \"zone\"",
                 quoted(zone.as_bytes())
             ),
-            Self::NoSlot { capacity } => write!(
-                f,
-                "no slot left, the upstream has its {capacity} servers: raise \"upstream_capacity\" or the size of \"zone\""
-            ),
+            Self::NoSlot { group, capacity } => {
+                let servers = if group.is_backup() { "backup servers" } else { "servers" };
+                write!(
+                    f,
+                    "no slot left, the upstream has its {capacity} {servers}: raise \"upstream_capacity\" or the size of \"zone\""
+                )
+            }
             Self::SlotsBusy => f.write_str(
                 "no slot is free: servers that left still serve requests, try again or raise \"upstream_capacity\"",
             ),

@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_srv_conf_t};
 
+use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::apply::{Abilities, Edits, Touched};
@@ -162,8 +163,8 @@ pub trait Backend {
 #[cfg_attr(nginx_peer_refs, expect(dead_code, reason = "since 1.27.3 there is no end of places"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSeat {
-    /// The list has as many servers as it can.
-    Capacity(usize),
+    /// The list has as many servers as it can: so many.
+    Capacity(Group, usize),
     /// The places that are left are those of servers that left and still serve requests.
     Busy,
     /// The zone had no room for what the module needs to fill places; the bytes of one.

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{
     ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_shm_zone_t,
-    ngx_slab_alloc, ngx_slab_calloc, ngx_slab_pool_t, ngx_sockaddr_t, ngx_str_t, ngx_uint_t, sockaddr_in,
+    ngx_slab_alloc, ngx_slab_calloc, ngx_slab_pool_t, ngx_sockaddr_t, ngx_str_t, sockaddr_in,
 };
 
 use crate::model::id::{Group, Slot};
@@ -214,7 +214,7 @@ fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut ngx_http_
         (*list).shpool = pool;
         #[cfg(nginx_peer_refs)]
         {
-            (*list).config = calloc::<ngx_uint_t>(pool);
+            (*list).config = calloc::<usize>(pool);
         }
         let mut link = &raw mut (*list).peer;
         for (text, port, weight) in servers {

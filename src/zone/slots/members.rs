@@ -9,10 +9,12 @@ use crate::model::snapshot::{Faults, Zombies};
 
 use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
 use super::super::backend::{Backend, NoSeat};
+use super::super::capacity::room::TEXT_SIZE;
+use super::super::capacity::texts;
 use super::super::lock::Lists;
 use super::super::peers::{Peers, Zone};
+use super::Slots;
 use super::prepared::Prepared;
-use super::{Slots, TEXT_ROOM};
 
 /// A slot.
 type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
@@ -79,17 +81,19 @@ impl Chain {
 pub(super) unsafe fn begin(zone: &Zone) {
     let Some(words) = Slots::words(zone) else { return };
     let Some(lists) = zone.write() else { return };
-    for ((_, list), slots) in lists.iter().zip(0..) {
-        // SAFETY: see above.
-        unsafe {
-            if let Some(count) = (*words.as_ptr()).slots.get_mut(slots) {
-                *count = (*list.as_ptr()).number;
-            }
-        }
+    let (mut slots, mut configured) = ([0; 2], [0; 2]);
+    for (((_, list), slots), configured) in lists.iter().zip(&mut slots).zip(&mut configured) {
+        // SAFETY: the locks are held.
+        *slots = unsafe { (*list.as_ptr()).number };
+        *configured = zone.servers(list).count();
     }
     drop(lists);
     // SAFETY: see above.
-    unsafe { (*words.as_ptr()).narrow = !super::blanks::ready(zone) };
+    unsafe {
+        (*words.as_ptr()).slots = slots;
+        (*words.as_ptr()).configured = configured;
+        (*words.as_ptr()).narrow = !texts::ready(zone);
+    }
 }
 
 /// Finds a slot for each new server.
@@ -100,30 +104,41 @@ pub(super) unsafe fn begin(zone: &Zone) {
 pub(super) unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
     let Edits { at, append, seats, .. } = edits;
     seats.clear();
+    let Some(words) = Slots::words(zone) else { return Ok(()) };
+    // SAFETY: written once, before the workers start.
+    let configured = unsafe { (*words.as_ptr()).configured };
     let mut result = Ok(());
-    for (group, list) in lists.iter() {
+    for ((group, list), configured) in lists.iter().zip(configured) {
         let arriving = append.iter().filter(|(of, _)| *of == group);
         let leaving = fates(at, group).filter(|(_, fate)| matches!(fate, Fate::Leave)).count();
         // SAFETY: see above.
         unsafe {
-            // One slot is kept for a server that changes its address.
-            let capacity = (*list.as_ptr()).number.saturating_sub(1);
+            // One slot is kept for a server that changes its address, unless the zone had no room for it.
+            let capacity = (*list.as_ptr()).number.saturating_sub(1).max(configured);
             let count = arriving.clone().count();
             if count > 0 && zone.servers(list).count() + count > capacity + leaving {
-                result = Err(NoSeat::Capacity(capacity));
+                result = Err(NoSeat::Capacity(group, capacity));
             }
             let moving = fates(at, group).filter_map(|(_, fate)| match fate {
                 Fate::Replace(prepared) => Some(prepared),
                 Fate::Set(_) | Fate::Leave => None,
             });
             let new = moving.chain(arriving.map(|(_, prepared)| prepared));
-            if let Err(none) = seat_in(zone, group, list, at, new, seats) {
+            if !seat_in(zone, group, list, at, new, seats) {
+                let is_used = |slot: Peer| (*slot.as_ptr()).conns > 0;
+                let none = if (*words.as_ptr()).narrow {
+                    NoSeat::Memory(TEXT_SIZE)
+                } else if places(zone, group, list, at).any(is_used) {
+                    NoSeat::Busy
+                } else {
+                    NoSeat::Capacity(group, capacity)
+                };
                 result = result.and(Err(none));
             }
         }
     }
     if lists.backup.is_none() && append.iter().any(|(group, _)| group.is_backup()) {
-        result = Err(NoSeat::Capacity(0));
+        result = Err(NoSeat::Capacity(Group::Backup, 0));
     }
     result
 }
@@ -133,7 +148,7 @@ fn fates(at: &Fates, group: Group) -> impl Iterator<Item = (usize, &Fate)> + Clo
     at.iter().filter(move |(slot, _)| slot.group == group).map(|(slot, fate)| (slot.index, fate))
 }
 
-/// Finds slots in one list.
+/// Finds slots in one list. False if some server has none.
 ///
 /// # Safety
 ///
@@ -145,7 +160,8 @@ unsafe fn seat_in<'a>(
     at: &Fates,
     new: impl Iterator<Item = &'a Prepared> + Clone,
     seats: &mut Vec<Peer>,
-) -> Result<(), NoSeat> {
+) -> bool {
+    let mut all = true;
     // SAFETY: see above.
     unsafe {
         // A server that returns comes back to where it was, even if its last requests are still there.
@@ -163,13 +179,12 @@ unsafe fn seat_in<'a>(
                 |slot: &Peer| seats.get(..returned).unwrap_or_default().binary_search(slot).is_err();
             let slot = if is_narrow { None } else { idle.find(is_free) };
             take(prepared, slot, seats);
-            if prepared.seat.get().is_none() {
-                return Err(if is_narrow { NoSeat::Memory(TEXT_ROOM) } else { NoSeat::Busy });
-            }
+            all &= prepared.seat.get().is_some();
         }
+        // `edit_list` looks for them, also if some server has none.
         seats.sort_unstable();
     }
-    Ok(())
+    all
 }
 
 /// Notes the slot that was found, if there is room to note it: nothing may be allocated.
@@ -251,7 +266,8 @@ pub(super) unsafe fn edit_list(
         let mut link = &raw mut servers.first;
         for (_, fate) in at.iter_mut().filter(|(slot, _)| slot.group == group) {
             let Fate::Replace(prepared) = fate else { continue };
-            let Some((old, new)) = prepared.heir_of.zip(come(zone, prepared)) else { continue };
+            let Some(old) = prepared.heir_of else { continue };
+            let Some(new) = come(zone, prepared) else { continue };
             while *link != old.as_ptr() {
                 link = &raw mut (**link).next;
             }

@@ -4,11 +4,13 @@
 //! a position, stays true. A slot without a server is blank: down, and without a weight. What changes under the write
 //! locks is who is in a slot, and the order of the list: servers first, then the blank slots.
 
-mod blanks;
 mod members;
 mod points;
 mod prepared;
 mod tables;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod tests;
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -27,9 +29,6 @@ use super::prepared::{Full, NewPeer};
 use prepared::Prepared;
 use tables::Tables;
 
-/// Bytes that the text of a server in a slot may have, at least.
-const TEXT_ROOM: usize = 128;
-
 /// The backend of nginx whose peers are neither counted by reference nor versioned.
 pub struct Slots;
 
@@ -43,7 +42,9 @@ pub struct Words {
     sentinel: *mut ngx_http_upstream_rr_peer_t,
     /// How many slots the primaries and the backups have.
     slots: [usize; 2],
-    /// Whether some slots have less room for a text than `TEXT_ROOM`, since the zone was full.
+    /// How many of each had a server at the start.
+    configured: [usize; 2],
+    /// Whether some slots have less room for a text than `TEXT_SIZE`, since the zone was full.
     narrow: bool,
 }
 
@@ -54,7 +55,7 @@ impl Slots {
     /// The module's words; none while the upstream is only read.
     fn words(zone: &Zone) -> Option<NonNull<Words>> {
         // SAFETY: the words lie in the zone; only an address is taken.
-        zone.extra().map(|extra| unsafe { NonNull::from(&mut (*extra.as_ptr()).own) })
+        zone.extra().and_then(|extra| NonNull::new(unsafe { &raw mut (*extra.as_ptr()).own }))
     }
 }
 
@@ -108,10 +109,11 @@ impl Backend for Slots {
 
     #[inline]
     fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+        // Outside a zone are no slots, but the servers of upstreams that nobody wrote, which nginx gives no weight.
         // SAFETY: slots are never freed. Both words change under the write locks; without them they are read late at
         // worst.
         unsafe {
-            (&raw const (*peer.as_ptr()).weight).read_volatile() == 0
+            ((&raw const (*peer.as_ptr()).weight).read_volatile() == 0 && zone.pool().is_some())
                 || Self::words(zone).is_some_and(|words| {
                     (&raw const (*words.as_ptr()).sentinel).read_volatile() == peer.as_ptr()
                 })

@@ -11,9 +11,9 @@ use nginx_sys::{
 use crate::model::params::Params;
 
 use super::super::apply::Abilities;
+use super::super::capacity::room::TEXT_SIZE;
 use super::super::peers::{Zone, bytes};
 use super::super::prepared::{Full, NewPeer, name_size, write_address};
-use super::TEXT_ROOM;
 
 /// A server in no slot yet.
 pub struct Prepared {
@@ -47,7 +47,7 @@ impl Prepared {
     /// The text is longer than what slots have room for.
     pub(super) fn new(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self, Full> {
         let pool = zone.pool().ok_or(Full { needed: 0 })?;
-        if new.server.len() > TEXT_ROOM {
+        if new.server.len() > TEXT_SIZE {
             return Err(Full { needed: new.server.len() });
         }
         let mut name = vec![0; name_size()];
@@ -100,7 +100,7 @@ impl Prepared {
     pub(super) unsafe fn fill(&mut self, slot: NonNull<ngx_http_upstream_rr_peer_t>) {
         let slot = slot.as_ptr();
         // SAFETY: see above. The buffers of a slot are nginx's: an address of any kind, a name of nginx's longest, and a
-        // text of `TEXT_ROOM`, or the slot has this text already.
+        // text of `TEXT_SIZE`, or the slot has this text already.
         unsafe {
             if (*slot).conns == 0 {
                 (*slot).sockaddr.cast::<ngx_sockaddr_t>().write(self.address);

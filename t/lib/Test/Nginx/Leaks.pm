@@ -15,8 +15,9 @@ package Test::Nginx::Leaks;
 #                       words
 #
 # For each upstream of "?verbose=&format=json" that is dynamic: no active
-# connection, no reference, no zombie, and nginx's totals equal both to what
-# the module counted in nginx's lists and to what its status lists.
+# connection, no reference, no zombie, nginx's totals equal both to what the
+# module counted in nginx's lists and to what its status lists, and nothing in
+# these lists that the module takes for a fault.
 
 use v5.36;
 
@@ -91,7 +92,7 @@ sub _check_upstream ($self, $name, $upstream) {
 	my $leaks = $upstream->{leaks};
 	return "\"$name\" has no leak keys" unless ref $leaks eq 'HASH';
 
-	my @problems;
+	my @problems = _faults($leaks);
 
 	for my $backup (0, 1) {
 		my $group = $backup ? 'backup' : 'primary';
@@ -120,6 +121,12 @@ sub _check_upstream ($self, $name, $upstream) {
 	}
 
 	return map { "\"$name\" $_" } @problems;
+}
+
+sub _faults ($leaks) {
+	my $faults = $leaks->{faults};
+	return 'has no list of faults' unless ref $faults eq 'ARRAY';
+	return @$faults ? "faults are @$faults" : ();
 }
 
 sub _check_group ($self, $totals, @peers) {

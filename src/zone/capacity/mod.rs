@@ -1,0 +1,153 @@
+//! `upstream_capacity`: the upstreams of a configuration get their slots, zone by zone, where lists of peers cannot grow
+//! at run time.
+
+pub(super) mod blanks;
+pub(super) mod room;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod tests;
+#[cfg(any(not(nginx_peer_refs), all(test, feature = "nginx-objs")))]
+pub(super) mod texts;
+
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_conf_t, ngx_pagesize};
+
+use crate::nginx::conf;
+use crate::nginx::log::Log;
+use crate::nginx::upstream::Upstream;
+
+use room::{Member, Remark, Slots, TooSmall, Wish};
+
+/// Bytes of the unit in which sizes of zones are written.
+const KILO: usize = 1024;
+
+/// An upstream of the configuration, and what was found out about it.
+#[derive(Clone, Copy)]
+pub struct Candidate {
+    /// The upstream.
+    pub upstream: Upstream,
+    /// Whether one of nginx's own balancers set it up, so that its peers can be read.
+    pub is_known: bool,
+    /// Whether it can be changed.
+    pub is_changeable: bool,
+    /// What `upstream_capacity` says.
+    pub capacity: Option<usize>,
+}
+
+/// Gives each upstream that can be changed its slots. `all` are all upstreams of the configuration, since zones may be
+/// shared with others. None if a zone is too small for what was asked for, which was logged, or if there is no memory.
+/// Where lists of peers grow at run time there is nothing to do.
+///
+/// # Safety
+///
+/// Called once in `postconfiguration`, and `all` says the truth.
+pub unsafe fn provide(cf: NonNull<ngx_conf_t>, all: &[Candidate]) -> Option<()> {
+    if cfg!(nginx_peer_refs) {
+        return Some(());
+    }
+    let mut done: Vec<*const _> = Vec::new();
+    for candidate in all.iter().filter(|candidate| candidate.is_changeable) {
+        let zone = candidate.upstream.shm_zone();
+        if !zone.is_null() && !done.contains(&zone) {
+            done.push(zone);
+            let sharing = all.iter().filter(|other| other.upstream.shm_zone() == zone);
+            // SAFETY: see above.
+            unsafe { provide_zone(cf, &sharing.copied().collect::<Vec<_>>())? };
+        }
+    }
+    Some(())
+}
+
+/// The same for the upstreams of one zone, of which there is at least one.
+///
+/// # Safety
+///
+/// See [`provide`].
+unsafe fn provide_zone(cf: NonNull<ngx_conf_t>, sharing: &[Candidate]) -> Option<()> {
+    let first = sharing.first()?.upstream;
+    // SAFETY: the zone of an upstream lives in the pool of the configuration.
+    let (zone, size) = (first.zone()?, unsafe { first.shm_zone().as_ref() }?.shm.size);
+    if size == 0 {
+        // No directive says a size, and nginx is about to say that in its own words.
+        return Some(());
+    }
+    // SAFETY: nginx sets the word once, before it reads a configuration.
+    let page = unsafe { (&raw const ngx_pagesize).read() };
+    // SAFETY: see above.
+    let members: Vec<Member> = sharing.iter().map(|candidate| unsafe { member(candidate) }).collect();
+    let slots = match room::share(zone.len(), size, page, &members) {
+        Ok(slots) => slots,
+        Err(TooSmall { member, needed }) => {
+            let at = sharing.get(member)?;
+            let message = format!(
+                "\"upstream_capacity {}\" does not fit into zone \"{zone}\" of upstream \"{}\": {}k or more is needed",
+                at.capacity.unwrap_or(0),
+                at.upstream.name(),
+                needed.div_ceil(KILO),
+            );
+            // SAFETY: the configuration is being read.
+            unsafe { conf::emerg(cf, &message) };
+            return None;
+        }
+    };
+    for ((candidate, member), slots) in sharing.iter().zip(&members).zip(slots) {
+        if candidate.is_changeable {
+            // SAFETY: the configuration is being read; the lists are nginx's own.
+            unsafe {
+                if let Some(log) = Log::from_raw((*cf.as_ptr()).log) {
+                    remark(log, candidate, &zone, member, &slots);
+                }
+                blanks::append(cf, candidate.upstream.as_non_null(), slots.primaries, slots.backups)?;
+            }
+        }
+    }
+    Some(())
+}
+
+/// What an upstream has, and what it is to get.
+///
+/// # Safety
+///
+/// See [`provide`].
+unsafe fn member(candidate: &Candidate) -> Member {
+    let upstream = candidate.upstream;
+    let wish = match candidate.capacity {
+        _ if !candidate.is_changeable => Wish::Static,
+        Some(servers) => Wish::Servers(servers),
+        None => Wish::Default,
+    };
+    // SAFETY: see above.
+    let read = if candidate.is_known { unsafe { blanks::texts(upstream.as_non_null()) } } else { None };
+    // Lists of a balancer that nobody knows are not touched before nginx itself copies them.
+    let (primaries, backups) = read.unwrap_or_else(|| configured(upstream));
+    Member { name: upstream.name().len(), primaries, backups, has_backups: upstream.has_backups(), wish }
+}
+
+/// Lengths of the texts of the primaries and backups that the `server` directives make.
+fn configured(upstream: Upstream) -> (Vec<usize>, Vec<usize>) {
+    let servers = upstream.configured();
+    let texts = |backup| {
+        let servers = servers.iter().filter(move |server| server.backup == backup);
+        servers.flat_map(|server| server.names.iter().map(|_| server.server.len())).collect()
+    };
+    (texts(false), texts(true))
+}
+
+/// Tells the operator what is not as one would expect.
+fn remark(log: Log<'_>, candidate: &Candidate, zone: &str, member: &Member, slots: &Slots) {
+    let (name, configured) = (candidate.upstream.name(), member.primaries.len());
+    match slots.remark {
+        None => {}
+        Some(Remark::Raised) => log.warn(format_args!(
+            "\"upstream_capacity {}\" is less than the {configured} server(s) of upstream \"{name}\", which count \
+             instead",
+            candidate.capacity.unwrap_or(0),
+        )),
+        Some(Remark::Small) => log.notice(format_args!(
+            "zone \"{zone}\" has room for {} server(s) of upstream \"{name}\", which has {configured}: raise the size \
+             of \"zone\" to add more",
+            slots.servers,
+        )),
+    }
+}

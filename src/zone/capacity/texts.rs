@@ -1,0 +1,62 @@
+//! Room for the texts of servers: taken at the start, so that nothing is allocated when a server comes into a slot.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_slab_free, ngx_slab_pool_t};
+
+use crate::zone::Zone;
+use crate::zone::peers::Peers;
+use crate::zone::prepared::calloc;
+
+use super::room::{TEXT_SIZE, is_roomy};
+
+/// Makes the slots of a zone ready to change: blanks have no text, and the text of each server can be replaced by any of
+/// [`TEXT_SIZE`] bytes. False if the zone has not enough memory: then some texts have room and others do not, and no
+/// server may take the place of another.
+///
+/// # Safety
+///
+/// Called by the master in `init_module`, once for an upstream whose blanks `append` made: the zone is mapped, and no
+/// process uses it yet.
+pub unsafe fn ready(zone: &Zone) -> bool {
+    let Some(pool) = zone.pool() else { return false };
+    // SAFETY: see above: nobody else reads or writes the lists, so that no lock is needed.
+    unsafe {
+        let backup = NonNull::new((*zone.primary.as_ptr()).next);
+        let lists = [Some(zone.primary), backup];
+        // All blanks first: their texts must go, whatever becomes of the others.
+        for peer in lists.into_iter().flatten().flat_map(|list| Peers::of(list)) {
+            // nginx takes no weight of 0 from a configuration.
+            if (*peer.as_ptr()).weight == 0 {
+                (*peer.as_ptr()).server.len = 0;
+            }
+        }
+        let mut servers = lists
+            .into_iter()
+            .flatten()
+            .flat_map(|list| Peers::of(list))
+            .filter(|peer| (*peer.as_ptr()).weight != 0);
+        servers.all(|peer| exchange(pool, peer))
+    }
+}
+
+/// Gives the text of a peer a chunk of [`TEXT_SIZE`] bytes, unless the one that it has is as large. False if there is
+/// none.
+///
+/// # Safety
+///
+/// See [`ready`]; the pool is that of the peer.
+unsafe fn exchange(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    // SAFETY: see above. The old chunk is the peer's own: nginx copied the text for each peer.
+    unsafe {
+        let text = &mut (*peer.as_ptr()).server;
+        if is_roomy(text.len) {
+            return true;
+        }
+        let Ok([chunk]) = calloc(pool, &[TEXT_SIZE]) else { return false };
+        chunk.copy_from_nonoverlapping(text.data, text.len);
+        let old = std::mem::replace(&mut text.data, chunk);
+        ngx_slab_free(pool.as_ptr(), old.cast());
+    }
+    true
+}

@@ -1,6 +1,0 @@
-//! x
-use super::super::peers::Zone;
-/// x
-pub(super) unsafe fn ready(_zone: &Zone) -> bool {
-    true
-}

@@ -1,0 +1,273 @@
+//! Random edits of slots against nginx's real lists and its real slab, while requests hold some of them.
+//!
+//! They need the objects of an nginx before 1.27.3: `make unit-with`.
+
+use std::collections::BTreeSet;
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_calloc};
+
+use crate::model::address::Address;
+use crate::model::id::{Group, Slot};
+use crate::model::params::Params;
+use crate::model::snapshot::{Faults, Method};
+use crate::model::state::Admin;
+use crate::nginx::shm::Word;
+
+use super::super::apply::{Abilities, Setting};
+use super::super::backend::Backend;
+use super::super::capacity::room::TEXT_SIZE;
+use super::super::peers::{Peers, bytes};
+use super::super::prepared::name_size;
+use super::super::tests::{exact, upstream};
+use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
+use super::Slots;
+
+/// Round robin.
+const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
+
+/// More slots than any list of these tests has.
+const MANY: usize = 500;
+
+/// Both lists.
+const GROUPS: [Group; 2] = [Group::Primary, Group::Backup];
+
+/// Chance, the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    /// A number below `sides`.
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % sides
+    }
+}
+
+/// A slot that a request holds, with its name and its text then.
+struct Held {
+    /// The slot.
+    slot: NonNull<ngx_http_upstream_rr_peer_t>,
+    /// Its name.
+    name: Vec<u8>,
+    /// Its text.
+    server: Vec<u8>,
+}
+
+impl Held {
+    /// Holds a slot.
+    fn new(slot: NonNull<ngx_http_upstream_rr_peer_t>) -> Self {
+        // SAFETY: one thread runs these tests.
+        unsafe {
+            (*slot.as_ptr()).conns += 1;
+            let (name, server) = (&(*slot.as_ptr()).name, &(*slot.as_ptr()).server);
+            Self { slot, name: bytes(name).to_vec(), server: bytes(server).to_vec() }
+        }
+    }
+
+    /// Whether it is still what it was.
+    fn is_same(&self) -> bool {
+        // SAFETY: likewise.
+        unsafe {
+            bytes(&(*self.slot.as_ptr()).name) == self.name
+                && bytes(&(*self.slot.as_ptr()).server) == self.server
+        }
+    }
+
+    /// Lets it go.
+    fn done(self) {
+        assert!(self.is_same());
+        // SAFETY: likewise.
+        unsafe { (*self.slot.as_ptr()).conns -= 1 };
+    }
+}
+
+/// An upstream with so many servers and blanks in each list.
+fn zone(servers: [usize; 2], blanks: [usize; 2]) -> Zone {
+    let texts: Vec<String> = (0..200).map(|port| format!("127.0.0.1:{port}")).collect();
+    let long = "x".repeat(TEXT_SIZE);
+    let list = |group: usize| -> Vec<_> {
+        let ports = (1..=servers[group]).map(|at| group * 100 + at);
+        let configured = ports.map(|port| (texts[port].as_str(), port as u16, 1));
+        configured.chain((0..blanks[group]).map(|_| (long.as_str(), 0, 0))).collect()
+    };
+    let (us, _) = upstream(&list(0), &list(1));
+    // SAFETY: the fixture made lists of peers, in a zone that is never given back; one thread runs these tests.
+    unsafe {
+        let zone = Zone::of(us).unwrap();
+        let lists = zone.write().unwrap();
+        for (_, list) in lists.iter() {
+            let mut usable = 0;
+            for peer in Peers::of(list) {
+                let peer = peer.as_ptr();
+                let name = ngx_slab_calloc(zone.pool().unwrap().as_ptr(), name_size()).cast::<u8>();
+                name.copy_from_nonoverlapping((*peer).name.data, (*peer).name.len);
+                (*peer).name.data = name;
+                if (*peer).weight == 0 {
+                    (*peer).down = 1;
+                    (*peer).name.len = 0;
+                } else {
+                    usable += 1;
+                }
+            }
+            (*list.as_ptr()).tries = usable;
+        }
+        let single = u32::from(servers == [1, 0]);
+        ngx_http_upstream_rr_peers_t::set_single_raw(lists.primary.as_ptr(), single);
+        drop(lists);
+        let extra = Word::<Extra>::alloc(zone.pool().unwrap()).unwrap();
+        let zone = zone.with_extra(extra);
+        Slots::begin(&zone);
+        zone
+    }
+}
+
+/// A server that is to come.
+fn prepare(zone: &Zone, port: usize) -> Prepared {
+    let text = format!("127.0.0.1:{port}");
+    let params = Params { weight: 1 + port as u64 % 5, ..Params::default() };
+    let address = Address::parse(&text).unwrap();
+    let new = NewPeer { server: &text, address: &address, params, admin: Admin::Up };
+    zone.prepare(&new, ROUND_ROBIN).unwrap()
+}
+
+/// The slots of each list, in no order; each stands there once.
+fn slots(zone: &Zone) -> Vec<BTreeSet<usize>> {
+    let lists = zone.read().unwrap();
+    let slots_of = |list| {
+        // SAFETY: the lock is held.
+        let all: Vec<_> = unsafe { Peers::of(list) }.take(MANY).map(|slot| slot.as_ptr() as usize).collect();
+        let set: BTreeSet<_> = all.iter().copied().collect();
+        assert_eq!(set.len(), all.len(), "a slot stands in the list twice");
+        set
+    };
+    lists.iter().map(|(_, list)| slots_of(list)).collect()
+}
+
+/// The ports of the servers of each list, in their order.
+fn servers(zone: &Zone) -> [Vec<usize>; 2] {
+    let copy = zone.copy().unwrap();
+    let mut ports = [Vec::new(), Vec::new()];
+    for row in &copy.rows {
+        let port = copy.string(&row.name).rsplit(':').next().unwrap().parse().unwrap();
+        ports[usize::from(row.slot.group.is_backup())].push(port);
+    }
+    ports
+}
+
+/// Lets requests hold slots, and lets some go.
+fn serve(zone: &Zone, dice: &mut Dice, held: &mut Vec<Held>) {
+    let lists = zone.write().unwrap();
+    for (_, list) in lists.iter() {
+        for slot in zone.servers(list) {
+            if dice.roll(5) == 0 && held.len() < 6 {
+                held.push(Held::new(slot));
+            }
+        }
+    }
+    drop(lists);
+    if !held.is_empty() && dice.roll(2) == 0 {
+        held.swap_remove(dice.roll(held.len())).done();
+    }
+}
+
+/// Random edits, and the servers that there are to be after them.
+fn edits(zone: &Zone, dice: &mut Dice, has_backups: bool) -> (Edits, [Vec<usize>; 2]) {
+    let mut edits = Edits::default();
+    let mut wanted = [Vec::new(), Vec::new()];
+    let mut taken: BTreeSet<usize> = servers(zone).concat().into_iter().collect();
+    for (list, (group, ports)) in GROUPS.into_iter().zip(servers(zone)).enumerate() {
+        for (index, port) in ports.into_iter().enumerate() {
+            let slot = Slot { group, index };
+            let fate = match dice.roll(8) {
+                0 | 1 => {
+                    // Its port is free for one that is added.
+                    taken.remove(&port);
+                    Fate::Leave
+                }
+                2 => {
+                    let new = (1..).map(|port| list * 100 + port).find(|port| !taken.contains(port)).unwrap();
+                    taken.insert(new);
+                    wanted[list].push(new);
+                    Fate::Replace(prepare(zone, new))
+                }
+                3 => {
+                    wanted[list].push(port);
+                    let admin = [Admin::Up, Admin::Down, Admin::Drain][dice.roll(3)];
+                    let params = Params { weight: 1 + dice.roll(4) as u64, ..Params::default() };
+                    Fate::Set(Setting { admin, params, revive: false })
+                }
+                _ => {
+                    wanted[list].push(port);
+                    continue;
+                }
+            };
+            edits.at.push((slot, fate));
+        }
+        for _ in 0..if list == 0 || has_backups { dice.roll(4) } else { 0 } {
+            let new = list * 100 + 1 + dice.roll(12);
+            if taken.insert(new) {
+                edits.append.push((group, prepare(zone, new)));
+                wanted[list].push(new);
+            }
+        }
+    }
+    edits.make_room();
+    (edits, wanted)
+}
+
+/// One upstream, edited many times. `partly` makes edits, too, some of whose servers found no place.
+fn run(seed: u64, partly: bool) {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let configured = [1 + dice.roll(4), dice.roll(3)];
+    let zone = zone(configured, [dice.roll(6), dice.roll(4)]);
+    let at_start = slots(&zone);
+    let has_backups = at_start.len() == 2;
+    let mut held = Vec::new();
+    for step in 0..100 {
+        let at = format!("seed {seed}, step {step}");
+        serve(&zone, &mut dice, &mut held);
+        let before = servers(&zone);
+        let (mut edits, wanted) = edits(&zone, &mut dice, has_backups);
+        let room = edits.seats.capacity();
+        let mut lists = zone.write().unwrap();
+        let seated = zone.seat(&lists, &mut edits);
+        assert_eq!(edits.seats.capacity(), room, "{at}: memory was allocated under the locks");
+        if seated.is_ok() || partly {
+            // SAFETY: the write locks are held, and the edits were seated under them.
+            unsafe {
+                let touched = Slots::edit(&zone, &mut lists, ROUND_ROBIN, &mut edits);
+                for (_, list) in lists.iter() {
+                    let length = Peers::of(list).take(MANY).count();
+                    assert_eq!(length, (*list.as_ptr()).number, "{at}: {seated:?}");
+                }
+                if touched.members {
+                    Slots::settle(&zone, &lists);
+                }
+            }
+        }
+        drop(lists);
+        drop(edits);
+        match seated {
+            Ok(()) => assert_eq!(servers(&zone), wanted, "{at}"),
+            Err(_) if !partly => assert_eq!(servers(&zone), before, "{at}"),
+            Err(_) => {}
+        }
+        assert_eq!(slots(&zone), at_start, "{at}");
+        let copy = zone.copy().unwrap();
+        assert_eq!(copy.faults, Faults::default(), "{at}");
+        assert!(exact(&copy.primary) && copy.backup.as_ref().is_none_or(exact), "{at}");
+        assert!(held.iter().all(Held::is_same), "{at}");
+    }
+}
+
+#[test]
+fn edits_are_made_wholly_or_not_at_all() {
+    (1..200).for_each(|seed| run(seed, false));
+}
+
+#[test]
+fn edits_that_are_made_in_part_leave_the_lists_whole() {
+    (1..200).for_each(|seed| run(seed, true));
+}
