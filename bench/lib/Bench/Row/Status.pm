@@ -76,6 +76,10 @@ sub run ($class, $session) {
 		how => 'in turns with the same measurement of a file of the same '
 			. 'bytes, sent by the same worker',
 	}, {
+		name => 'the same by processor time', unit => 'MB/s', digits => 0,
+		how => 'in the same measurements, bytes a second of the worker\'s '
+			. 'processor time (`/proc/PID/schedstat`)',
+	}, {
 		name => 'worst delay of a proxied request meanwhile', goal => '<= 1',
 		unit => 'ms', digits => 2, how => 'the longest of ' . REQUESTS
 			. ' proxied requests, one at a time, less their median, while '
@@ -98,7 +102,7 @@ sub run ($class, $session) {
 	$session->start($nginx);
 	$nginx->write_file('file', http_get($STATUS)->body());
 
-	my @ratios = (_rate($session), _delay($session));
+	my @ratios = (_rate($session, $nginx->workers()), _delay($session));
 
 	$session->stop($nginx, $backend);
 
@@ -113,30 +117,27 @@ sub _servers () {
 	} 0 .. SERVERS - 1;
 }
 
-sub _rate ($session) {
+sub _rate ($session, $worker) {
 	my @rates;
 	my $got = pairs(
 		one => sub {
-			my $measured = _measure($STATUS);
+			my $measured = _measure($session, $worker, $STATUS);
 			push @rates, $measured->{rate};
 			return $measured;
 		},
-		other => sub { _measure('/file') },
+		other => sub { _measure($session, $worker, '/file') },
 		key => 'rate', least => 16, most => 40, within => 0.02, seconds => 40,
 		each => sub ($n) { $session->calm() unless $n % 5 },
 	);
 
-	return _against(RATE, @rates), $got->{rate};
+	return _against(RATE, @rates), $got->@{qw/rate cpu/};
 }
 
 sub _delay ($session) {
 	my @delays;
 	my $got = pairs(
 		one => sub {
-			my $pid = spawn(seconds => 60, run => sub {
-				my $s = _connection();
-				_read($s, $STATUS) while 1;
-			});
+			my $pid = _reader();
 			my $measured = _proxied();
 			end_process($pid);
 			push @delays, $measured->{delay};
@@ -150,6 +151,21 @@ sub _delay ($session) {
 	return _against(DELAY, @delays), $got->@{qw/delay median/};
 }
 
+# A process that reads one status after the other; it has read the first.
+sub _reader () {
+	pipe my $ready, my $done or die "pipe: $!\n";
+	my $pid = spawn(seconds => 60, run => sub {
+		my $s = _connection();
+		_read($s, $STATUS);
+		syswrite $done, 'x';
+		_read($s, $STATUS) while 1;
+	});
+	close $done;
+	sysread $ready, my $byte, 1 or die "the client of the status has died\n";
+
+	return $pid;
+}
+
 # A number is held against a fixed one.
 sub _against ($limit, @numbers) {
 	return {
@@ -160,16 +176,21 @@ sub _against ($limit, @numbers) {
 
 # Of the body's bytes; those of heads and of the lines between chunks are less
 # than a thousandth.
-sub _measure ($uri) {
+sub _measure ($session, $worker, $uri) {
 	my $s = _connection();
 	# The system learns how much this client takes at once.
 	_read($s, $uri) for 1 .. 3;
 
+	my $cpu = $session->cpu($worker);
 	my $begin = now();
 	my $bytes = 0;
 	$bytes += _read($s, $uri) for 1 .. STATUSES;
+	my $seconds = now() - $begin;
+	$cpu = $session->cpu($worker) - $cpu;
 
-	return { rate => $bytes / (now() - $begin) / 1e6 };
+	return {
+		rate => $bytes / $seconds / 1e6, cpu => $bytes / $cpu * 1000,
+	};
 }
 
 sub _connection () {
