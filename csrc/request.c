@@ -1,6 +1,7 @@
 /*
  * Bits of a request. bindgen does not see the hole that C leaves before them in
- * nginx 1.29 and newer, so that Rust must not read them itself.
+ * nginx 1.29 and newer, so that Rust must not read them itself. And what nginx
+ * does by means of them with a reply that waits for its client.
  */
 
 #include "shim.h"
@@ -20,7 +21,10 @@ nuc_header_sent(ngx_http_request_t *r)
 }
 
 
-/* Another user of the request, whom NGX_DONE from its content handler takes away. What ngx_http_set_write_handler sets. */
+/*
+ * Counts another user of the request, whom NGX_DONE from its content handler
+ * takes away, and sets what ngx_http_set_write_handler would.
+ */
 void
 nuc_hold(ngx_http_request_t *r)
 {
@@ -33,7 +37,10 @@ nuc_hold(ngx_http_request_t *r)
 }
 
 
-/* As ngx_http_writer begins: NGX_OK, NGX_AGAIN while limit_rate holds the reply back, or NGX_HTTP_REQUEST_TIME_OUT. */
+/*
+ * How ngx_http_writer begins: NGX_OK, NGX_AGAIN while limit_rate holds the
+ * reply back, or NGX_HTTP_REQUEST_TIME_OUT.
+ */
 ngx_int_t
 nuc_may_write(ngx_http_request_t *r)
 {
