@@ -5,7 +5,7 @@
 #
 #   bench/run.pl [--null] [--no-file] [ROW...]
 #
-#   ROW        proxy, instructions, change; all of them without
+#   ROW        proxy, instructions, change, status; all of them without
 #   --null     leaves the module out of both sides: what is measured then is
 #              the noise of the machine, and must come out at 1
 #   --no-file  writes no file
@@ -26,6 +26,7 @@ use Bench::Report;
 use Bench::Row::Change;
 use Bench::Row::Instructions;
 use Bench::Row::Proxy;
+use Bench::Row::Status;
 use Bench::Session;
 
 # In the order of the table.
@@ -33,6 +34,7 @@ my @ROWS = (
 	[ proxy => 'Bench::Row::Proxy' ],
 	[ instructions => 'Bench::Row::Instructions' ],
 	[ change => 'Bench::Row::Change' ],
+	[ status => 'Bench::Row::Status' ],
 );
 
 my $file = 1;
