@@ -5,7 +5,8 @@
 #
 #   bench/run.pl [--null] [--no-file] [ROW...]
 #
-#   ROW        proxy, instructions, change, members, replace; all of them without
+#   ROW        proxy, instructions, change, members, replace, status; all of
+#              them without
 #   --null     leaves the module out of both sides: what is measured then is
 #              the noise of the machine, and must come out at 1
 #   --no-file  writes no file
@@ -28,6 +29,7 @@ use Bench::Row::Instructions;
 use Bench::Row::Members;
 use Bench::Row::Proxy;
 use Bench::Row::Replace;
+use Bench::Row::Status;
 use Bench::Session;
 
 # In the order of the table.
@@ -37,6 +39,7 @@ my @ROWS = (
 	[ change => 'Bench::Row::Change' ],
 	[ members => 'Bench::Row::Members' ],
 	[ replace => 'Bench::Row::Replace' ],
+	[ status => 'Bench::Row::Status' ],
 );
 
 my $file = 1;

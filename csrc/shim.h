@@ -11,6 +11,11 @@ void nuc_peers_unlock(ngx_http_upstream_rr_peers_t *peers);
 
 ngx_uint_t nuc_header_only(ngx_http_request_t *r);
 ngx_uint_t nuc_header_sent(ngx_http_request_t *r);
+void nuc_hold(ngx_http_request_t *r);
+void nuc_count(ngx_http_request_t *r);
+ngx_int_t nuc_may_write(ngx_http_request_t *r);
+ngx_int_t nuc_wait(ngx_http_request_t *r);
+ngx_int_t nuc_yield(ngx_http_request_t *r);
 
 size_t nuc_sockaddr_strlen(void);
 void nuc_sid(u_char *sid, const u_char *name, size_t len);

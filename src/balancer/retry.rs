@@ -49,7 +49,8 @@ pub(super) unsafe fn is_old(ride: &Ride) -> bool {
     !zone::Current::REFUSES_OLD && ride.attempts > 0 && unsafe { membership(ride) } != ride.membership
 }
 
-/// After a failure: another try, if it was the last and the lists changed since the balancer prepared.
+/// After a failure: another try, if it was the last, the lists changed since the request began, and there is a server
+/// that it did not fail on.
 ///
 /// # Safety
 ///
@@ -57,10 +58,20 @@ pub(super) unsafe fn is_old(ride: &Ride) -> bool {
 pub(super) unsafe fn allow_another(ride: &Ride, pc: *mut ngx_peer_connection_t) {
     // SAFETY: see above.
     unsafe {
-        if (*pc).tries == 0 && membership(ride) != ride.membership {
+        let changed = ride.prepared_again || membership(ride) != ride.membership;
+        if (*pc).tries == 0 && changed && untried(ride) > 0 {
             (*pc).tries = ride.within_limit(1);
         }
     }
+}
+
+/// How many servers there are that the request may try and did not fail on.
+unsafe fn untried(ride: &Ride) -> usize {
+    // SAFETY: the hook lives as long as the configuration.
+    let control = unsafe { ride.hook.as_ref() }.upstream().control();
+    // SAFETY: the list of those that failed lies in the pool of the request.
+    let is_new = |address, len| unsafe { !Failed::among(ride.failed, address, len) };
+    control.map_or(0, |control| control.zone.count_usable(is_new))
 }
 
 /// nginx's count of changes to the lists, now.
@@ -106,17 +117,13 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
         // nginx's balancers take data that is there for their own.
         (*pc).data = ptr::null_mut();
         let rc = ride.hook.as_ref().prepare(ride.r, ride.us);
-        let (inner, fresh) = (Inner::of(&*pc), (*pc).tries);
+        let inner = Inner::of(&*pc);
         pc.write(saved);
         if rc != NGX_OK as ngx_int_t {
             return None;
         }
         // There may be more servers than when the request began, all of which it may try that it did not fail on.
-        let control = ride.hook.as_ref().upstream().control();
-        let failed = control.map_or(0, |control| {
-            control.zone.count_usable(|address, len| Failed::among(ride.failed, address, len))
-        });
-        (*pc).tries = ride.within_limit((*pc).tries.max(fresh.saturating_sub(failed)));
+        (*pc).tries = ride.within_limit((*pc).tries.max(untried(ride)));
         ride.inner = inner;
         ride.prepared_again = true;
         ngx::ngx_log_debug!(

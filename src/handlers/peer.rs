@@ -1,5 +1,8 @@
 //! A peer as JSON, in the field names of the NGINX Plus API.
 
+use std::fmt::Display;
+
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::model::snapshot::Peer;
@@ -7,44 +10,76 @@ use crate::model::state::{Admin, Reason};
 use crate::model::time::{Seconds, UnixTime};
 
 /// One peer.
-#[derive(Serialize)]
+#[derive(Clone, Copy)]
 pub struct PeerView<'a> {
-    /// Identity; none in a static upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<u64>,
-    /// Text of the `server` directive.
-    server: &'a str,
-    /// Address.
-    name: &'a str,
-    /// Whether it is a `backup` server.
-    backup: bool,
-    /// Its weight.
-    weight: u64,
-    /// Weight lowered after failures.
-    effective_weight: i64,
-    /// Round robin's running sum.
-    current_weight: i64,
-    /// The word for its state.
-    state: &'static str,
-    /// Why it is in that state, if there is a reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<ReasonView>,
-    /// Requests that it serves now.
-    active: u64,
-    /// Most connections at a time; 0 for no limit.
-    max_conns: u64,
-    /// Failures counted at present.
-    fails: u64,
-    /// Failures after which it is left alone.
-    max_fails: u64,
-    /// For how long; a time with its unit.
+    /// The peer.
+    peer: &'a Peer,
+    /// The time of the reply.
+    now: UnixTime,
+    /// What to show of it.
+    fields: Fields,
+}
+
+/// A field of a peer: its name, and its value, if it has one.
+type Row = (&'static str, for<'a> fn(&'a Peer, UnixTime) -> Option<Value<'a>>);
+
+/// The fields, in the order in which they are shown.
+const ROWS: [Row; 16] = [
+    // None in a static upstream.
+    ("id", |peer, _| peer.id.map(|id| Value::Count(id.0))),
+    // Text of the `server` directive.
+    ("server", |peer, _| Some(Value::Text(&peer.server))),
+    // Address.
+    ("name", |peer, _| Some(Value::Text(&peer.name))),
+    ("backup", |peer, _| Some(Value::Truth(peer.is_backup()))),
+    ("weight", |peer, _| Some(Value::Count(peer.params.weight))),
+    // Weight lowered after failures.
+    ("effective_weight", |peer, _| Some(Value::Signed(peer.effective_weight))),
+    // Round robin's running sum.
+    ("current_weight", |peer, _| Some(Value::Signed(peer.current_weight))),
+    ("state", |peer, now| Some(Value::Text(peer.state(now).as_str()))),
+    // Why it is in that state, if there is a reason.
+    ("reason", |peer, now| peer.why(now).map(|reason| Value::Why(reason.into()))),
+    // Requests that it serves now.
+    ("active", |peer, _| Some(Value::Count(peer.active))),
+    // 0 for no limit.
+    ("max_conns", |peer, _| Some(Value::Count(peer.params.max_conns))),
+    // Failures counted at present.
+    ("fails", |peer, _| Some(Value::Count(peer.failures.fails))),
+    // Failures after which it is left alone.
+    ("max_fails", |peer, _| Some(Value::Count(peer.params.max_fails))),
+    // For how long; a time with its unit.
+    ("fail_timeout", |peer, _| Some(Value::Length(Seconds(peer.params.fail_timeout)))),
+    // Whether the balancers may not choose it.
+    ("down", |peer, _| Some(Value::Truth(is_down(peer)))),
+    // When a request to it last failed.
+    ("last_failure", |peer, _| peer.last_failure.map(Value::Time)),
+];
+
+/// Some of the fields: a bit for each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields(u16);
+
+/// Value of a field.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    /// Yes or no.
+    Truth(bool),
+    /// A number.
+    Count(u64),
+    /// A number that may be negative.
+    Signed(i64),
+    /// Words.
+    Text(&'a str),
+    /// A length of time, with its unit.
     #[serde(serialize_with = "by_display")]
-    fail_timeout: Seconds,
-    /// Whether the balancers may not choose it.
-    down: bool,
-    /// When a request to it last failed.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "by_display_if_any")]
-    last_failure: Option<UnixTime>,
+    Length(Seconds),
+    /// A moment.
+    #[serde(serialize_with = "by_display")]
+    Time(UnixTime),
+    /// Why a peer is in its state.
+    Why(ReasonView),
 }
 
 /// Why a peer is in its state.
@@ -71,24 +106,44 @@ enum ReasonView {
 impl<'a> PeerView<'a> {
     /// The view of a peer at `now`.
     pub fn new(peer: &'a Peer, now: UnixTime) -> Self {
-        Self {
-            id: peer.id.map(|id| id.0),
-            server: &peer.server,
-            name: &peer.name,
-            backup: peer.is_backup(),
-            weight: peer.params.weight,
-            effective_weight: peer.effective_weight,
-            current_weight: peer.current_weight,
-            state: peer.state(now).as_str(),
-            reason: peer.why(now).map(ReasonView::from),
-            active: peer.active,
-            max_conns: peer.params.max_conns,
-            fails: peer.failures.fails,
-            max_fails: peer.params.max_fails,
-            fail_timeout: Seconds(peer.params.fail_timeout),
-            down: is_down(peer),
-            last_failure: peer.last_failure,
+        Self::of(peer, now, Fields::ALL)
+    }
+
+    /// The same with some of the fields.
+    pub fn of(peer: &'a Peer, now: UnixTime, fields: Fields) -> Self {
+        Self { peer, now, fields }
+    }
+}
+
+impl Serialize for PeerView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (at, (name, value)) in ROWS.iter().enumerate() {
+            if self.fields.has(at)
+                && let Some(value) = value(self.peer, self.now)
+            {
+                map.serialize_entry(name, &value)?;
+            }
         }
+        map.end()
+    }
+}
+
+impl Fields {
+    /// All of them.
+    pub const ALL: Self = Self(u16::MAX);
+
+    /// Those of a list with commas. The error is the first word that names none.
+    pub fn named(list: &str) -> Result<Self, &str> {
+        list.split(',').try_fold(Self(0), |Self(bits), word| {
+            let at = ROWS.iter().position(|(name, _)| *name == word).ok_or(word)?;
+            Ok(Self(bits | (1 << at)))
+        })
+    }
+
+    /// Whether the field of this row is one of them.
+    fn has(self, at: usize) -> bool {
+        self.0 & (1 << at) != 0
     }
 }
 
@@ -110,16 +165,8 @@ pub fn is_down(peer: &Peer) -> bool {
 }
 
 /// Serializes what a value writes of itself.
-fn by_display<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&value.to_string())
-}
-
-/// The same of a value that may not be there, in which case the field should be skipped.
-fn by_display_if_any<S: Serializer>(value: &Option<impl ToString>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => by_display(value, serializer),
-        None => serializer.serialize_none(),
-    }
+fn by_display<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 #[cfg(test)]
@@ -142,6 +189,30 @@ mod tests {
                 + r#""effective_weight":1,"current_weight":0,"state":"up","active":0,"max_conns":0,"fails":0,"#
                 + r#""max_fails":1,"fail_timeout":"10s","down":false}"#
         );
+    }
+
+    #[test]
+    fn some_fields_in_their_usual_order() {
+        let peer = fake::peer(7, "a");
+        let json = |list| {
+            let view = Fields::named(list).map(|fields| PeerView::of(&peer, fake::NOW, fields))?;
+            Ok(serde_json::to_string(&view).unwrap())
+        };
+        let table = [
+            ("id", Ok(r#"{"id":7}"#)),
+            ("state,id,state", Ok(r#"{"id":7,"state":"up"}"#)),
+            // It has none.
+            ("last_failure", Ok("{}")),
+            ("", Err("")),
+            ("id,", Err("")),
+            ("id,ID,x", Err("ID")),
+        ];
+        for (list, wanted) in table {
+            assert_eq!(json(list), wanted.map(str::to_owned), "{list}");
+        }
+        let all = ROWS.map(|(name, _)| name).join(",");
+        let wanted = serde_json::to_string(&PeerView::new(&peer, fake::NOW)).unwrap();
+        assert_eq!(json(&all), Ok(wanted));
     }
 
     #[test]

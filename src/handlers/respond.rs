@@ -58,9 +58,19 @@ impl Answer {
         }
     }
 
-    /// 200 with metrics.
-    pub fn metrics(body: String) -> Self {
-        Self::ok(METRICS, body.into_bytes())
+    /// 200 with JSON that is written, or the beginning of it.
+    pub fn written_json(body: Vec<u8>) -> Self {
+        Self::ok(JSON, body)
+    }
+
+    /// 200 with text for people, or the beginning of it.
+    pub fn written_prose(body: Vec<u8>) -> Self {
+        Self::ok(PROSE, body)
+    }
+
+    /// 200 with metrics, or the beginning of them.
+    pub fn written_metrics(body: Vec<u8>) -> Self {
+        Self::ok(METRICS, body)
     }
 
     /// 200 with a page, and what browsers must let it do. They tell no other site that somebody looks at it.

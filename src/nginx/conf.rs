@@ -75,6 +75,26 @@ pub unsafe fn loc_conf_of_request<T>(r: *mut ngx_http_request_t) -> Option<NonNu
     unsafe { at((*r).loc_conf) }
 }
 
+/// What this module keeps of a request; none if it keeps nothing.
+///
+/// # Safety
+///
+/// It is a `T`; the request is alive.
+pub unsafe fn ctx_of_request<T>(r: *mut ngx_http_request_t) -> Option<NonNull<T>> {
+    // SAFETY: see above.
+    unsafe { at((*r).ctx) }
+}
+
+/// Keeps something of a request, which must live as long as it.
+///
+/// # Safety
+///
+/// The request is alive.
+pub unsafe fn set_ctx_of_request<T>(r: *mut ngx_http_request_t, value: NonNull<T>) {
+    // SAFETY: the array has a place for each http module.
+    unsafe { *(*r).ctx.add(ctx_index()) = value.as_ptr().cast() };
+}
+
 /// This module's main settings, in a running configuration; none without an http block.
 ///
 /// # Safety

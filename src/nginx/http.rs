@@ -18,9 +18,11 @@ pub use nginx_sys::{ngx_http_request_t, ngx_int_t};
 use super::body;
 use super::conf::{self, bytes, pool_value};
 use super::log::Log;
+use super::pieces;
 use crate::model::time::UnixTime;
 
 pub use super::body::BodyError;
+pub use super::pieces::Pieces;
 pub use super::work::Work;
 
 unsafe extern "C" {
@@ -52,6 +54,8 @@ pub trait Handler {
 pub enum Step {
     /// Reply; a body that came is thrown away.
     Reply(Response),
+    /// The same with a body of which the response holds the beginning; the rest is made while the client reads.
+    Stream(Response, Box<dyn Pieces>),
     /// Read the body first.
     ReadBody,
 }
@@ -227,6 +231,7 @@ pub unsafe fn serve<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
     unsafe {
         guarded::<H>(r, || match H::start(&Request::new(r)) {
             Step::Reply(response) => send(r, response),
+            Step::Stream(response, rest) => pieces::send(r, response, rest),
             Step::ReadBody => body::read::<H>(r),
         })
     }
@@ -247,16 +252,25 @@ pub(super) unsafe fn guarded<H: Handler>(
     };
     let error = NGX_ERROR as ngx_int_t;
     // SAFETY: the request is valid by the duty of the caller.
-    let request = unsafe { Request::new(r) };
-    if let Some(log) = request.log() {
-        log.alert(format_args!("upstream control: panic: {}", words(panic.as_ref())));
-    }
+    unsafe { report(r, panic.as_ref()) };
     // SAFETY: the request is valid by the duty of the caller.
     if unsafe { nuc_header_sent(r) } != 0 {
         return error;
     }
     // SAFETY: as above, and nothing was sent yet.
     catch_unwind(AssertUnwindSafe(|| unsafe { send(r, H::failed()) })).unwrap_or(error)
+}
+
+/// Logs a panic.
+///
+/// # Safety
+///
+/// `r` must be a request that nginx is calling a handler for.
+pub(super) unsafe fn report(r: *mut ngx_http_request_t, panic: &(dyn Any + Send)) {
+    // SAFETY: the request is valid by the duty of the caller.
+    if let Some(log) = unsafe { Request::new(r) }.log() {
+        log.alert(format_args!("upstream control: panic: {}", words(panic)));
+    }
 }
 
 /// The message of a panic.
@@ -273,19 +287,43 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 ///
 /// `r` must be a request that nginx is calling a handler for, to which nothing was sent yet.
 pub(super) unsafe fn send(r: *mut ngx_http_request_t, response: Response) -> ngx_int_t {
+    let length = off_t::try_from(response.body.len()).unwrap_or(off_t::MAX);
+    // SAFETY: the duty of the caller.
+    if let Err(code) = unsafe { send_head(r, &response, length) } {
+        return code;
+    }
+    // SAFETY: likewise; the pool lives as long as the request.
+    let Some(mut chain) = (unsafe { body_chain(r, response.body) }) else {
+        return NGX_ERROR as ngx_int_t;
+    };
+    // SAFETY: likewise; nginx copies the links that it keeps.
+    unsafe { ngx_http_output_filter(r, &raw mut chain) }
+}
+
+/// Sends all but the body of a reply; `length` is that of the body, or -1. The error is what a content handler is to
+/// return if that was all, or failed.
+///
+/// # Safety
+///
+/// `r` must be a request that nginx is calling a handler for, to which nothing was sent yet.
+pub(super) unsafe fn send_head(
+    r: *mut ngx_http_request_t,
+    response: &Response,
+    length: off_t,
+) -> Result<(), ngx_int_t> {
     let (ok, error) = (NGX_OK as ngx_int_t, NGX_ERROR as ngx_int_t);
     // SAFETY: the request is valid by the duty of the caller, here and below. It is lent to nginx only while no Rust
     // reference to it exists.
     let code = unsafe { ngx_http_discard_request_body(r) };
     if code != ok {
-        return code;
+        return Err(code);
     }
     let content_type = static_str(response.content_type);
     // SAFETY: as above; the content type is static, which nginx only reads.
     unsafe {
         let out = &mut (*r).headers_out;
         out.status = ngx_uint_t::from(response.status);
-        out.content_length_n = off_t::try_from(response.body.len()).unwrap_or(off_t::MAX);
+        out.content_length_n = length;
         out.content_type = content_type;
         // nginx adds a charset only if this length is the whole length.
         out.content_type_len = content_type.len;
@@ -293,22 +331,12 @@ pub(super) unsafe fn send(r: *mut ngx_http_request_t, response: Response) -> ngx
     }
     for (name, value) in &response.headers {
         // SAFETY: as above.
-        if unsafe { push_header(r, name, value) }.is_none() {
-            return error;
-        }
+        unsafe { push_header(r, name, value) }.ok_or(error)?;
     }
-    // SAFETY: as above; the pool lives as long as the request.
-    let Some(mut chain) = (unsafe { body_chain(r, response.body) }) else {
-        return error;
-    };
     // SAFETY: as above.
     let code = unsafe { ngx_http_send_header(r) };
     // SAFETY: as above.
-    if code == error || code > ok || unsafe { nuc_header_only(r) } != 0 {
-        return code;
-    }
-    // SAFETY: as above; nginx copies the links that it keeps.
-    unsafe { ngx_http_output_filter(r, &raw mut chain) }
+    if code == error || code > ok || unsafe { nuc_header_only(r) } != 0 { Err(code) } else { Ok(()) }
 }
 
 /// Adds a header to the reply; `None` if there is no memory.

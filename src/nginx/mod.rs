@@ -9,6 +9,7 @@ pub mod event;
 pub mod fixture;
 pub mod http;
 pub mod log;
+pub mod pieces;
 pub mod shm;
 pub mod time;
 pub mod upstream;

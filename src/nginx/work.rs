@@ -16,7 +16,7 @@ use super::http::{Finish, Handler, Request, Response, guarded, send};
 
 unsafe extern "C" {
     /// Counts one more user of a request.
-    fn nuc_hold(r: *mut ngx_http_request_t);
+    fn nuc_count(r: *mut ngx_http_request_t);
 }
 
 /// Work on a request. It is dropped with the request if the client goes away.
@@ -107,7 +107,7 @@ unsafe fn put_off<H: Handler>(r: *mut ngx_http_request_t, stage: Stage) -> ngx_i
         if ngx_handle_read_event((*(*r).connection).read, 0) != NGX_OK as ngx_int_t {
             return error;
         }
-        nuc_hold(r);
+        nuc_count(r);
     }
     NGX_DONE as ngx_int_t
 }

@@ -1,46 +1,88 @@
 //! The status as JSON.
 
-use serde::ser::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::model::snapshot::{Memory, Snapshot, Totals, Zombies};
+use crate::model::snapshot::{Memory, Peer, Snapshot, Totals, Zombies};
 use crate::model::time::UnixTime;
 
-use super::super::peer::PeerView;
+use super::super::peer::{Fields, PeerView};
+use super::super::respond::Answer;
+use super::listing::Listing;
+use super::writer::Form;
 
-/// The whole reply.
-#[derive(serde::Serialize)]
-pub struct StatusView<'a> {
-    /// By name.
-    upstreams: Upstreams<'a>,
-}
-
-impl<'a> StatusView<'a> {
-    /// The view of some upstreams, whose names differ; `verbose` shows what betrays a leak.
-    pub fn new(snapshots: &'a [Snapshot], verbose: bool, now: UnixTime) -> Self {
-        Self { upstreams: Upstreams { snapshots, verbose, now } }
-    }
-}
-
-/// The upstreams, written one after the other, so that 10,000 peers are not held a second time.
-struct Upstreams<'a> {
-    /// The upstreams.
-    snapshots: &'a [Snapshot],
+/// The form.
+#[derive(Clone)]
+pub struct Json {
     /// Whether to show what betrays a leak.
     verbose: bool,
+    /// What to show of a peer.
+    fields: Fields,
     /// The time of the reply.
     now: UnixTime,
+    /// Whether the upstreams are yet to be written.
+    is_due: bool,
 }
 
-impl Serialize for Upstreams<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let view = |snapshot| UpstreamView::new(snapshot, self.verbose, self.now);
-        serializer.collect_map(self.snapshots.iter().map(|snapshot| (&snapshot.name, view(snapshot))))
+impl Json {
+    /// The JSON of some upstreams, whose names differ; `verbose` shows what betrays a leak.
+    pub fn new(verbose: bool, fields: Fields, now: UnixTime) -> Self {
+        Self { verbose, fields, now, is_due: true }
     }
 }
 
-/// One upstream.
-#[derive(serde::Serialize)]
-struct UpstreamView<'a> {
+impl Form for Json {
+    fn answer(body: Vec<u8>) -> Answer {
+        Answer::written_json(body)
+    }
+
+    fn pass(&mut self, out: &mut Vec<u8>, _listings: &[Listing]) -> bool {
+        out.extend_from_slice(if self.is_due { br#"{"upstreams":{"# } else { b"}}" });
+        std::mem::take(&mut self.is_due)
+    }
+
+    fn head(&mut self, out: &mut Vec<u8>, listing: &Listing, place: usize) {
+        comma(out, place);
+        write(out, &listing.snapshot.name);
+        out.push(b':');
+        write(out, &HeadView::from(listing));
+        // The object goes on.
+        out.pop();
+        out.extend_from_slice(br#","peers":["#);
+    }
+
+    fn peer(&mut self, out: &mut Vec<u8>, _listing: &Listing, peer: &Peer, place: usize) {
+        comma(out, place);
+        write(out, &PeerView::of(peer, self.now, self.fields));
+    }
+
+    fn tail(&mut self, out: &mut Vec<u8>, listing: &Listing) {
+        out.push(b']');
+        let start = out.len();
+        write(out, &TailView::new(&listing.snapshot, self.verbose));
+        // The fields go on in the object of the head, if there are any.
+        match out.get_mut(start..) {
+            Some([brace, b'"', ..]) => *brace = b',',
+            _ => drop(out.drain(start..out.len().saturating_sub(1))),
+        }
+    }
+}
+
+/// Adds a comma, but not before the first.
+fn comma(out: &mut Vec<u8>, place: usize) {
+    if place > 0 {
+        out.push(b',');
+    }
+}
+
+/// Adds a value.
+fn write(out: &mut Vec<u8>, value: &impl Serialize) {
+    // Plain fields into memory: this cannot fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// One upstream, up to its peers.
+#[derive(Serialize)]
+struct HeadView<'a> {
     /// Name of its zone.
     zone: Option<&'a str>,
     /// How it chooses.
@@ -52,8 +94,27 @@ struct UpstreamView<'a> {
     reason: Option<String>,
     /// Number of changes so far.
     revision: u64,
-    /// The peers.
-    peers: Peers<'a>,
+    /// How many peers are what was asked for, if only some were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matched: Option<usize>,
+}
+
+impl<'a> From<&'a Listing> for HeadView<'a> {
+    fn from(Listing { snapshot, matched }: &'a Listing) -> Self {
+        Self {
+            zone: snapshot.zone.as_deref(),
+            method: snapshot.method.map(|method| method.as_str()),
+            dynamic: snapshot.fixed.is_none(),
+            reason: snapshot.fixed.as_ref().map(ToString::to_string),
+            revision: snapshot.revision.0,
+            matched: *matched,
+        }
+    }
+}
+
+/// One upstream, after its peers.
+#[derive(Serialize)]
+struct TailView {
     /// Servers that were removed while requests used them, and are still used.
     #[serde(skip_serializing_if = "Option::is_none")]
     zombies: Option<u64>,
@@ -65,17 +126,11 @@ struct UpstreamView<'a> {
     leaks: Option<LeaksView>,
 }
 
-impl<'a> UpstreamView<'a> {
+impl TailView {
     /// The view of an upstream.
-    fn new(snapshot: &'a Snapshot, verbose: bool, now: UnixTime) -> Self {
+    fn new(snapshot: &Snapshot, verbose: bool) -> Self {
         let dynamic = snapshot.fixed.is_none();
         Self {
-            zone: snapshot.zone.as_deref(),
-            method: snapshot.method.map(|method| method.as_str()),
-            dynamic,
-            reason: snapshot.fixed.as_ref().map(ToString::to_string),
-            revision: snapshot.revision.0,
-            peers: Peers { snapshot, now },
             zombies: dynamic.then_some(snapshot.zombies.peers),
             zone_memory: snapshot.memory.map(MemoryView::from),
             leaks: (verbose && dynamic).then(|| LeaksView::from(snapshot)),
@@ -83,22 +138,8 @@ impl<'a> UpstreamView<'a> {
     }
 }
 
-/// The peers of an upstream, written one after the other.
-struct Peers<'a> {
-    /// The upstream.
-    snapshot: &'a Snapshot,
-    /// The time of the reply.
-    now: UnixTime,
-}
-
-impl Serialize for Peers<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.snapshot.peers.iter().map(|peer| PeerView::new(peer, self.now)))
-    }
-}
-
 /// Memory of a zone, in bytes and in pages. A page that is used in part counts as used.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct MemoryView {
     /// Size of the zone.
     size: u64,
@@ -111,7 +152,7 @@ struct MemoryView {
 }
 
 /// Pages of a zone.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct PagesView {
     /// Those that can be allocated at all.
     total: u64,
@@ -131,7 +172,7 @@ impl From<Memory> for MemoryView {
 }
 
 /// What betrays a leak, in both lists.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct LeaksView {
     /// The list of primaries.
     primary: PrimaryView,
@@ -142,7 +183,7 @@ struct LeaksView {
 }
 
 /// The list of primaries. nginx keeps what was removed from either list in this one.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct PrimaryView {
     /// What it says of itself.
     #[serde(flatten)]
@@ -165,7 +206,7 @@ impl From<&Snapshot> for LeaksView {
 }
 
 /// What a list says of itself, beside what was counted.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct TotalsView {
     /// nginx's `number`.
     number: u64,
@@ -203,12 +244,36 @@ impl From<Totals> for TotalsView {
 #[cfg(test)]
 mod tests {
     use super::super::super::fake;
+    use super::super::writer::whole;
     use super::*;
     use crate::model::snapshot::StaticReason;
 
     /// The JSON of an upstream.
     fn json(snapshot: &Snapshot, verbose: bool) -> String {
-        serde_json::to_string(&StatusView::new(std::slice::from_ref(snapshot), verbose, fake::NOW)).unwrap()
+        let listings = || vec![Listing { snapshot: snapshot.clone(), matched: None }];
+        whole(&Json::new(verbose, Fields::ALL, fake::NOW), listings)
+    }
+
+    #[test]
+    fn several_upstreams_and_peers() {
+        let mut fixed = fake::upstream("v", vec![fake::peer(3, "c")]);
+        fixed.fixed = Some(StaticReason::Excluded);
+        fixed.memory = None;
+        let upstreams =
+            || vec![fake::upstream("u", vec![fake::peer(1, "a"), fake::peer(2, "b")]), fixed.clone()];
+        let listings =
+            |matched| move || upstreams().into_iter().map(|snapshot| Listing { snapshot, matched }).collect();
+        let form = Json::new(false, Fields::named("id").unwrap(), fake::NOW);
+        assert_eq!(
+            whole(&form, listings(Some(5))),
+            r#"{"upstreams":{"u":{"zone":"u_zone","method":"round_robin","dynamic":true,"revision":3,"matched":5,"#
+                .to_owned()
+                + r#""peers":[{"id":1},{"id":2}],"#
+                + r#""zombies":0,"zone_memory":{"size":65536,"used":24576,"free":36864,"pages":{"total":15,"free":9}}},"#
+                + r#""v":{"zone":"v_zone","method":"round_robin","dynamic":false,"#
+                + r#""reason":"\"upstream_dynamic off\" is set","revision":3,"matched":5,"peers":[{"id":3}]}}}"#
+        );
+        assert_eq!(whole(&form, Vec::new), r#"{"upstreams":{}}"#);
     }
 
     #[test]

@@ -1,28 +1,48 @@
 //! `upstream_status`: all upstreams, or one, as JSON, as text, as metrics, or as a page that fetches the JSON. Everything
-//! else is rendered from snapshots.
+//! else is written from snapshots, piece by piece if it is long.
 
 mod json;
+mod listing;
 mod page;
 mod prometheus;
 mod text;
+mod writer;
 
 use std::collections::HashSet;
 
 use crate::model::id::UpstreamIndex;
 use crate::model::query::Query;
 use crate::model::snapshot::Snapshot;
-use crate::nginx::http::{BodyError, Finish, Handler, Request, Response, Step};
+use crate::nginx::http::{BodyError, Finish, Handler, Pieces, Request, Response, Step};
 use crate::ops::{OpError, Upstreams};
 
 use super::accept::{self, FORMAT, Format, StatusFormat};
-use super::arguments::{flag, only};
+use super::arguments::{flag, invalid, only};
 use super::call::Call;
 use super::error::Refusal;
+use super::peer::Fields;
 use super::respond::{self, Answer};
 use super::{Context, Settings, guard};
 
+use listing::{Choice, LIMIT, Listing, OFFSET, STATE};
+use writer::{Form, Writer};
+
+/// The argument that names fields of peers.
+const FIELDS: &str = "fields";
+
 /// The arguments.
-const KNOWN: [&str; 3] = ["upstream", "verbose", FORMAT];
+const KNOWN: [&str; 7] = ["upstream", "verbose", FORMAT, FIELDS, STATE, OFFSET, LIMIT];
+
+/// The arguments that not all forms take.
+const PARTS: [&str; 4] = [FIELDS, STATE, OFFSET, LIMIT];
+
+/// A reply, or its beginning.
+struct Reply {
+    /// The reply, with the beginning of its body.
+    answer: Answer,
+    /// The rest, if that is not all.
+    rest: Option<Box<dyn Pieces>>,
+}
 
 /// The handler.
 pub struct Status;
@@ -39,7 +59,12 @@ impl Handler for Status {
         // SAFETY: the same of the location's configuration and a `Settings`.
         let settings = unsafe { request.loc_conf::<Settings>() };
         let control = settings.and_then(|settings| settings.control.as_deref());
-        Step::Reply(answer(&Call::of(request), upstreams, control).deliver(request))
+        let Reply { answer, rest } = answer(&Call::of(request), upstreams, control);
+        let response = answer.deliver(request);
+        match rest {
+            Some(rest) => Step::Stream(response, rest),
+            None => Step::Reply(response),
+        }
     }
 
     fn finish(_request: &Request<'_>, _body: Vec<u8>) -> Finish {
@@ -57,16 +82,22 @@ impl Handler for Status {
     }
 }
 
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self { answer, rest: None }
+    }
+}
+
 /// The answer to a status request; `control` is where the page sends changes.
-fn answer(call: &Call<'_>, upstreams: Option<&dyn Upstreams>, control: Option<&str>) -> Answer {
+fn answer(call: &Call<'_>, upstreams: Option<&dyn Upstreams>, control: Option<&str>) -> Reply {
     let query = match Query::parse(call.args) {
         Ok(query) => query,
-        Err(error) => return Answer::refused(&Refusal::from(error), Format::Json),
+        Err(error) => return Answer::refused(&Refusal::from(error), Format::Json).into(),
     };
     match accept::for_status(&query, call.accept) {
         Ok(format) => rendered(call, &query, upstreams, control, format)
-            .unwrap_or_else(|refusal| Answer::refused(&refusal, format.refusal())),
-        Err(refusal) => Answer::refused(&refusal, Format::Json),
+            .unwrap_or_else(|refusal| Answer::refused(&refusal, format.refusal()).into()),
+        Err(refusal) => Answer::refused(&refusal, Format::Json).into(),
     }
 }
 
@@ -77,26 +108,54 @@ fn rendered(
     upstreams: Option<&dyn Upstreams>,
     control: Option<&str>,
     format: StatusFormat,
-) -> Result<Answer, Refusal> {
+) -> Result<Reply, Refusal> {
     guard::status(call)?;
     only(query, &KNOWN)?;
     let verbose = flag(query, "verbose")?;
+    fits(query, format)?;
+    let choice = Choice::of(query)?;
+    let fields = query.get(FIELDS).map_or(Ok(Fields::ALL), Fields::named);
+    let fields = fields.map_err(|name| invalid(name, FIELDS))?;
     let upstreams = upstreams.ok_or_else(Refusal::no_memory_zone)?;
     let name = query.get("upstream");
     if format == StatusFormat::Html {
         // The page asks for the upstream by the same words, and it is better refused before it opens.
         name.map_or(Ok(()), |name| one(upstreams, name).map(drop))?;
-        return Ok(Answer::page(page::page(control), page::POLICY));
+        return Ok(Answer::page(page::page(control), page::POLICY).into());
     }
     let snapshots = match name {
         Some(name) => vec![one(upstreams, name)?],
         None => all(upstreams),
     };
+    let listing = |snapshot| Listing::new(snapshot, choice.as_ref(), call.now);
+    let listings = snapshots.into_iter().map(listing).collect();
     Ok(match format {
-        StatusFormat::Text => Answer::prose(text::page(&snapshots, verbose, call.now)),
-        StatusFormat::Prometheus => Answer::metrics(prometheus::metrics(&snapshots, call.now)),
-        _ => Answer::json(&json::StatusView::new(&snapshots, verbose, call.now)),
+        StatusFormat::Text => begun(text::Text::new(verbose, call.now), listings),
+        StatusFormat::Prometheus => begun(prometheus::Prometheus::new(call.now), listings),
+        _ => begun(json::Json::new(verbose, fields, call.now), listings),
     })
+}
+
+/// Refuses to choose fields or servers where the form has no place for it: metrics would vanish, and the page asks for
+/// what it shows.
+fn fits(query: &Query, format: StatusFormat) -> Result<(), Refusal> {
+    let is_taken = |name: &str| match format {
+        StatusFormat::Json => true,
+        StatusFormat::Text => name != FIELDS,
+        StatusFormat::Html | StatusFormat::Prometheus => false,
+    };
+    match PARTS.iter().find(|name| query.has(name) && !is_taken(name)) {
+        Some(name) => Err(Refusal::argument(format!("\"{name}\" needs \"format=json\""))),
+        None => Ok(()),
+    }
+}
+
+/// The reply in a form, as far as the first piece has it.
+fn begun<F: Form + 'static>(form: F, listings: Vec<Listing>) -> Reply {
+    let mut writer = Writer::new(form, listings);
+    let mut body = Vec::new();
+    let rest = writer.next(&mut body).then(|| Box::new(writer) as Box<dyn Pieces>);
+    Reply { answer: F::answer(body), rest }
 }
 
 /// The upstream with this name, or with a zone of this name.
@@ -121,14 +180,14 @@ mod tests {
 
     /// Status and body of a reply.
     fn get(call: &Call<'_>, upstreams: &Fake) -> (u16, String) {
-        let response = answer(call, Some(upstreams), None).response;
+        let response = answer(call, Some(upstreams), None).answer.response;
         (response.status, String::from_utf8(response.body).unwrap())
     }
 
     #[test]
     fn every_reply_has_the_headers() {
         for args in ["", "format=text", "format=html", "format=prometheus", "x=", "upstream=nope", "%"] {
-            let headers = answer(&Call::get(args), Some(&fake()), None).response.headers;
+            let headers = answer(&Call::get(args), Some(&fake()), None).answer.response.headers;
             assert!(headers.contains(&("Cache-Control", "no-store".to_owned())), "{args}");
             assert!(headers.contains(&("X-Content-Type-Options", "nosniff".to_owned())), "{args}");
         }
@@ -142,6 +201,11 @@ mod tests {
             ("verbos=", 400, r#"unknown argument \"verbos\""#, "BadArgument"),
             ("verbose=0", 400, r#"invalid value \"0\" in \"verbose\""#, "BadArgument"),
             ("format=xml", 400, r#"invalid value \"xml\" in \"format\""#, "BadArgument"),
+            ("fields=id,nmae", 400, r#"invalid value \"nmae\" in \"fields\""#, "BadArgument"),
+            ("fields=", 400, r#"invalid value \"\" in \"fields\""#, "BadArgument"),
+            ("state=gone", 400, r#"invalid value \"gone\" in \"state\""#, "BadArgument"),
+            ("offset=x", 400, r#"invalid value \"x\" in \"offset\""#, "BadArgument"),
+            ("limit=-1", 400, r#"invalid value \"-1\" in \"limit\""#, "BadArgument"),
             ("upstream=a&upstream=b", 400, r#"duplicate argument \"upstream\""#, "BadArgument"),
         ];
         for (args, status, text, code) in table {
@@ -150,6 +214,58 @@ mod tests {
         }
         let refused = get(&Call::get("upstream=nope&format=text"), &fake());
         assert_eq!(refused, (404, "upstream is not found".to_owned()));
+    }
+
+    #[test]
+    fn parts_are_for_forms_that_have_them() {
+        let table = [
+            ("format=text&fields=id", "fields"),
+            ("format=html&state=up", "state"),
+            ("format=prometheus&limit=1", "limit"),
+        ];
+        for (args, name) in table {
+            let text = format!("\"{name}\" needs \"format=json\"");
+            assert_eq!(get(&Call::get(args), &fake()), (400, text), "{args}");
+        }
+        let (status, text) = get(&Call::get("format=text&upstream=backend&offset=1&limit=1"), &fake());
+        assert!(status == 200 && text.contains(", 4 matched\n") && text.lines().count() == 3, "{text}");
+    }
+
+    #[test]
+    fn parts_of_the_peers() {
+        let (_, body) = get(&Call::get("upstream=backend&fields=name,id&state=up&offset=2"), &fake());
+        assert_eq!(
+            body,
+            r#"{"upstreams":{"backend":{"zone":"backend_zone","method":"round_robin","dynamic":true,"revision":3,"#
+                .to_owned()
+                + r#""matched":4,"peers":[{"id":2,"name":"127.0.0.1:8083"},{"id":3,"name":"127.0.0.1:8084"}],"#
+                + r#""zombies":0,"zone_memory":{"size":65536,"used":24576,"free":36864,"pages":{"total":15,"free":9}}}}}"#
+        );
+    }
+
+    #[test]
+    fn a_long_reply_goes_on_after_its_beginning() {
+        let peers: Vec<_> = (0..1000).map(|index| fake::peer(index, &format!("10.0.0.1:{index}"))).collect();
+        let upstreams = Fake::new(vec![fake::upstream("u", peers)]);
+        for (format, start, end) in [
+            ("json", "{\"upstreams\":", "}}}}"),
+            ("text", "upstream", "-\n"),
+            ("prometheus", "# HELP", " gauge\n"),
+        ] {
+            let args = format!("format={format}");
+            let Reply { answer, rest } = answer(&Call::get(&args), Some(&upstreams), None);
+            let (mut all, mut rest) = (answer.response.body, rest.unwrap());
+            let mut piece = Vec::new();
+            while rest.next(&mut piece) {
+                assert!(piece.len() <= 65_536, "{} bytes of {format}", piece.len());
+                all.append(&mut piece);
+            }
+            all.append(&mut piece);
+            let all = String::from_utf8(all).unwrap();
+            assert!(all.starts_with(start) && all.ends_with(end), "{format}");
+            assert!(all.contains("10.0.0.1:0") && all.contains("10.0.0.1:999"), "{format}");
+        }
+        assert!(answer(&Call::get("limit=10"), Some(&upstreams), None).rest.is_none());
     }
 
     #[test]
@@ -163,14 +279,15 @@ mod tests {
     #[test]
     fn only_reading_methods() {
         assert_eq!(get(&Call { method: Method::Head, ..Call::get("") }, &fake()).0, 200);
-        let refused = answer(&Call { method: Method::Post, ..Call::get("") }, Some(&fake()), None).response;
+        let refused =
+            answer(&Call { method: Method::Post, ..Call::get("") }, Some(&fake()), None).answer.response;
         assert_eq!(refused.status, 405);
         assert!(refused.headers.contains(&("Allow", "GET, HEAD".to_owned())));
     }
 
     #[test]
     fn without_shared_memory() {
-        let response = answer(&Call::get("format=text"), None, None).response;
+        let response = answer(&Call::get("format=text"), None, None).answer.response;
         assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
     }
 

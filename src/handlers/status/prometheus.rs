@@ -5,11 +5,17 @@
 //! in an upstream that cannot be changed, where servers have none, of its place.
 
 use std::collections::HashSet;
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write as _};
+use std::io::Write as _;
 
+use crate::model::id::ServerId;
 use crate::model::snapshot::{Memory, Peer, Snapshot};
 use crate::model::state::State;
 use crate::model::time::UnixTime;
+
+use super::super::respond::Answer;
+use super::listing::Listing;
+use super::writer::Form;
 
 /// The states, each of which is a series.
 const STATES: [State; 4] = [State::Up, State::Down, State::Draining, State::Unavail];
@@ -17,20 +23,18 @@ const STATES: [State; 4] = [State::Up, State::Down, State::Draining, State::Unav
 /// The kind of a metric. Nothing here only ever grows.
 const GAUGE: &str = "gauge";
 
-/// A peer and the labels that all its series have.
-struct Labelled<'a> {
+/// A peer whose samples are written.
+struct Sampled<'a> {
     /// The peer.
     peer: &'a Peer,
     /// Its state.
     state: State,
     /// Whether nginx counts for all workers together; otherwise each has numbers of its own.
     is_shared: bool,
-    /// The labels, without braces.
-    labels: String,
 }
 
 /// A metric of peers: its name, what it is, and its value for a peer, if it has one.
-type Row = (&'static str, &'static str, fn(&Labelled<'_>) -> Option<i64>);
+type Row = (&'static str, &'static str, fn(&Sampled<'_>) -> Option<i64>);
 
 /// The metrics of peers that have one value each.
 const ROWS: [Row; 8] = [
@@ -62,134 +66,211 @@ const ROWS: [Row; 8] = [
     ),
 ];
 
-/// The metrics of all these upstreams, whose names differ.
-pub fn metrics(snapshots: &[Snapshot], now: UnixTime) -> String {
-    let mut page = String::new();
-    of_upstreams(&mut page, snapshots, now);
-    of_zones(&mut page, snapshots);
-    let peers: Vec<_> = snapshots.iter().flat_map(|snapshot| labelled(snapshot, now)).collect();
-    head(&mut page, "peer_state", "1 for the state that the server is in, 0 for the others.");
-    for it in &peers {
-        for state in STATES {
-            let labels = format!("{},state=\"{state}\"", it.labels);
-            sample(&mut page, "peer_state", &labels, u8::from(it.state == state));
-        }
+/// The form: the upstreams are gone through once for each metric of peers.
+#[derive(Clone)]
+pub struct Prometheus {
+    /// The time of the reply.
+    now: UnixTime,
+    /// The metric that is next.
+    next: usize,
+    /// The metric that is being written, if it is not the state.
+    row: Option<&'static Row>,
+}
+
+impl Prometheus {
+    /// The metrics of upstreams whose names differ.
+    pub fn new(now: UnixTime) -> Self {
+        Self { now, next: 0, row: None }
     }
-    for (name, help, value) in ROWS {
-        head(&mut page, name, help);
-        for it in &peers {
-            if let Some(value) = value(it) {
-                sample(&mut page, name, &it.labels, value);
+}
+
+impl Form for Prometheus {
+    fn answer(body: Vec<u8>) -> Answer {
+        Answer::written_metrics(body)
+    }
+
+    fn pass(&mut self, out: &mut Vec<u8>, listings: &[Listing]) -> bool {
+        let at = self.next.checked_sub(1);
+        self.next = self.next.saturating_add(1);
+        self.row = at.and_then(|at| ROWS.get(at));
+        match (at, self.row) {
+            (None, _) => {
+                of_upstreams(out, listings, self.now);
+                of_zones(out, listings);
+                head(out, "peer_state", "1 for the state that the server is in, 0 for the others.");
+                true
             }
+            (Some(_), Some((name, help, _))) => {
+                head(out, name, help);
+                true
+            }
+            (Some(_), None) => false,
         }
     }
-    page
+
+    fn peer(&mut self, out: &mut Vec<u8>, listing: &Listing, peer: &Peer, place: usize) {
+        let Listing { snapshot, .. } = listing;
+        let state = peer.state(self.now);
+        let labels = PeerLabels { snapshot, peer, place };
+        let Some((name, _, value)) = self.row else {
+            for each in STATES {
+                let labels = format_args!("{labels},state=\"{each}\"");
+                sample(out, "peer_state", labels, u8::from(state == each));
+            }
+            return;
+        };
+        if let Some(value) = value(&Sampled { peer, state, is_shared: snapshot.zone.is_some() }) {
+            sample(out, name, labels, value);
+        }
+    }
 }
 
 /// Adds what is known of whole upstreams.
-fn of_upstreams(page: &mut String, snapshots: &[Snapshot], now: UnixTime) {
-    head(page, "info", "What the upstream is; always 1.");
-    for snapshot in snapshots {
-        let labels = labels(&[
+fn of_upstreams(out: &mut Vec<u8>, listings: &[Listing], now: UnixTime) {
+    let snapshots = || listings.iter().map(|listing| &listing.snapshot);
+    head(out, "info", "What the upstream is; always 1.");
+    for snapshot in snapshots() {
+        let labels = Labels(&[
             ("upstream", &snapshot.name),
             ("zone", snapshot.zone.as_deref().unwrap_or_default()),
             ("method", snapshot.method.map_or("unknown", |method| method.as_str())),
             ("dynamic", if snapshot.fixed.is_none() { "true" } else { "false" }),
         ]);
-        sample(page, "info", &labels, 1);
+        sample(out, "info", labels, 1);
     }
-    head(page, "revision", "Changes of the upstream at run time so far.");
-    for snapshot in snapshots.iter().filter(|snapshot| snapshot.fixed.is_none()) {
-        sample(page, "revision", &labels(&[("upstream", &snapshot.name)]), snapshot.revision);
+    head(out, "revision", "Changes of the upstream at run time so far.");
+    for snapshot in snapshots().filter(|snapshot| snapshot.fixed.is_none()) {
+        sample(out, "revision", Labels(&[("upstream", &snapshot.name)]), snapshot.revision);
     }
-    head(page, "peers", "Servers of the upstream by state.");
-    for snapshot in snapshots {
+    head(out, "peers", "Servers of the upstream by state.");
+    for snapshot in snapshots() {
         for backup in [false, true] {
-            for state in STATES {
-                let is_counted = |peer: &&Peer| peer.is_backup() == backup && peer.state(now) == state;
-                let count = snapshot.peers.iter().filter(is_counted).count();
-                let labels = labels(&[
+            let peers = snapshot.peers.iter().filter(|peer| peer.is_backup() == backup);
+            let mut counts = STATES.map(|state| (state, 0_u64));
+            for state in peers.map(|peer| peer.state(now)) {
+                let count = counts.iter_mut().find(|(each, _)| *each == state);
+                count.into_iter().for_each(|(_, count)| *count = count.saturating_add(1));
+            }
+            for (state, count) in counts {
+                let labels = Labels(&[
                     ("upstream", &snapshot.name),
                     ("backup", truth(backup)),
                     ("state", state.as_str()),
                 ]);
-                sample(page, "peers", &labels, count);
+                sample(out, "peers", labels, count);
             }
         }
     }
 }
 
 /// Adds the memory of zones, each once, as several upstreams may share it.
-fn of_zones(page: &mut String, snapshots: &[Snapshot]) {
+fn of_zones(out: &mut Vec<u8>, listings: &[Listing]) {
     let mut seen = HashSet::new();
-    let zones: Vec<(&str, Memory)> = snapshots
+    let zones: Vec<(&str, Memory)> = listings
         .iter()
-        .filter_map(|snapshot| Some((snapshot.zone.as_deref()?, snapshot.memory?)))
+        .filter_map(|Listing { snapshot, .. }| Some((snapshot.zone.as_deref()?, snapshot.memory?)))
         .filter(|(zone, _)| seen.insert(*zone))
         .collect();
-    head(page, "zone_size_bytes", "Size of the shared memory zone.");
+    head(out, "zone_size_bytes", "Size of the shared memory zone.");
     for (zone, memory) in &zones {
-        sample(page, "zone_size_bytes", &labels(&[("zone", zone)]), memory.size);
+        sample(out, "zone_size_bytes", Labels(&[("zone", zone)]), memory.size);
     }
-    head(page, "zone_memory_bytes", "Memory of the zone in pages that are used, and that are free.");
+    head(out, "zone_memory_bytes", "Memory of the zone in pages that are used, and that are free.");
     for (zone, memory) in &zones {
         let used = memory.pages_total.saturating_sub(memory.pages_free);
         for (state, pages) in [("used", used), ("free", memory.pages_free)] {
-            let labels = labels(&[("zone", zone), ("state", state)]);
-            sample(page, "zone_memory_bytes", &labels, pages.saturating_mul(memory.page));
+            let labels = Labels(&[("zone", zone), ("state", state)]);
+            sample(out, "zone_memory_bytes", labels, pages.saturating_mul(memory.page));
         }
     }
-}
-
-/// The peers of an upstream.
-fn labelled<'a>(snapshot: &'a Snapshot, now: UnixTime) -> impl Iterator<Item = Labelled<'a>> {
-    let is_dynamic = snapshot.fixed.is_none();
-    snapshot.peers.iter().enumerate().map(move |(place, peer)| {
-        let id = match peer.id {
-            Some(id) => id.to_string(),
-            // A number would be that of another server.
-            None if is_dynamic => format!("place {place}"),
-            None => place.to_string(),
-        };
-        let labels = labels(&[
-            ("upstream", &snapshot.name),
-            ("id", &id),
-            ("server", &peer.server),
-            ("address", &peer.name),
-            ("backup", truth(peer.is_backup())),
-        ]);
-        Labelled { peer, state: peer.state(now), is_shared: snapshot.zone.is_some(), labels }
-    })
 }
 
 /// Adds what a metric is.
-fn head(page: &mut String, name: &str, help: &str) {
-    // Writing to a String cannot fail, here and below.
-    let _ = write!(page, "# HELP nginx_upstream_{name} {help}\n# TYPE nginx_upstream_{name} {GAUGE}\n");
+fn head(out: &mut Vec<u8>, name: &str, help: &str) {
+    // Writing to memory cannot fail, here and below.
+    let _ = write!(out, "# HELP nginx_upstream_{name} {help}\n# TYPE nginx_upstream_{name} {GAUGE}\n");
 }
 
 /// Adds a sample.
-fn sample(page: &mut String, name: &str, labels: &str, value: impl Display) {
-    let _ = writeln!(page, "nginx_upstream_{name}{{{labels}}} {value}");
+fn sample(out: &mut Vec<u8>, name: &str, labels: impl Display, value: impl Display) {
+    let _ = writeln!(out, "nginx_upstream_{name}{{{labels}}} {value}");
 }
 
 /// Labels, as they stand between the braces.
-fn labels(labels: &[(&str, &str)]) -> String {
-    let mut out = String::new();
-    for (name, value) in labels {
-        let comma = if out.is_empty() { "" } else { "," };
-        let _ = write!(out, "{comma}{name}=\"");
-        for character in value.chars() {
-            match character {
-                '\\' => out.push_str("\\\\"),
-                '"' => out.push_str("\\\""),
-                '\n' => out.push_str("\\n"),
-                character => out.push(character),
-            }
+struct Labels<'a>(&'a [(&'a str, &'a str)]);
+
+/// The labels that all series of a peer have.
+struct PeerLabels<'a> {
+    /// Its upstream.
+    snapshot: &'a Snapshot,
+    /// The peer.
+    peer: &'a Peer,
+    /// Its place.
+    place: usize,
+}
+
+/// What tells a peer from the others of its upstream.
+struct Identity {
+    /// Its id.
+    id: Option<ServerId>,
+    /// Its place.
+    place: usize,
+    /// Whether others have ids.
+    is_dynamic: bool,
+}
+
+/// The value of a label.
+struct Escaped<'a>(&'a str);
+
+impl Display for Labels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, value)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{name}=\"{}\"", Escaped(value))?;
         }
-        out.push('"');
+        Ok(())
     }
-    out
+}
+
+impl Display for PeerLabels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { snapshot, peer, place } = *self;
+        write!(
+            f,
+            "upstream=\"{}\",id=\"{}\",server=\"{}\",address=\"{}\",backup=\"{}\"",
+            Escaped(&snapshot.name),
+            Identity { id: peer.id, place, is_dynamic: snapshot.fixed.is_none() },
+            Escaped(&peer.server),
+            Escaped(&peer.name),
+            truth(peer.is_backup())
+        )
+    }
+}
+
+impl Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id {
+            Some(id) => id.fmt(f),
+            // A number would be that of another server.
+            None if self.is_dynamic => write!(f, "place {}", self.place),
+            None => self.place.fmt(f),
+        }
+    }
+}
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some((at, special)) = rest.char_indices().find(|(_, c)| matches!(c, '\\' | '"' | '\n')) {
+            let (plain, from) = rest.split_at(at);
+            f.write_str(plain)?;
+            f.write_char('\\')?;
+            f.write_char(if special == '\n' { 'n' } else { special })?;
+            // All of them are one byte long.
+            rest = from.get(1..).unwrap_or_default();
+        }
+        f.write_str(rest)
+    }
 }
 
 /// The word for a truth value.
@@ -205,9 +286,16 @@ fn signed(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::super::super::fake::{self, NOW};
+    use super::super::writer::whole;
     use super::*;
     use crate::model::snapshot::StaticReason;
     use crate::model::state::Admin;
+
+    /// The metrics of some upstreams.
+    fn metrics(snapshots: &[Snapshot], now: UnixTime) -> String {
+        let listing = |snapshot| Listing { snapshot, matched: None };
+        whole(&Prometheus::new(now), || snapshots.iter().cloned().map(listing).collect())
+    }
 
     /// The lines of a metric, without its prefix.
     fn lines(page: &str, name: &str) -> Vec<String> {
@@ -217,7 +305,7 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        assert_eq!(labels(&[("a", "x\\y\"z\nw"), ("b", "")]), r#"a="x\\y\"z\nw",b="""#);
+        assert_eq!(Labels(&[("a", "x\\y\"z\nw"), ("b", "")]).to_string(), r#"a="x\\y\"z\nw",b="""#);
     }
 
     #[test]

@@ -1,108 +1,226 @@
 //! The status as text: a block for each upstream, a line for each peer.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::iter;
 
-use crate::model::snapshot::{Peer, Snapshot, Totals};
+use crate::model::snapshot::{Peer, Totals};
 use crate::model::time::{Seconds, UnixTime};
 use crate::nginx::log::escaped;
+
+use super::super::respond::Answer;
+use super::listing::Listing;
+use super::writer::Form;
 
 /// Spaces between two columns.
 const GAP: usize = 2;
 
+/// Number of columns.
+const COLUMNS: usize = 10;
+
 /// Heads of the columns.
-const HEADS: [&str; 10] =
+const HEADS: [&str; COLUMNS] =
     ["id", "server", "address", "state", "weight", "active", "max_conns", "fails", "fail_timeout", "reason"];
 
-/// The page; `verbose` shows what betrays a leak.
-pub fn page(snapshots: &[Snapshot], verbose: bool, now: UnixTime) -> String {
-    let mut page = String::new();
-    for snapshot in snapshots {
-        if !page.is_empty() {
-            page.push('\n');
-        }
-        block(&mut page, snapshot, verbose, now);
-    }
-    page
+/// The form.
+#[derive(Clone)]
+pub struct Text {
+    /// Whether to show what betrays a leak.
+    verbose: bool,
+    /// The time of the reply.
+    now: UnixTime,
+    /// Whether the upstreams are yet to be written.
+    is_due: bool,
+    /// Widths of the columns of the present upstream, in characters.
+    widths: [usize; COLUMNS],
+    /// The row that is being written, kept for its memory.
+    row: Row,
 }
 
-/// Adds one upstream.
-fn block(page: &mut String, snapshot: &Snapshot, verbose: bool, now: UnixTime) {
-    let method = snapshot.method.map_or("unknown", |method| method.as_str());
-    let _ = write!(page, "upstream \"{}\": {method}", escaped(&snapshot.name));
-    match (&snapshot.zone, snapshot.memory) {
-        (Some(zone), Some(memory)) => {
-            let _ = write!(
-                page,
-                ", zone \"{}\" with {} of {} pages free",
-                escaped(zone),
-                memory.pages_free,
-                memory.pages_total
-            );
-        }
-        (Some(zone), None) => {
-            let _ = write!(page, ", zone \"{}\"", escaped(zone));
-        }
-        (None, _) => {}
+/// The cells of a row.
+#[derive(Clone, Default)]
+struct Row {
+    /// One after the other.
+    text: String,
+    /// Where each ends.
+    ends: [usize; COLUMNS],
+}
+
+impl Text {
+    /// The text; `verbose` shows what betrays a leak.
+    pub fn new(verbose: bool, now: UnixTime) -> Self {
+        Self { verbose, now, is_due: true, widths: [0; COLUMNS], row: Row::default() }
     }
-    // Writing to a String cannot fail, here as above and below.
-    let _ = match &snapshot.fixed {
-        Some(reason) => writeln!(page, ", static: {reason}"),
-        None => writeln!(page, ", revision {}", snapshot.revision),
-    };
-    let rows = snapshot.peers.iter().map(|peer| row(peer, now));
-    table(page, &std::iter::once(HEADS.map(str::to_owned)).chain(rows).collect::<Vec<_>>());
-    if verbose && snapshot.fixed.is_none() {
-        totals(page, "primary", &snapshot.primary);
+}
+
+impl Form for Text {
+    fn answer(body: Vec<u8>) -> Answer {
+        Answer::written_prose(body)
+    }
+
+    fn pass(&mut self, _out: &mut Vec<u8>, _listings: &[Listing]) -> bool {
+        std::mem::take(&mut self.is_due)
+    }
+
+    fn head(&mut self, out: &mut Vec<u8>, listing: &Listing, place: usize) {
+        if place > 0 {
+            out.push(b'\n');
+        }
+        title(out, listing);
+        self.row.fill_with_heads();
+        self.widths = [0; COLUMNS];
+        self.row.widen(&mut self.widths);
+        let heads = self.row.clone();
+        // The columns of a long list are wide before its first line is sent.
+        for peer in &listing.snapshot.peers {
+            self.row.fill(peer, self.now);
+            self.row.widen(&mut self.widths);
+        }
+        heads.write(out, &self.widths);
+    }
+
+    fn peer(&mut self, out: &mut Vec<u8>, _listing: &Listing, peer: &Peer, _place: usize) {
+        self.row.fill(peer, self.now);
+        self.row.write(out, &self.widths);
+    }
+
+    fn tail(&mut self, out: &mut Vec<u8>, listing: &Listing) {
+        let snapshot = &listing.snapshot;
+        if !self.verbose || snapshot.fixed.is_some() {
+            return;
+        }
+        totals(out, "primary", &snapshot.primary);
         if let Some(backup) = &snapshot.backup {
-            totals(page, "backup", backup);
+            totals(out, "backup", backup);
         }
         let zombies = snapshot.zombies;
         if zombies.peers > 0 {
-            let _ = writeln!(page, "  zombies: {}, conns {}", zombies.peers, zombies.conns);
+            let _ = writeln!(out, "  zombies: {}, conns {}", zombies.peers, zombies.conns);
         }
     }
 }
 
-/// The columns of a peer.
-fn row(peer: &Peer, now: UnixTime) -> [String; 10] {
-    let backup = if peer.is_backup() { " backup" } else { "" };
-    let reason = peer.why(now).map(|reason| escaped(&reason.to_string()).into_owned());
-    [
-        peer.id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
-        escaped(&peer.server).into_owned(),
-        escaped(&peer.name).into_owned(),
-        format!("{}{backup}", peer.state(now)),
-        peer.params.weight.to_string(),
-        peer.active.to_string(),
-        peer.params.max_conns.to_string(),
-        format!("{}/{}", peer.failures.fails, peer.params.max_fails),
-        Seconds(peer.params.fail_timeout).to_string(),
-        reason.unwrap_or_else(|| "-".to_owned()),
-    ]
+/// Adds the line above the table of an upstream.
+fn title(out: &mut Vec<u8>, Listing { snapshot, matched }: &Listing) {
+    let method = snapshot.method.map_or("unknown", |method| method.as_str());
+    // Writing to memory cannot fail, here as above and below.
+    let _ = write!(out, "upstream \"{}\": {method}", escaped(&snapshot.name));
+    let _ = match (&snapshot.zone, snapshot.memory) {
+        (Some(zone), Some(memory)) => write!(
+            out,
+            ", zone \"{}\" with {} of {} pages free",
+            escaped(zone),
+            memory.pages_free,
+            memory.pages_total
+        ),
+        (Some(zone), None) => write!(out, ", zone \"{}\"", escaped(zone)),
+        (None, _) => Ok(()),
+    };
+    let _ = match &snapshot.fixed {
+        Some(reason) => write!(out, ", static: {reason}"),
+        None => write!(out, ", revision {}", snapshot.revision),
+    };
+    if let Some(matched) = matched {
+        let _ = write!(out, ", {matched} matched");
+    }
+    out.push(b'\n');
 }
 
-/// Adds rows whose columns begin at the same place in each.
-fn table(page: &mut String, rows: &[[String; 10]]) {
-    let mut widths = [0; 10];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+impl Row {
+    /// Takes the heads.
+    fn fill_with_heads(&mut self) {
+        self.text.clear();
+        let mut cells = self.ends.iter_mut();
+        for head in HEADS {
+            self.text.push_str(head);
+            end(&mut cells, &self.text);
+        }
+    }
+
+    /// Takes the cells of a peer.
+    fn fill(&mut self, peer: &Peer, now: UnixTime) {
+        let Self { text, ends } = self;
+        let params = &peer.params;
+        text.clear();
+        let mut cells = ends.iter_mut();
+        match peer.id {
+            Some(id) => number(text, id.0),
+            None => text.push('-'),
+        }
+        end(&mut cells, text);
+        text.push_str(&escaped(&peer.server));
+        end(&mut cells, text);
+        text.push_str(&escaped(&peer.name));
+        end(&mut cells, text);
+        text.push_str(peer.state(now).as_str());
+        text.push_str(if peer.is_backup() { " backup" } else { "" });
+        end(&mut cells, text);
+        for value in [params.weight, peer.active, params.max_conns] {
+            number(text, value);
+            end(&mut cells, text);
+        }
+        number(text, peer.failures.fails);
+        text.push('/');
+        number(text, params.max_fails);
+        end(&mut cells, text);
+        let _ = write!(text, "{}", Seconds(params.fail_timeout));
+        end(&mut cells, text);
+        match peer.why(now) {
+            Some(reason) => text.push_str(escaped(&reason.to_string()).trim_end()),
+            None => text.push('-'),
+        }
+        end(&mut cells, text);
+    }
+
+    /// The cells.
+    fn cells(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let cell = self.text.get(start..*end).unwrap_or_default();
+            start = *end;
+            cell
+        })
+    }
+
+    /// Makes the columns as wide as the cells.
+    fn widen(&self, widths: &mut [usize; COLUMNS]) {
+        for (width, cell) in widths.iter_mut().zip(self.cells()) {
             *width = cell.chars().count().max(*width);
         }
     }
-    for row in rows {
-        let mut line = " ".to_owned();
-        for (width, cell) in widths.iter().zip(row) {
-            let _ = write!(line, " {cell:width$}{:gap$}", "", gap = GAP.saturating_sub(1));
+
+    /// Adds a line whose cells begin at the same place as those of others with these widths.
+    fn write(&self, out: &mut Vec<u8>, widths: &[usize; COLUMNS]) {
+        let mut gap = GAP;
+        for (width, cell) in widths.iter().zip(self.cells()) {
+            out.extend(iter::repeat_n(b' ', gap));
+            out.extend_from_slice(cell.as_bytes());
+            gap = width.saturating_sub(cell.chars().count()).saturating_add(GAP);
         }
-        page.push_str(line.trim_end());
-        page.push('\n');
+        out.push(b'\n');
+    }
+}
+
+/// Ends the next cell.
+fn end<'a>(cells: &mut impl Iterator<Item = &'a mut usize>, text: &str) {
+    if let Some(cell) = cells.next() {
+        *cell = text.len();
+    }
+}
+
+/// Adds a number.
+fn number(text: &mut String, value: u64) {
+    // Most are one digit, and there are many.
+    match u32::try_from(value).ok().and_then(|value| char::from_digit(value, 10)) {
+        Some(digit) => text.push(digit),
+        None => drop(write!(text, "{value}")),
     }
 }
 
 /// Adds what a list says of itself, beside what was counted.
-fn totals(page: &mut String, list: &str, totals: &Totals) {
+fn totals(out: &mut Vec<u8>, list: &str, totals: &Totals) {
     let _ = writeln!(
-        page,
+        out,
         "  {list}: number {}/{}, total_weight {}/{}, tries {}/{}, conns {}, refs {}",
         totals.number,
         totals.counted,
@@ -118,9 +236,27 @@ fn totals(page: &mut String, list: &str, totals: &Totals) {
 #[cfg(test)]
 mod tests {
     use super::super::super::fake::{self, NOW};
+    use super::super::writer::whole;
     use super::*;
-    use crate::model::snapshot::{StaticReason, Zombies};
+    use crate::model::snapshot::{Snapshot, StaticReason, Zombies};
     use crate::model::state::{Admin, Reason};
+
+    /// The text of some upstreams.
+    fn page(snapshots: &[Snapshot], verbose: bool, now: UnixTime) -> String {
+        let listing = |snapshot| Listing { snapshot, matched: None };
+        whole(&Text::new(verbose, now), || snapshots.iter().cloned().map(listing).collect())
+    }
+
+    #[test]
+    fn a_part_of_the_peers_says_how_many_there_are() {
+        let listings = || {
+            let snapshot = fake::upstream("u", vec![fake::peer(0, "10.0.0.1")]);
+            vec![Listing { snapshot, matched: Some(12) }]
+        };
+        assert!(whole(&Text::new(false, NOW), listings).starts_with(
+            "upstream \"u\": round_robin, zone \"u_zone\" with 9 of 15 pages free, revision 3, 12 matched\n"
+        ));
+    }
 
     #[test]
     fn columns_begin_at_the_same_place() {
