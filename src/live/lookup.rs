@@ -24,7 +24,7 @@ const ROWS: usize = 4;
 const TEXT_PER_ROW: usize = 96;
 
 /// Attempts to find peers that the store knows all of, while nginx resolves names.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 2;
 
 /// Look-ups in a changeable upstream, by a process of the newest configuration.
 pub struct Index<'a> {
@@ -121,6 +121,8 @@ impl<'a> Index<'a> {
     fn take(upstream: &'a Upstream, control: &'a Control) -> Result<Option<Self>, OpError> {
         for _ in 0..ATTEMPTS {
             catch_up(control);
+            // A process that died has left these locked: that is found out without the store's lock in hand.
+            drop(control.zone.read().ok_or(OpError::Stuck)?);
             let mut locked = control.store.lock();
             let lists = control.zone.read().ok_or(OpError::Stuck)?;
             let membership = control.zone.membership();

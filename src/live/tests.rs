@@ -19,7 +19,7 @@ use crate::zone::tests::{Server, exact, upstream};
 use crate::zone::{Edits, Extra, Fate, NewPeer, Spot, Zone};
 
 use super::change;
-use super::lookup::{look_up, only};
+use super::lookup::{know_peers, look_up, only};
 use super::upstream::{Control, Upstream};
 use super::view::{View, claim};
 
@@ -214,6 +214,23 @@ fn lists_that_nginx_changed_are_looked_at_anew() {
     drop(lookup);
     assert!(act(&upstream, vec![Selector::Id(ServerId(0))], Action::Remove));
     assert_eq!(control.zone.copy().unwrap().rows.len(), 1);
+}
+
+#[test]
+fn peers_are_found_anew_as_soon_as_the_count_of_changes_is_another() {
+    let upstream = start(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 1)]);
+    let control = upstream.control().unwrap();
+    compare(&upstream);
+    resolve(control, Some(0), None);
+    resolve(control, None, Some("127.0.0.1:1"));
+    let places = control.zone.copy().unwrap().rows;
+    let mut locked = control.store.lock();
+    let lists = control.zone.read().unwrap();
+    assert!(know_peers(control, &mut locked, &lists));
+    for (id, index) in [(0, 1), (1, 0)] {
+        let server = locked.server(control.record, id).unwrap();
+        assert_eq!(locked.peer(server), places[index].place.as_ptr());
+    }
 }
 
 #[test]
