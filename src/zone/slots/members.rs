@@ -103,33 +103,37 @@ pub(super) unsafe fn begin(zone: &Zone) {
 ///
 /// The write locks of both lists are held.
 pub(super) unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
-    let Edits { at, append, seats, .. } = edits;
+    let Edits { at, append, seats, leaving, .. } = edits;
     seats.clear();
+    leaving.clear();
+    let left = at.iter().filter(|(_, fate)| matches!(fate, Fate::Leave)).filter_map(|(spot, _)| spot.peer);
+    leaving.extend(left.map(|place| place.0).take(leaving.capacity()));
+    leaving.sort_unstable();
     let Some(words) = Slots::words(zone) else { return Ok(()) };
     // SAFETY: written once, before the workers start.
     let configured = unsafe { (*words.as_ptr()).configured };
     let mut result = Ok(());
     for ((group, list), configured) in lists.iter().zip(configured) {
         let arriving = append.iter().filter(|(of, _)| *of == group);
-        let leaving = fates(at, group).filter(|(_, fate)| matches!(fate, Fate::Leave)).count();
+        let left = fates(at, group).filter(|fate| matches!(fate, Fate::Leave)).count();
         // SAFETY: see above.
         unsafe {
             // One slot is kept for a server that changes its address, unless the zone had no room for it.
             let capacity = (*list.as_ptr()).number.saturating_sub(1).max(configured);
             let count = arriving.clone().count();
-            if count > 0 && zone.servers(list).count() + count > capacity + leaving {
+            if count > 0 && zone.servers(list).count() + count > capacity + left {
                 result = Err(NoSeat::Capacity(group, capacity));
             }
-            let moving = fates(at, group).filter_map(|(_, fate)| match fate {
+            let moving = fates(at, group).filter_map(|fate| match fate {
                 Fate::Replace(prepared) => Some(prepared),
                 Fate::Set(_) | Fate::Leave => None,
             });
             let new = moving.chain(arriving.map(|(_, prepared)| prepared));
-            if !seat_in(zone, group, list, at, new, seats) {
+            if !seat_in(zone, list, leaving, new, seats) {
                 let is_used = |slot: Peer| (*slot.as_ptr()).conns > 0;
                 let none = if (*words.as_ptr()).narrow {
                     NoSeat::Memory(TEXT_SIZE)
-                } else if places(zone, group, list, at).any(is_used) {
+                } else if places(zone, list, leaving).any(is_used) {
                     NoSeat::Busy
                 } else {
                     NoSeat::Capacity(group, capacity)
@@ -145,8 +149,8 @@ pub(super) unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Resu
 }
 
 /// What becomes of the servers of a list.
-fn fates(at: &Fates, group: Group) -> impl Iterator<Item = (Option<Place>, &Fate)> + Clone {
-    at.iter().filter(move |(spot, _)| spot.group == group).map(|(spot, fate)| (spot.peer, fate))
+fn fates(at: &Fates, group: Group) -> impl Iterator<Item = &Fate> + Clone {
+    at.iter().filter(move |(spot, _)| spot.group == group).map(|(_, fate)| fate)
 }
 
 /// Finds slots in one list. False if some server has none.
@@ -156,9 +160,8 @@ fn fates(at: &Fates, group: Group) -> impl Iterator<Item = (Option<Place>, &Fate
 /// The write locks of both lists are held.
 unsafe fn seat_in<'a>(
     zone: &Zone,
-    group: Group,
     list: List,
-    at: &Fates,
+    leaving: &[Peer],
     new: impl Iterator<Item = &'a Prepared> + Clone,
     seats: &mut Vec<Peer>,
 ) -> bool {
@@ -168,13 +171,13 @@ unsafe fn seat_in<'a>(
         // A server that returns comes back to where it was, even if its last requests are still there.
         for prepared in new.clone() {
             let own =
-                places(zone, group, list, at).find(|slot| prepared.was_in(*slot) && !seats.contains(slot));
+                places(zone, list, leaving).find(|slot| prepared.was_in(*slot) && !seats.contains(slot));
             take(prepared, own, seats);
         }
         seats.sort_unstable();
         let returned = seats.len();
         let is_narrow = Slots::words(zone).is_none_or(|words| (*words.as_ptr()).narrow);
-        let mut idle = places(zone, group, list, at).filter(|slot| (*slot.as_ptr()).conns == 0);
+        let mut idle = places(zone, list, leaving).filter(|slot| (*slot.as_ptr()).conns == 0);
         for prepared in new.filter(|prepared| prepared.seat.get().is_none()) {
             let is_free =
                 |slot: &Peer| seats.get(..returned).unwrap_or_default().binary_search(slot).is_err();
@@ -200,12 +203,10 @@ fn take(prepared: &Prepared, slot: Option<Peer>, seats: &mut Vec<Peer>) {
 /// # Safety
 ///
 /// The write locks of both lists are held for as long as the iterator is used.
-unsafe fn places(zone: &Zone, group: Group, list: List, at: &Fates) -> impl Iterator<Item = Peer> {
-    let leaving = fates(at, group).filter(|(_, fate)| matches!(fate, Fate::Leave)).map(|(place, _)| place);
+unsafe fn places(zone: &Zone, list: List, leaving: &[Peer]) -> impl Iterator<Item = Peer> {
     // SAFETY: see above.
-    unsafe { Peers::of(list) }.filter(move |slot| {
-        Slots::is_blank(zone, *slot) || leaving.clone().any(|place| place == Some(Place(*slot)))
-    })
+    unsafe { Peers::of(list) }
+        .filter(move |slot| Slots::is_blank(zone, *slot) || leaving.binary_search(slot).is_ok())
 }
 
 /// Makes the edits of one list.
@@ -266,8 +267,9 @@ pub(super) unsafe fn edit_list(
             let Fate::Replace(prepared) = fate else { continue };
             let Some(old) = prepared.heir_of else { continue };
             let Some(new) = come(zone, prepared) else { continue };
+            // Mostly they are in the order of the list.
             while *link != old.as_ptr() {
-                link = &raw mut (**link).next;
+                link = if (*link).is_null() { &raw mut servers.first } else { &raw mut (**link).next };
             }
             (*new.as_ptr()).next = (*old.as_ptr()).next;
             *link = new.as_ptr();

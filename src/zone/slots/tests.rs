@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_calloc};
 
 use crate::model::address::Address;
-use crate::model::id::{Group, Slot};
+use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Method};
 use crate::model::state::Admin;
@@ -18,6 +18,7 @@ use super::super::apply::{Abilities, Setting};
 use super::super::backend::Backend;
 use super::super::capacity::room::TEXT_SIZE;
 use super::super::peers::{Peers, bytes};
+use super::super::place::{Place, Spot};
 use super::super::prepared::name_size;
 use super::super::tests::{exact, upstream};
 use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
@@ -156,6 +157,13 @@ fn servers(zone: &Zone) -> [Vec<usize>; 2] {
     ports
 }
 
+/// The places of the servers of a list, in their order.
+fn places(zone: &Zone, group: Group) -> Vec<Place> {
+    let lists = zone.read().unwrap();
+    let of_group = |(of, _, _, place): (Group, &[u8], &[u8], Place)| (of == group).then_some(place);
+    zone.each(&lists).filter_map(of_group).collect()
+}
+
 /// Lets requests hold slots, and lets some go.
 fn serve(zone: &Zone, dice: &mut Dice, held: &mut Vec<Held>) {
     let lists = zone.write().unwrap();
@@ -179,7 +187,7 @@ fn edits(zone: &Zone, dice: &mut Dice, has_backups: bool) -> (Edits, [Vec<usize>
     let mut taken: BTreeSet<usize> = servers(zone).concat().into_iter().collect();
     for (list, (group, ports)) in GROUPS.into_iter().zip(servers(zone)).enumerate() {
         for (index, port) in ports.into_iter().enumerate() {
-            let slot = Slot { group, index };
+            let spot = Spot { peer: places(zone, group).get(index).copied(), ..Spot::unknown(group) };
             let fate = match dice.roll(8) {
                 0 | 1 => {
                     // Its port is free for one that is added.
@@ -203,7 +211,7 @@ fn edits(zone: &Zone, dice: &mut Dice, has_backups: bool) -> (Edits, [Vec<usize>
                     continue;
                 }
             };
-            edits.at.push((slot, fate));
+            edits.at.push((spot, fate));
         }
         for _ in 0..if list == 0 || has_backups { dice.roll(4) } else { 0 } {
             let new = list * 100 + 1 + dice.roll(12);
