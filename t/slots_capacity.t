@@ -234,7 +234,7 @@ sub backups {
 	};
 
 	like($add->(8083), qr/\A200 /, 'backups: one more');
-	like($add->(8084), qr/\A500 no slot left, the upstream has its 2 servers: /,
+	like($add->(8084), qr/\A500 no slot left, the upstream has its 2 backup servers: /,
 		'backups: no third');
 	like(text(act('backups', 'id=1&server=127.0.0.1:8084')), qr/\A200 /,
 		'backups: one moves');
