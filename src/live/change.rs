@@ -170,12 +170,12 @@ impl<'a> Task<'a> {
             return Err(CommitError::Refused(OpError::Stuck));
         };
         let lists = self.lists.insert(lists);
-        self.is_newest = know_peers(control, locked, lists);
-        if self.is_newest
-            && (control.zone.membership() != plan.membership
-                || !find(control, locked, self.ids, &mut self.edits))
-        {
+        if control.zone.membership() != plan.membership {
             // nginx resolved a name since.
+            return Err(CommitError::Moved);
+        }
+        self.is_newest = know_peers(control, locked, lists);
+        if self.is_newest && !find(control, locked, self.ids, &mut self.edits) {
             return Err(CommitError::Moved);
         }
         let seated = control.zone.seat(lists, &mut self.edits);

@@ -107,7 +107,7 @@ pub fn look_up<'a>(upstream: &'a Upstream, control: &'a Control) -> Result<Box<d
 pub fn only(upstream: &Upstream, control: &Control, ids: &[ServerId]) -> Snapshot {
     let found = Index::take(upstream, control)
         .and_then(|index| index.map(|index| Ok((index.servers(ids)?, index.revision))).transpose());
-    if let Ok(Some((peers, revision))) = found {
+    if let Ok(Some((Some(peers), revision))) = found {
         return Snapshot { revision, peers, ..empty(upstream) };
     }
     let mut snapshot = View::snapshot(upstream);
@@ -132,7 +132,12 @@ impl<'a> Index<'a> {
             let known = locked.membership(control.record);
             let revision = Revision(locked.revision(control.record));
             let sums = control.zone.sums(&lists);
+            // Else a change is in the store that the lists do not show: it may do so before a plan is carried out.
+            let is_shown = control.applied() == revision.0;
             drop((lists, locked));
+            if !is_shown {
+                continue;
+            }
             if known >= membership {
                 return Ok(Some(Self { upstream, control, revision, membership, sums }));
             }
@@ -143,45 +148,46 @@ impl<'a> Index<'a> {
 }
 
 impl Index<'_> {
-    /// The servers with these ids, in nginx's order.
-    fn servers(&self, ids: &[ServerId]) -> Result<Vec<Peer>, OpError> {
+    /// The servers with these ids, in nginx's order; none at all if the configuration is another one by now.
+    fn servers(&self, ids: &[ServerId]) -> Result<Option<Vec<Peer>>, OpError> {
         let mut peers = Vec::with_capacity(ids.len());
         for id in ids {
-            peers.extend(self.read(&Wanted::Id(id.0))?);
+            let Some(found) = self.read(&Wanted::Id(id.0))? else { return Ok(None) };
+            peers.extend(found);
         }
         self.place(&mut peers);
-        Ok(peers)
+        Ok(Some(peers))
     }
 
-    /// What is chosen by the words.
-    fn read(&self, wanted: &Wanted<'_>) -> Result<Vec<Peer>, OpError> {
+    /// What is chosen by the words; none at all if the configuration is another one by now.
+    fn read(&self, wanted: &Wanted<'_>) -> Result<Option<Vec<Peer>>, OpError> {
         let (mut rows, mut text) = (ROWS, ROWS * TEXT_PER_ROW);
         loop {
             let mut room = Room::new(rows, text);
-            self.read_into(wanted, &mut room)?;
+            if !self.read_into(wanted, &mut room)? {
+                return Ok(None);
+            }
             if room.is_whole() {
                 let text = Whole::new(std::mem::take(&mut room.copy.text));
                 let Room { copy, known, .. } = &room;
                 let abilities = self.control.abilities;
                 let peers = copy.rows.iter().zip(known);
-                return Ok(peers
-                    .map(|(row, (known, reason))| {
-                        peer((copy, &text), row, known, reason.as_ref(), &mut None, abilities)
-                    })
-                    .collect());
+                let peers = peers.map(|(row, (known, reason))| {
+                    peer((copy, &text), row, known, reason.as_ref(), &mut None, abilities)
+                });
+                return Ok(Some(peers.collect()));
             }
             (rows, text) = (room.needed.saturating_add(ROWS), room.text.saturating_add(TEXT_PER_ROW));
         }
     }
 
-    /// The same, within the room that there is.
-    fn read_into(&self, wanted: &Wanted<'_>, room: &mut Room) -> Result<(), OpError> {
+    /// The same, within the room that there is. False if the configuration is another one by now.
+    fn read_into(&self, wanted: &Wanted<'_>, room: &mut Room) -> Result<bool, OpError> {
         let control = self.control;
         let mut locked = control.store.lock();
         let lists = control.zone.read().ok_or(OpError::Stuck)?;
         if !know_peers(control, &mut locked, &lists) {
-            // The configuration is another one by now: the plan will be made again.
-            return Ok(());
+            return Ok(false);
         }
         control.zone.copy_sums(&lists, &mut room.copy);
         match wanted {
@@ -205,7 +211,7 @@ impl Index<'_> {
                 });
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Puts a server that has a peer into the room, if it fits.
@@ -257,19 +263,20 @@ impl Lookup for Index<'_> {
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
-        let mut peers = match selector {
-            Selector::Id(id) => self.read(&Wanted::Id(id.0)),
-            Selector::Position(position) => self.read(&Wanted::Position(*position)),
+        let found = match selector {
+            Selector::Id(id) => self.read(&Wanted::Id(id.0))?,
+            Selector::Position(position) => self.read(&Wanted::Position(*position))?,
             Selector::Server(text) => {
                 let address = Address::parse(text).ok().map(|address| address.to_string());
-                self.read(&Wanted::Called(text, address))
+                self.read(&Wanted::Called(text, address))?
             }
             // It has to be compared with each server.
-            Selector::Host(_) => {
-                let view = View::take(self.upstream, self.control).ok_or(OpError::Stuck)?;
-                return view.select(selector);
-            }
-        }?;
+            Selector::Host(_) => None,
+        };
+        let Some(mut peers) = found else {
+            let view = View::take(self.upstream, self.control).ok_or(OpError::Stuck)?;
+            return view.select(selector);
+        };
         self.place(&mut peers);
         Ok(peers)
     }

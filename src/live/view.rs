@@ -78,19 +78,23 @@ impl View {
     }
 
     /// The same, and whether nothing changed while it was taken. The lists and the store are read one after the other. A
-    /// view with a change in between has the revision before it, so that no plan is carried out that was made with it.
+    /// view with a change in between, or of lists that do not show the last one yet, has the revision before it, so that
+    /// no plan is carried out that was made with it.
     pub fn look(upstream: &Upstream, control: &Control) -> Option<(Self, bool)> {
         let mut room = REASONS;
         loop {
             catch_up(control);
-            let before = control.store.lock().revision(control.record);
+            let locked = control.store.lock();
+            let (before, shown) = (locked.revision(control.record), control.applied());
+            drop(locked);
             let copy = control.zone.copy()?;
             if adopt_new_peers(control, &copy) {
                 continue;
             }
             match know(control, &copy, room) {
                 Ok(mut knowledge) => {
-                    let is_one = std::mem::replace(&mut knowledge.revision, before) == before;
+                    let is_one = knowledge.revision == before && before == shown;
+                    knowledge.revision = shown;
                     return Some((Self::new(upstream, control, copy, &knowledge), is_one));
                 }
                 Err(needed) => room = needed.saturating_add(REASONS),
