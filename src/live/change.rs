@@ -1,6 +1,7 @@
 //! Making a change.
 
 use crate::model::id::{Group, Revision, ServerId, Slot};
+use crate::nginx::death;
 use crate::nginx::time::now;
 use crate::ops::plan::Wish;
 use crate::ops::{Addition, CommitError, Committed, OpError, Plan};
@@ -39,6 +40,7 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
     let mut leaving = Vec::with_capacity(plan.removed.len() + moves);
     let mut arriving = Vec::with_capacity(plan.added.len() + moves);
 
+    death::may_come("prepared");
     let mut locked = control.store.lock();
     let moves = moves + plan.removed.len() + plan.added.len();
     if locked.is_closed() || (moves > 0 && locked.generation() != control.generation) {
@@ -83,6 +85,7 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
     let store_full =
         |full: store::lock::Full| CommitError::Refused(OpError::StoreFull { needed: full.needed });
     locked.reserve(&mut changes, &mut arriving).map_err(store_full)?;
+    death::may_come("reserved");
     let Some(lists) = control.zone.write() else {
         locked.give_back(&mut changes, &mut arriving);
         return Err(CommitError::Refused(OpError::Stuck));
@@ -98,13 +101,16 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         locked.give_back(&mut changes, &mut arriving);
         return Err(refused);
     }
+    death::may_come("seated");
     // From here on nothing can fail.
     let revision = if changes.is_empty() && leaving.is_empty() && arriving.is_empty() {
         before
     } else {
         locked.publish(control.record, &mut changes, &leaving, &mut arriving)
     };
+    death::may_come("published");
     let applied = control.zone.apply(lists, control.abilities, plan.membership, &mut made.edits);
+    death::may_come("applied");
     if let Some(membership) = applied {
         if locked.generation() == control.generation {
             locked.set_membership(control.record, membership);
@@ -112,6 +118,7 @@ pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Com
         control.set_applied(&locked, revision);
         control.zone.reap();
     }
+    death::may_come("done");
     drop(locked);
     let arrived = arriving.iter().filter(|arrival| arrival.heir_of.is_none());
     Ok(Committed {

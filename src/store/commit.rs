@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::model::params::Params;
 use crate::model::state::Admin;
+use crate::nginx::death;
 
 use super::adopt::Claim;
 use super::lock::{Full, Locked};
@@ -108,8 +109,10 @@ impl Locked {
             unsafe { self.link(upstream, arrival, next) };
         }
 
+        death::may_come("written");
         // SAFETY: records of upstreams are never freed. Until this store the changes do not count, after it they do.
         unsafe { (*upstream.as_ptr()).revision.store(next, Ordering::SeqCst) };
+        death::may_come("counted");
         if !leaving.is_empty() || !arriving.is_empty() {
             // SAFETY: the lock is held.
             unsafe { (*upstream.as_ptr()).moves += leaving.len().max(arriving.len()) as u64 };

@@ -9,6 +9,7 @@ use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
 use crate::model::snapshot::Method;
 use crate::model::state::Admin;
+use crate::nginx::death;
 
 use super::Current;
 use super::backend::{Backend, NoSeat, caches_weights};
@@ -123,6 +124,7 @@ impl Zone {
         // SAFETY: `lists` holds the write locks, under which the edits were seated.
         unsafe {
             let touched = Current::edit(self, &mut lists, abilities, edits);
+            death::may_come("edited");
             self.finish(&lists, abilities, touched);
         }
         Some(self.membership())
