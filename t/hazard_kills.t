@@ -225,13 +225,25 @@ sub killed ($pid) {
 
 sub answers () { return eval { get_json('/status', timeout => 10); 1 } }
 
-# After a reload, which has zones of its own for the peers.
+# After a reload, which has zones of its own for the peers.  An old worker that
+# waits may hold the lock of the module's zone, which is the same one: then the
+# status asks for another reload.
 sub recover () {
-	my $stuck = eval { $t->recover() };
-	diag("a worker died inside a lock of the peers; after the reload "
-		. ($stuck // 'no') . ' old ones had to be killed') if defined $stuck;
-	diag($@) unless defined $stuck;
-	push @recovered, $stuck if defined $stuck && answers();
+	my $killed = eval { $t->recover() };
+	diag($@), return unless defined $killed;
+
+	my $again = static('reload nginx once more');
+	eval { $t->recover() } if $again;
+	diag("a worker died inside a lock of the peers: $killed old ones had to be "
+		. 'killed after the reload' . ($again ? ', and another was needed' : ''));
+	push @recovered, $killed if answers() && !static('');
+}
+
+# How many upstreams cannot be changed, for this reason.
+sub static ($reason) {
+	my $all = eval { upstreams() } // {};
+	return scalar grep { !$_->{dynamic} && $_->{reason} =~ /$reason/ }
+		values %$all;
 }
 
 # Removes the servers of clients, which are not in the file.  A change that waited
