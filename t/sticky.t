@@ -27,7 +27,7 @@ my %METHODS = (
 );
 my @METHODS = sort keys %METHODS;
 
-$t->plan(@METHODS * 22 + 1);
+$t->plan(@METHODS * 22 + 4 + 1);
 
 $t->write_file_expand('nginx.conf', <<'CONF', UPSTREAMS => join '',
 %%TEST_GLOBALS%%
@@ -37,6 +37,14 @@ http {
     %%TEST_GLOBALS_HTTP%%
 
     %%UPSTREAMS%%
+
+    # What the cookie says of a server is the operator's.
+    upstream named {
+        zone named 128k;
+        sticky cookie route;
+        server 127.0.0.1:8081 route=one;
+        server 127.0.0.1:8082 route=two;
+    }
 
     server {
         listen 127.0.0.1:8080 reuseport;
@@ -70,6 +78,7 @@ $t->leak_keys('/status', 8080, pages => { map { $_ => 1 } @METHODS });
 my $twice = 0;
 
 sessions($_) for @METHODS;
+named();
 is($twice, 0, 'one cookie in a reply at most');
 
 sub act ($name, $args) {
@@ -162,4 +171,14 @@ sub sessions ($name) {
 	my ($moved) = bind_to($name, 8084);
 	isnt($moved, $cookie{8083}, "$name: moved: another cookie");
 	is(with($name, $moved), '8084', "$name: moved: sessions with it stay");
+}
+
+# A server with a name of its own takes it along.
+sub named {
+	is((bind_to('named', 8081))[0], 'route=one', 'named: the cookie');
+	act('named', 'id=0&server=127.0.0.1:8083');
+	is(with('named', 'route=one'), '8083', 'named: moved: sessions follow');
+	act('named', 'server=127.0.0.1:8083&drain=');
+	is(with('named', 'route=one'), '8083', 'named: draining: sessions stay');
+	is(without('named'), '8082', 'named: draining: nobody new');
 }
