@@ -7,7 +7,7 @@
 .NOTPARALLEL:
 
 .PHONY: help build build-debian build-with demo test unit unit-with check check-debian prove prove-1.28 prove-junk prove-debian \
-	tree-1.28 junk audit bench hazard hazard-members hazard-1.28 hazard-debian clean
+	prove-deaths tree-1.28 junk audit bench hazard hazard-members hazard-1.28 hazard-debian hazard-deaths clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
 TESTS ?= t/*.t
@@ -34,7 +34,7 @@ demo: build ## a running nginx to try the module on; Ctrl-C ends it
 test: ## everything: check, unit and the tests in t/, on both nginxes
 	@tools/prerequisites.sh build check debian test
 	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 junk prove-junk \
-		build-debian check-debian prove-debian
+		prove-deaths build-debian check-debian prove-debian
 
 unit: tree-1.28 ## the tests in the crate, without nginx and against nginx's objects
 	@tools/in-tree.sh nginx-1.28 cargo test --locked
@@ -73,6 +73,12 @@ prove-debian: build-debian
 	@tools/prerequisites.sh test
 	@tools/prove.sh debian /usr/sbin/nginx $(TESTS)
 
+# Workers that die in the middle of a change: a module that is compiled for it.
+prove-deaths: tree-1.28
+	@tools/prerequisites.sh test
+	@tools/deaths.sh nginx-1.28
+	@tools/prove.sh deaths/nginx-1.28 "$(CURDIR)/build/nginx-1.28/nginx" t/hazard_deaths.t
+
 # The nginx that the module is tested on, and that its tests are linked with.
 tree-1.28:
 	@tools/prerequisites.sh build
@@ -94,7 +100,7 @@ bench: build ## what the module costs, in comparison with nginx alone
 hazard: ## the long tests under load, on both nginxes; TEST_NGINX_LONG=60 for seconds
 	@tools/prerequisites.sh build debian test
 	@MAKE="$(MAKE)" TEST_NGINX_LONG="$${TEST_NGINX_LONG:-60}" tools/parts.sh build junk hazard-members hazard-1.28 \
-		build-debian hazard-debian
+		build-debian hazard-debian hazard-deaths
 
 # Servers that come and go, 60 seconds for each method: on the nginx that fills freed memory with junk.
 hazard-members:
@@ -109,6 +115,13 @@ hazard-debian:
 	@tools/prove.sh debian /usr/sbin/nginx t/hazard_members.t
 	@TEST_NGINX_LONG=$$((3 * TEST_NGINX_LONG)) tools/prove.sh debian /usr/sbin/nginx \
 		$(filter-out t/hazard_members.t,$(wildcard t/hazard_*.t))
+
+# Each kind of change at each moment, on both nginxes.
+hazard-deaths: tree-1.28 build-debian
+	@tools/deaths.sh nginx-1.28
+	@tools/deaths.sh debian
+	@TEST_NGINX_LONG=1 tools/prove.sh deaths/nginx-1.28 "$(CURDIR)/build/nginx-1.28/nginx" t/hazard_deaths.t
+	@TEST_NGINX_LONG=1 tools/prove.sh deaths/debian /usr/sbin/nginx t/hazard_deaths.t
 
 clean: ## removes build/
 	rm -rf build

@@ -134,7 +134,7 @@ my @rows = (
 
 # Each row is one test, or two with a message; what follows them is counted
 # beside it.
-$t->plan(17 + @rows + grep { $_->[2] } @rows);
+$t->plan(20 + @rows + grep { $_->[2] } @rows);
 
 rows();
 nothing_to_do();
@@ -201,6 +201,25 @@ http {
         server 127.0.0.1:8081;
     }
 
+    # The order of directives does not matter.
+    upstream first {
+        upstream_dynamic on;
+        upstream_capacity 4;
+        least_conn;
+        keepalive 2;
+        server 127.0.0.1:8081;
+        zone first 64k;
+    }
+
+    upstream last {
+        server 127.0.0.1:8081;
+        zone last 64k;
+        hash $request_id consistent;
+        keepalive 2;
+        upstream_capacity 4;
+        upstream_dynamic on;
+    }
+
     server {
         listen 127.0.0.1:8080;
 
@@ -231,8 +250,14 @@ CONF
 	is(http_get($_)->status(), 200, $_) for qw{/exact /regex/x /outer /outer/x};
 	is(http_get('/outer/inner')->status(), 404, 'not handed down');
 	is(http_get('/outer/control')->status(), 405, 'a location of its own');
-	like(http_get('/rewritten')->body(), qr/\Aupstream "u"/, 'rewritten');
+	like(http_get('/rewritten')->body(), qr/^upstream "u"/m, 'rewritten');
 	is(http_get('/denied')->status(), 403, 'access rules come first');
 	is(http_post('/limited', '')->status(), 403, 'limit_except too');
 	is(get_json('/nowhere')->{upstreams}{u}{zone}, 'u', 'by error_page');
+
+	my $all = get_json('/exact')->{upstreams};
+	is_deeply([ map { $all->{$_}{method} } qw/first last/ ],
+		[ 'least_conn', 'hash consistent' ], 'in any order: known');
+	is(control("/outer/control?upstream=$_&id=0&weight=2", method => 'POST')
+		->status(), 200, "in any order: $_") for qw/first last/;
 }

@@ -25,7 +25,7 @@ my %METHODS = (
 );
 my @METHODS = sort keys %METHODS;
 
-$t->plan(7 * (5 + 11) + 3 * 5 + 8 + 4);
+$t->plan(7 * (5 + 11) + 3 * 5 + 8 + 4 + 7 + 3 + 1);
 
 # Those with a fixed list show where a key belongs after a change.
 my @FRESH = ([ 1, 2, 3, 4 ], [ 1, 3, 4 ], [ 3, 4 ], [ 3, 4, 1 ]);
@@ -99,6 +99,7 @@ to_zero($_) for @METHODS;
 maps($_) for qw/hash ip ring/;
 spare();
 lone();
+new_workers();
 
 sub upstream_block ($name, $method, @servers) {
 	return "upstream $name { zone $name 64k; $method "
@@ -210,6 +211,20 @@ sub maps ($method) {
 	act("${method}_fresh3", 'id=0&server=127.0.0.1:8082');
 	is_deeply(keys_of($name), keys_of("${method}_fresh3"),
 		"$method: keys after a move");
+}
+
+# Workers that start know what the file says, and balance over what is there from
+# their first request on.
+sub new_workers {
+	my %wanted = map { $_ => keys_of("${_}_map") } qw/hash ip ring/;
+	my %before = map { $_ => 1 } $t->workers();
+
+	$t->kill_worker($_) for keys %before;
+	is_deeply([ grep { $before{$_} } $t->workers() ], [], 'all workers are new');
+	is(seen("${_}_more"), '8082 8083 8084', "$_: new workers: the servers of now")
+		for @METHODS;
+	is_deeply(keys_of("${_}_map"), $wanted{$_}, "$_: new workers: the same keys")
+		for sort keys %wanted;
 }
 
 # One server is served in another way than two, and one with a backup again.

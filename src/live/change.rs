@@ -3,6 +3,7 @@
 use std::ptr::{self, NonNull};
 
 use crate::model::id::{Group, Revision, ServerId};
+use crate::nginx::death;
 use crate::nginx::time::now;
 use crate::ops::plan::Wish;
 use crate::ops::{Addition, CommitError, Committed, Entry, OpError, Part, Plan};
@@ -79,6 +80,7 @@ pub fn commit_all(mut tasks: Vec<Task<'_>>) -> Result<Vec<Committed>, (usize, Co
     let Some(store) = tasks.first().map(|task| task.control.store) else { return Ok(Vec::new()) };
     let mut done = Vec::with_capacity(tasks.len());
 
+    death::may_come("prepared");
     let mut locked = store.lock();
     // Who takes the locks of several upstreams has the store's, so that their order does not matter.
     let taken = tasks.iter_mut().enumerate().try_for_each(|(at, task)| {
@@ -92,8 +94,10 @@ pub fn commit_all(mut tasks: Vec<Task<'_>>) -> Result<Vec<Committed>, (usize, Co
         }
         return Err((at, error));
     }
+    death::may_come("seated");
     // From here on nothing can fail.
     done.extend(tasks.iter_mut().map(|task| task.make(&mut locked)));
+    death::may_come("done");
     drop(locked);
     Ok(tasks.into_iter().zip(done).map(|(task, revision)| task.finish(revision)).collect())
 }
@@ -166,6 +170,7 @@ impl<'a> Task<'a> {
         let store_full =
             |full: store::lock::Full| CommitError::Refused(OpError::StoreFull { needed: full.needed });
         locked.reserve(control.record, &mut self.changes, &mut self.arriving).map_err(store_full)?;
+        death::may_come("reserved");
         let Some(lists) = control.zone.write() else {
             return Err(CommitError::Refused(OpError::Stuck));
         };
@@ -200,6 +205,7 @@ impl<'a> Task<'a> {
         } else {
             locked.publish(control.record, &mut self.changes, &self.leaving, &mut self.arriving)
         };
+        death::may_come("published");
         let Some(lists) = self.lists.take() else { return revision };
         if self.is_newest {
             let membership = self.plan.membership;
@@ -214,6 +220,7 @@ impl<'a> Task<'a> {
         } else {
             set_by_name(control, locked, lists, self.plan);
         }
+        death::may_come("applied");
         control.set_applied(locked, revision);
         control.zone.reap();
         revision

@@ -6,6 +6,7 @@ use crate::model::snapshot::{Faults, Method, Peer, Snapshot, StaticReason, Total
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::text::{Text, Whole};
 use crate::model::time::UnixTime;
+use crate::nginx::death;
 use crate::nginx::upstream::Configured;
 use crate::ops::{self, Guard, Lookup, OpError, Selector};
 use crate::store::adopt::{Claim, Claimed, Wishes};
@@ -288,6 +289,7 @@ fn know(control: &Control, copy: &zone::Copy, room: usize) -> Result<Knowledge, 
 
     let locked = control.store.lock();
     let revision = locked.revision(control.record);
+    death::may_come("looking");
     let mut finder = locked.finder(control.record);
     for (at, (row, known)) in copy.rows.iter().zip(&mut known).enumerate() {
         let Some(server) = finder.find(row.slot.group, copy.bytes(&row.server), copy.bytes(&row.name)) else {

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod command;
 pub mod conf;
+pub mod death;
 pub mod event;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::model::params::Params;
 use crate::model::state::Admin;
+use crate::nginx;
 
 use super::adopt::Claim;
 use super::death;
@@ -117,9 +118,11 @@ impl Locked {
             // SAFETY: records of upstreams are never freed; the lock is held. The peers are about to change.
             unsafe { (*upstream.as_ptr()).indexed = UNKNOWN };
         }
+        nginx::death::may_come("written");
         // SAFETY: records of upstreams are never freed. Until this store the changes do not count, after it they do.
         unsafe { (*upstream.as_ptr()).revision.store(next, Ordering::SeqCst) };
         death::may_come();
+        nginx::death::may_come("counted");
         if !leaving.is_empty() || !arriving.is_empty() {
             // SAFETY: the lock is held; the records that leave are linked, and count no more.
             unsafe {

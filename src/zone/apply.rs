@@ -9,6 +9,7 @@ use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::snapshot::Method;
 use crate::model::state::Admin;
+use crate::nginx::death;
 
 use super::Current;
 use super::backend::{Backend, NoSeat, caches_weights};
@@ -145,6 +146,7 @@ impl Zone {
         // since every change of the lists raises the count under these locks.
         unsafe {
             let touched = Current::edit(self, &mut lists, abilities, edits);
+            death::may_come("edited");
             self.finish(&lists, abilities, touched);
         }
         Some(self.membership())

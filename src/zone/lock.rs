@@ -1,8 +1,10 @@
 //! nginx's locks of the peers, taken as nginx does, but not for ever.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 use nginx_sys::ngx_http_upstream_rr_peers_t;
@@ -20,6 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Attempts to take a lock before the processor is left to others.
 const SPINS: usize = 2048;
 
+/// The list whose lock was last waited for in vain. It is not waited for a second time, until it was to be had: a worker
+/// that serves requests cannot spend seconds on each.
+type Stuck = Cell<*mut ngx_http_upstream_rr_peers_t>;
+
+thread_local! {
+    /// For reading.
+    static STUCK_FOR_READING: Stuck = const { Cell::new(ptr::null_mut()) };
+    /// For writing: who died while it read keeps out writers only.
+    static STUCK_FOR_WRITING: Stuck = const { Cell::new(ptr::null_mut()) };
+}
+
 unsafe extern "C" {
     /// `ngx_http_upstream_rr_peers_unlock`.
     fn nuc_peers_unlock(peers: *mut ngx_http_upstream_rr_peers_t);
@@ -27,17 +40,21 @@ unsafe extern "C" {
 
 /// Takes the lock of a list as nginx's `ngx_rwlock_rlock` does, but not for ever.
 fn take_for_reading(list: NonNull<ngx_http_upstream_rr_peers_t>) -> bool {
-    take(list, |readers| (readers != WRITE_LOCKED).then(|| readers + 1))
+    take(list, &STUCK_FOR_READING, |readers| (readers != WRITE_LOCKED).then(|| readers + 1))
 }
 
 /// Takes the lock of a list as nginx's `ngx_rwlock_wlock` does, but not for ever.
 fn take_for_writing(list: NonNull<ngx_http_upstream_rr_peers_t>) -> bool {
-    take(list, |readers| (readers == 0).then_some(WRITE_LOCKED))
+    take(list, &STUCK_FOR_WRITING, |readers| (readers == 0).then_some(WRITE_LOCKED))
 }
 
 /// Puts `next` of the present word into a lock, as soon as there is one. False if there is none for too long. Lists
 /// outside a zone are one worker's own: nginx's macros do not lock them either.
-fn take(list: NonNull<ngx_http_upstream_rr_peers_t>, next: impl Fn(usize) -> Option<usize>) -> bool {
+fn take(
+    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    stuck: &'static LocalKey<Stuck>,
+    next: impl Fn(usize) -> Option<usize>,
+) -> bool {
     // SAFETY: the list is mapped; the pool is set once, and the lock is a word that every process reaches atomically.
     let word = unsafe {
         if (*list.as_ptr()).shpool.is_null() {
@@ -52,11 +69,15 @@ fn take(list: NonNull<ngx_http_upstream_rr_peers_t>, next: impl Fn(usize) -> Opt
             if let Some(next) = next(present)
                 && word.compare_exchange_weak(present, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
+                if stuck.get() == list.as_ptr() {
+                    stuck.set(ptr::null_mut());
+                }
                 return true;
             }
             std::hint::spin_loop();
         }
-        if waiting.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+        if stuck.get() == list.as_ptr() || waiting.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            stuck.set(list.as_ptr());
             return false;
         }
         std::thread::yield_now();

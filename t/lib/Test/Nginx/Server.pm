@@ -9,6 +9,9 @@ package Test::Nginx::Server;
 #                    the old ones have ended; seconds => 10 to wait, else
 #                    dies.  A configuration that nginx refuses: returns false
 #                    (and the [emerg] line has to be allowed with allow_log)
+#   recover          HUP when a worker died with a lock of nginx's own: the old
+#                    ones that wait for it do not end, and are killed.  Returns
+#                    how many, once new workers serve; dies if they do not
 #   stop(%opt)       QUIT, then TERM, then KILL; returns the signal that was
 #                    enough; needing more than QUIT within seconds => 10 is a
 #                    failure at the end of the file, unless slow => 1.
@@ -124,6 +127,29 @@ sub reload ($self, %opt) {
 	$self->{serving} = [ $self->workers() ];
 
 	return !$refused;
+}
+
+sub recover ($self) {
+	my $master = $self->{master};
+	my %old = %{ children($master) };
+	my $left = sub { return grep { alive($_) } keys %old };
+
+	$self->signal('HUP');
+	wait_until(sub {
+		$self->_wanted_workers() == grep { !$old{$_} } $self->workers();
+	}, 15) or die "recover: no new workers:\n" . $self->log->tail() . "\n";
+	wait_until(sub { !$left->() }, 2);
+
+	# One may wait before it has the name of a worker.
+	my @stuck = $left->();
+	for my $pid (@stuck) {
+		$self->expect_exit($pid);
+		kill KILL => $pid;
+	}
+	wait_until(sub { !$left->() }, 5) or die "recover: processes are left\n";
+	$self->{serving} = [ $self->workers() ];
+
+	return scalar @stuck;
 }
 
 sub stop ($self, %opt) {
