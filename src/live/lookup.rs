@@ -7,6 +7,7 @@ use crate::model::address::Address;
 use crate::model::id::{Revision, ServerId, Slot};
 use crate::model::snapshot::{Method, Peer, Snapshot};
 use crate::model::text::Whole;
+use crate::nginx::death;
 use crate::ops::{Guard, Lookup, OpError, Selector};
 use crate::store::Locked;
 use crate::store::records::{self, Server};
@@ -132,6 +133,7 @@ impl<'a> Index<'a> {
             let known = locked.membership(control.record);
             let revision = Revision(locked.revision(control.record));
             let sums = control.zone.sums(&lists);
+            death::may_come("reading");
             // Else a change is in the store that the lists do not show: it may do so before a plan is carried out.
             let is_shown = control.applied() == revision.0;
             drop((lists, locked));

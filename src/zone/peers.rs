@@ -12,7 +12,6 @@ use nginx_sys::{
 use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Memory, Totals, Zombies};
-use crate::nginx::death;
 
 use super::Current;
 use super::backend::Backend;
@@ -217,7 +216,6 @@ impl Zone {
     /// is needed.
     fn copy_into(&self, copy: &mut Copy) -> Result<(), Option<(usize, usize)>> {
         let lists = self.read().ok_or(None)?;
-        death::may_come("reading");
         let (mut rows, mut text) = (0_usize, 0_usize);
         let mut fits = true;
         // SAFETY: the read locks are held by `lists`. nginx writes the counters of a peer under the read lock and the
