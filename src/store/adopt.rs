@@ -137,6 +137,8 @@ impl Locked {
                 return Err(full);
             }
             let written = self.begin_writing(upstream);
+            // Before any record with a new id is linked: an id is not given again when this writer dies.
+            (*upstream).next_id = next_id;
             (*upstream).indexed = UNKNOWN;
             let mut dropped = 0;
             if wishes == Wishes::Dropped {
@@ -147,7 +149,6 @@ impl Locked {
             self.relink(upstream, claimed, wishes);
             death::may_come();
             self.rebuild(upstream);
-            (*upstream).next_id = next_id;
             (*upstream).generation = generation;
             (*upstream).membership.store(membership, Ordering::Release);
             if dropped > 0 {

@@ -1,6 +1,6 @@
 //! Random changes against a model, with writers that die at every step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
 
 use crate::model::id::Group;
@@ -333,7 +333,12 @@ fn a_name_that_resolves_again_while_a_writer_dies_leaves_a_whole_list() {
         };
         adopt(&names, Wishes::Dropped);
         let survived = death::survived(moment, || adopt(&["2", "9", "4", "8", "7"], Wishes::Kept));
-        let found: Vec<_> = look(&mut store.lock(), record).into_iter().map(|server| server.name).collect();
+        let found = look(&mut store.lock(), record);
+        let ids: HashSet<_> = found.iter().map(|server| server.id).collect();
+        // SAFETY: records of upstreams are never freed.
+        let next_id = unsafe { (*record.as_ptr()).next_id };
+        assert!(ids.len() == found.len() && ids.iter().all(|id| *id < next_id), "{ids:?} at {moment}");
+        let found: Vec<_> = found.into_iter().map(|server| server.name).collect();
         assert!(found.iter().any(|name| name == "2") && found.iter().any(|name| name == "4"), "{found:?}");
         assert!(!survived || found == ["2", "4", "9", "8", "7"], "{found:?}");
     }
