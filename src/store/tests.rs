@@ -105,6 +105,26 @@ fn duplicates_keep_their_order() {
 }
 
 #[test]
+fn twins_have_a_record_each_when_one_between_them_has_no_peer() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let twin = |name| Claim { managed: true, ..claim("twin", name) };
+    let (record, _) = adopt(&mut locked, &[twin("1"), twin("2"), twin("1"), twin("2")]);
+    down(&mut locked, record, 2).unwrap();
+    let claims = [twin("2"), twin("2")];
+    let mut claimed = Claimed::with_room(claims.len());
+    locked.claim(record, 1, 7, &claims, &mut claimed, Wishes::Kept).unwrap();
+    assert_eq!(ids(&locked, record), [1, 2, 3], "what was changed by hand stays");
+    // A later walk finds the same.
+    for _ in 0..2 {
+        let mut finder = locked.finder(record);
+        let mut next = || finder.find(Group::Primary, b"twin", b"2").map(|found| found.id());
+        assert_eq!([next(), next()], [Some(1), Some(3)]);
+        assert_eq!(next(), Some(1), "more peers than records");
+    }
+}
+
+#[test]
 fn a_change_is_seen_with_its_reason_and_counted() {
     let (store, _) = store();
     let mut locked = store.lock();
