@@ -64,8 +64,8 @@ pub struct Upstream {
     pub membership: AtomicU64,
     /// Servers that came, went or moved since the configuration was adopted.
     pub moves: u64,
-    /// The first server: in the order of the peers. This and each server's `next` are whole at every moment; all else
-    /// that leads to servers is made anew from them when a writer died.
+    /// The first server: in the order of the peers, so that no primary stands behind a backup. This and each server's
+    /// `next` are whole at every moment; all else that leads to servers is made anew from them when a writer died.
     pub servers: *mut Server,
     /// The last server of the primaries, and that of the backups; null for none.
     pub last: [*mut Server; 2],

@@ -340,6 +340,32 @@ fn comparing_says_who_is_missing_and_who_is_a_stranger() {
 }
 
 #[test]
+fn a_primary_that_nginx_resolved_stands_before_the_backups() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let backup = Claim { group: Group::Backup, ..claim("b", "2") };
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), backup]);
+    let resolve = |locked: &mut Locked, claims: &[Claim<'_>]| {
+        let mut claimed = Claimed::with_room(claims.len());
+        locked.claim(record, 1, 7, claims, &mut claimed, Wishes::Kept).unwrap();
+    };
+    let managed = |name| Claim { managed: true, ..claim("c", name) };
+    let resolved = Claim { group: Group::Backup, ..managed("5") };
+    resolve(&mut locked, &[claim("a", "1"), managed("3"), managed("4"), backup, resolved]);
+    assert_eq!(ids(&locked, record), [0, 2, 3, 1, 4]);
+    assert_eq!(add(&mut locked, record, claim("d", "6")), Ok(5));
+    resolve(&mut locked, &[claim("a", "1"), claim("d", "6"), backup]);
+    let gone = locked.server(record, 5).unwrap();
+    commit(&mut locked, record, &mut [], &[gone], &mut []).unwrap();
+    assert_eq!(ids(&locked, record), [0, 1]);
+    // SAFETY: records of upstreams are never freed; the lock is held.
+    let last = unsafe { (*record.as_ptr()).last }.map(NonNull::new);
+    assert_eq!(last, [locked.server(record, 0), locked.server(record, 1)]);
+    assert_eq!(add(&mut locked, record, claim("e", "7")), Ok(6));
+    assert_eq!(ids(&locked, record), [0, 6, 1]);
+}
+
+#[test]
 fn resolving_again_neither_frees_nor_makes_what_was_changed_by_hand() {
     let (store, _) = store();
     let mut locked = store.lock();
