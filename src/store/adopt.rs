@@ -137,6 +137,8 @@ impl Locked {
                 return Err(full);
             }
             let written = self.begin_writing(upstream);
+            // Before any record with a new id is linked: an id is not given again when this writer dies.
+            (*upstream).next_id = next_id;
             (*upstream).indexed = UNKNOWN;
             let mut dropped = 0;
             if wishes == Wishes::Dropped {
@@ -147,7 +149,6 @@ impl Locked {
             self.relink(upstream, claimed, wishes);
             death::may_come();
             self.rebuild(upstream);
-            (*upstream).next_id = next_id;
             (*upstream).generation = generation;
             (*upstream).membership.store(membership, Ordering::Release);
             if dropped > 0 {
@@ -287,16 +288,21 @@ impl Locked {
     /// loses memory, and no record.
     ///
     /// Of a configuration that goes on those stay, too, that were changed by hand: a process that has not caught up yet
-    /// waits for them, or nginx makes their peers again when the name resolves to them again.
+    /// waits for them, or nginx makes their peers again when the name resolves to them again. New primaries stand before
+    /// the backups, as their peers do.
     unsafe fn relink(&mut self, upstream: *mut Upstream, claimed: &Claimed, wishes: Wishes) {
         // SAFETY: see `answer`.
         unsafe {
             let mut link = &raw mut (*upstream).servers;
+            let mut end_of_primaries = link;
             while let Some(server) = NonNull::new(*link) {
                 let record = server.as_ref();
                 let changed = record.managed == 0 || record.wishes.iter().any(|wish| wish.revision > 0);
                 if record.taken.get() == 1 || (wishes == Wishes::Kept && changed) {
                     link = &raw mut (*server.as_ptr()).next;
+                    if record.backup == 0 {
+                        end_of_primaries = link;
+                    }
                 } else {
                     *link = record.next;
                     fence(Ordering::SeqCst);
@@ -304,13 +310,21 @@ impl Locked {
                     self.free_server(server.as_ptr());
                 }
             }
+            let mut end = link;
             for &server in claimed.0.iter().filter(|server| !server.is_null()) {
                 if (*server).taken.get() == 0 {
-                    (*server).next = ptr::null_mut();
+                    let link = if (*server).backup == 0 { end_of_primaries } else { end };
+                    (*server).next = *link;
                     fence(Ordering::SeqCst);
                     *link = server;
                     death::may_come();
-                    link = &raw mut (*server).next;
+                    let next = &raw mut (*server).next;
+                    if link == end {
+                        end = next;
+                    }
+                    if (*server).backup == 0 {
+                        end_of_primaries = next;
+                    }
                 }
             }
             if wishes == Wishes::Dropped {

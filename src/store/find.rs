@@ -9,8 +9,10 @@ use super::index::Key;
 use super::lock::Locked;
 use super::records::{Reason, Server, Upstream, Wish};
 
-/// Finds records by list, text and address. Peers are mostly asked for in the order of the records, so that the one
-/// after the last match is tried first.
+/// Finds records by list, text and address, for a walk over peers: those that share all three have a record each. Peers
+/// are mostly asked for in the order of the records, so that the one after the last match is tried first.
+///
+/// It marks in the records themselves which of them were found: there is one finder at a time.
 pub struct Finder<'a> {
     /// The lock that keeps the records.
     locked: &'a Locked,
@@ -30,8 +32,12 @@ pub struct Found<'a> {
 }
 
 impl Locked {
-    /// Finds records of an upstream.
+    /// Finds records of an upstream, none of which was found yet.
     pub fn finder(&self, upstream: NonNull<Upstream>) -> Finder<'_> {
+        for server in self.servers(upstream) {
+            // SAFETY: the record is linked, and the lock is held.
+            unsafe { server.as_ref() }.taken.set(0);
+        }
         // SAFETY: records of upstreams are never freed; the lock is held.
         let first = unsafe { (*upstream.as_ptr()).servers };
         Finder { locked: self, upstream, after: first, revision: self.revision(upstream) }
@@ -51,13 +57,20 @@ impl Locked {
 }
 
 impl<'a> Finder<'a> {
-    /// The record of a peer.
+    /// The record of a peer: one that was not found yet, if there is any.
     pub fn find(&mut self, group: Group, server: &[u8], name: &[u8]) -> Option<Found<'a>> {
-        self.find_where(group, server, name, |_| true)
+        self.find_new(group, server, name).or_else(|| self.search(group, server, name, |_| true))
+    }
+
+    /// The record of a peer, among those that were not found yet.
+    pub(super) fn find_new(&mut self, group: Group, server: &[u8], name: &[u8]) -> Option<Found<'a>> {
+        let found = self.search(group, server, name, |record| record.taken.get() == 0)?;
+        found.server.taken.set(1);
+        Some(found)
     }
 
     /// The record of a peer, among those that `accept` takes.
-    pub(super) fn find_where(
+    fn search(
         &mut self,
         group: Group,
         server: &[u8],
@@ -92,19 +105,12 @@ impl Locked {
         found: &mut [bool],
         mut missing: impl FnMut(Found<'_>),
     ) {
-        for server in self.servers(upstream) {
-            // SAFETY: the record is linked, and the lock is held.
-            unsafe { server.as_ref() }.taken.set(0);
-        }
         let mut finder = self.finder(upstream);
         for ((group, server, name), found) in rows.zip(found) {
-            if let Some(record) = finder.find_where(group, server, name, |record| record.taken.get() == 0) {
-                record.server.taken.set(1);
-                *found = true;
-            }
+            *found = finder.find_new(group, server, name).is_some();
         }
         for server in self.servers(upstream) {
-            // SAFETY: likewise.
+            // SAFETY: the record is linked, and the lock is held.
             let server = unsafe { server.as_ref() };
             if server.taken.get() == 0 && server.managed == 0 {
                 missing(Found::of(server));

@@ -257,6 +257,7 @@ impl Locked {
             if let Some(next) = next.as_mut() {
                 next.prev = prev;
             }
+            // No primary stands behind a backup: without one of its group right before it, it was the first.
             let of_same_list = prev.as_ref().filter(|prev| prev.backup == (*server).backup);
             let prev = of_same_list.map_or(ptr::null_mut(), |_| prev);
             for last in &mut (*upstream).last {

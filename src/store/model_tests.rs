@@ -1,6 +1,6 @@
 //! Random changes against a model, with writers that die at every step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
 
 use crate::model::id::Group;
@@ -13,7 +13,7 @@ use super::commit::{Arrival, Change};
 use super::index::{FEW, Key, SOME};
 use super::{Locked, Store, Upstream, death};
 
-/// A server of the model. Those that nginx makes are not removed by hand.
+/// A server of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Server {
     id: u64,
@@ -21,6 +21,8 @@ struct Server {
     server: String,
     name: String,
     down: bool,
+    /// Whether it stays when nginx does not resolve to it any more.
+    stays: bool,
 }
 
 /// The same choices on every machine.
@@ -44,6 +46,8 @@ enum Step {
     Down(usize, bool),
     /// Several at once: one leaves, another is new.
     Exchange(usize, String),
+    /// nginx resolves a name again: this one leaves, with its twins, and another is new.
+    Resolve(Option<usize>, Group, String, String),
 }
 
 /// A claim for a server of the model.
@@ -58,6 +62,11 @@ fn claim(server: &Server) -> Claim<'_> {
     }
 }
 
+/// Whether two servers are the same to nginx.
+fn are_twins(one: &Server, other: &Server) -> bool {
+    (one.group, &one.server, &one.name) == (other.group, &other.server, &other.name)
+}
+
 /// The end of a group in the order of the list.
 fn end(model: &[Server], group: Group) -> usize {
     match group {
@@ -68,24 +77,34 @@ fn end(model: &[Server], group: Group) -> usize {
 
 /// Does a step to the model.
 fn imagine(model: &mut Vec<Server>, next_id: &mut u64, step: &Step) {
-    let mut add = |model: &mut Vec<Server>, group, server: &String, name: &String| {
+    let mut add = |model: &mut Vec<Server>, group, server: &String, name: &String, stays| {
         let (server, name) = (server.clone(), name.clone());
-        model.insert(end(model, group), Server { id: *next_id, group, server, name, down: false });
+        model.insert(end(model, group), Server { id: *next_id, group, server, name, down: false, stays });
         *next_id += 1;
     };
     match step {
-        Step::Add(group, server, name) => add(model, *group, server, name),
+        Step::Add(group, server, name) => add(model, *group, server, name, true),
         Step::Remove(at) => drop(model.remove(*at)),
         Step::Readdress(at, name) => {
             model[*at].server.clone_from(name);
             model[*at].name.clone_from(name);
             model[*at].down = false;
+            model[*at].stays = true;
         }
-        Step::Down(at, down) => model[*at].down = *down,
+        Step::Down(at, down) => {
+            model[*at].down = *down;
+            model[*at].stays = true;
+        }
         Step::Exchange(at, name) => {
             let group = model[*at].group;
             drop(model.remove(*at));
-            add(model, group, name, name);
+            add(model, group, name, name, true);
+        }
+        Step::Resolve(gone, group, server, name) => {
+            if let Some(gone) = gone.map(|at| model[at].clone()) {
+                model.retain(|server| server.stays || !are_twins(server, &gone));
+            }
+            add(model, *group, server, name, false);
         }
     }
 }
@@ -99,6 +118,7 @@ fn perform(locked: &mut Locked, record: NonNull<Upstream>, model: &[Server], ste
         server: server.clone(),
         name: name.clone(),
         down: false,
+        stays: false,
     };
     let (mut changes, mut leaving, mut added, mut heir) = (Vec::new(), Vec::new(), None, None);
     match step {
@@ -116,6 +136,14 @@ fn perform(locked: &mut Locked, record: NonNull<Upstream>, model: &[Server], ste
         Step::Exchange(at, name) => {
             leaving.push(find(locked, *at));
             added = Some(new(model[*at].group, name, name));
+        }
+        Step::Resolve(gone, group, server, name) => {
+            let is_gone = |server: &Server| gone.is_some_and(|at| are_twins(server, &model[at]));
+            let added = new(*group, server, name);
+            let servers = model.iter().filter(|server| !is_gone(server)).chain([&added]);
+            let claims: Vec<_> = servers.map(|server| Claim { managed: true, ..claim(server) }).collect();
+            let mut claimed = Claimed::with_room(claims.len());
+            return locked.claim(record, 1, 0, &claims, &mut claimed, Wishes::Kept).is_ok();
         }
     }
     let mut arriving: Vec<_> = added.iter().map(|server| Arrival::new(claim(server), heir, None)).collect();
@@ -136,10 +164,12 @@ fn choose(random: &mut Random, model: &[Server], most: usize) -> Step {
         return Step::Add(group, text, name);
     }
     let at = random.below(model.len());
-    match random.below(4) {
+    match random.below(5) {
         0 => Step::Remove(at),
         1 => Step::Readdress(at, name),
         2 => Step::Down(at, random.below(2) == 0),
+        // What leaves and what is new are not the same.
+        3 => Step::Resolve((model[at].name != name).then_some(at), group, text, name),
         _ => Step::Exchange(at, name),
     }
 }
@@ -168,6 +198,7 @@ fn look(locked: &mut Locked, record: NonNull<Upstream>) -> Vec<Server> {
             server: String::from_utf8(server.server().to_vec()).unwrap(),
             name: String::from_utf8(server.name().to_vec()).unwrap(),
             down: server.wish(revision).admin() == Admin::Down,
+            stays: server.managed == 0 || server.wishes.iter().any(|wish| wish.revision > 0),
         });
     }
     let ids = |key: Key<'_>, matches: &dyn Fn(&super::records::Server) -> bool| -> Vec<u64> {
@@ -247,7 +278,14 @@ fn a_writer_that_dies_at_any_step_has_done_all_or_nothing() {
             let found = look(&mut locked, record);
             // An id that was given to a server that never came is not given again.
             let given = found.iter().map(|server| server.id + 1).max().unwrap_or(0);
-            let is_done = found == after;
+            let is_done = match step {
+                // Each server that comes or leaves is a step of its own.
+                Step::Resolve(..) if !survived => {
+                    found.iter().all(|server| model.contains(server) || after.contains(server))
+                        && after.iter().all(|server| found.contains(server) || !model.contains(server))
+                }
+                _ => found == after,
+            };
             assert!(is_done || (!survived && found == model), "{step:?} at {moment}: {found:?}");
             drop(locked);
             deaths += usize::from(!survived);
@@ -320,6 +358,7 @@ fn a_name_that_resolves_again_while_a_writer_dies_leaves_a_whole_list() {
         server: "a".into(),
         name: name.into(),
         down: false,
+        stays: false,
     };
     for moment in 0..80 {
         let (store, _, record) = store(32);
@@ -333,7 +372,12 @@ fn a_name_that_resolves_again_while_a_writer_dies_leaves_a_whole_list() {
         };
         adopt(&names, Wishes::Dropped);
         let survived = death::survived(moment, || adopt(&["2", "9", "4", "8", "7"], Wishes::Kept));
-        let found: Vec<_> = look(&mut store.lock(), record).into_iter().map(|server| server.name).collect();
+        let found = look(&mut store.lock(), record);
+        let ids: HashSet<_> = found.iter().map(|server| server.id).collect();
+        // SAFETY: records of upstreams are never freed.
+        let next_id = unsafe { (*record.as_ptr()).next_id };
+        assert!(ids.len() == found.len() && ids.iter().all(|id| *id < next_id), "{ids:?} at {moment}");
+        let found: Vec<_> = found.into_iter().map(|server| server.name).collect();
         assert!(found.iter().any(|name| name == "2") && found.iter().any(|name| name == "4"), "{found:?}");
         assert!(!survived || found == ["2", "4", "9", "8", "7"], "{found:?}");
     }

@@ -43,7 +43,7 @@ impl Locked {
         }
         let mut finder = self.finder(upstream);
         for (group, server, name, peer) in lists {
-            if let Some(record) = finder.find_where(group, server, name, |record| record.peer.is_null()) {
+            if let Some(record) = finder.find_new(group, server, name) {
                 // SAFETY: likewise.
                 unsafe { (*record.record().as_ptr()).peer = peer };
             }

@@ -64,8 +64,8 @@ pub struct Upstream {
     pub membership: AtomicU64,
     /// Servers that came, went or moved since the configuration was adopted.
     pub moves: u64,
-    /// The first server: in the order of the peers. This and each server's `next` are whole at every moment; all else
-    /// that leads to servers is made anew from them when a writer died.
+    /// The first server: in the order of the peers, so that no primary stands behind a backup. This and each server's
+    /// `next` are whole at every moment; all else that leads to servers is made anew from them when a writer died.
     pub servers: *mut Server,
     /// The last server of the primaries, and that of the backups; null for none.
     pub last: [*mut Server; 2],
@@ -101,7 +101,8 @@ pub struct Server {
     pub backup: u8,
     /// Whether nginx makes and removes its peers as a name resolves: 0 or 1.
     pub managed: u8,
-    /// While records are claimed: 0 for nobody, 1 if it stays, 2 if another record inherits its id.
+    /// While records are claimed: 0 for nobody, 1 if it stays, 2 if another record inherits its id. While they are found
+    /// by a walk over peers: 1 for those that were.
     pub taken: Cell<u8>,
     /// Its peer, in the zone of the upstream; null for none. It is right as long as nginx's count of changes is what
     /// the upstream's `indexed` says, in processes of the configuration that the store was last adopted by.

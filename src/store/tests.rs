@@ -105,6 +105,26 @@ fn duplicates_keep_their_order() {
 }
 
 #[test]
+fn twins_have_a_record_each_when_one_between_them_has_no_peer() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let twin = |name| Claim { managed: true, ..claim("twin", name) };
+    let (record, _) = adopt(&mut locked, &[twin("1"), twin("2"), twin("1"), twin("2")]);
+    down(&mut locked, record, 2).unwrap();
+    let claims = [twin("2"), twin("2")];
+    let mut claimed = Claimed::with_room(claims.len());
+    locked.claim(record, 1, 7, &claims, &mut claimed, Wishes::Kept).unwrap();
+    assert_eq!(ids(&locked, record), [1, 2, 3], "what was changed by hand stays");
+    // A later walk finds the same.
+    for _ in 0..2 {
+        let mut finder = locked.finder(record);
+        let mut next = || finder.find(Group::Primary, b"twin", b"2").map(|found| found.id());
+        assert_eq!([next(), next()], [Some(1), Some(3)]);
+        assert_eq!(next(), Some(1), "more peers than records");
+    }
+}
+
+#[test]
 fn a_change_is_seen_with_its_reason_and_counted() {
     let (store, _) = store();
     let mut locked = store.lock();
@@ -317,6 +337,32 @@ fn comparing_says_who_is_missing_and_who_is_a_stranger() {
     let (mut found, mut missing) = ([false; 3], Vec::new());
     locked.compare(record, rows.into_iter(), &mut found, |record| missing.push(record.id()));
     assert_eq!((found, missing), ([true, false, true], vec![1]));
+}
+
+#[test]
+fn a_primary_that_nginx_resolved_stands_before_the_backups() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let backup = Claim { group: Group::Backup, ..claim("b", "2") };
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), backup]);
+    let resolve = |locked: &mut Locked, claims: &[Claim<'_>]| {
+        let mut claimed = Claimed::with_room(claims.len());
+        locked.claim(record, 1, 7, claims, &mut claimed, Wishes::Kept).unwrap();
+    };
+    let managed = |name| Claim { managed: true, ..claim("c", name) };
+    let resolved = Claim { group: Group::Backup, ..managed("5") };
+    resolve(&mut locked, &[claim("a", "1"), managed("3"), managed("4"), backup, resolved]);
+    assert_eq!(ids(&locked, record), [0, 2, 3, 1, 4]);
+    assert_eq!(add(&mut locked, record, claim("d", "6")), Ok(5));
+    resolve(&mut locked, &[claim("a", "1"), claim("d", "6"), backup]);
+    let gone = locked.server(record, 5).unwrap();
+    commit(&mut locked, record, &mut [], &[gone], &mut []).unwrap();
+    assert_eq!(ids(&locked, record), [0, 1]);
+    // SAFETY: records of upstreams are never freed; the lock is held.
+    let last = unsafe { (*record.as_ptr()).last }.map(NonNull::new);
+    assert_eq!(last, [locked.server(record, 0), locked.server(record, 1)]);
+    assert_eq!(add(&mut locked, record, claim("e", "7")), Ok(6));
+    assert_eq!(ids(&locked, record), [0, 6, 1]);
 }
 
 #[test]
