@@ -93,7 +93,8 @@ impl Kind {
 }
 
 impl Key<'_> {
-    /// A number that servers with the same key share.
+    /// A number that servers with the same key share. A later build of the module finds its servers by it in chains that
+    /// an earlier one made: whoever changes it raises the number in [`MAGIC`](super::records::MAGIC).
     fn hash(&self) -> u64 {
         match self {
             Self::Name(bytes) | Self::Text(bytes) => {
@@ -350,5 +351,20 @@ impl Locked {
             self.free(index);
             self.rebuild(upstream);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_one_that_the_magic_number_stands_for() {
+        let hashes = [Key::Name(b"10.0.0.1:80"), Key::Text(b"Backend.Example"), Key::Text(b""), Key::Id(7)];
+        assert_eq!(
+            hashes.map(|key| key.hash()),
+            [0x529f_5a4b_36a0_fc4e, 0xa652_3a8f_62a8_13fc, 0xcbf2_9ce4_4fd0_bfc1, 7],
+            "if it is to change, raise the number in MAGIC"
+        );
     }
 }

@@ -29,7 +29,8 @@ pub struct Header {
     pub writing: *mut Upstream,
 }
 
-/// Says that the zone was set up by a module with these very structures: a version, mixed with their sizes.
+/// Says that the zone was set up by a module with these very structures: a version, mixed with their sizes. The version
+/// is raised, too, when what is found by them changes though no size does, as with the hash of the index.
 pub const MAGIC: u64 = 0x6e75_6300_0000_0002
     ^ ((size_of::<Header>() as u64) << 8)
     ^ ((size_of::<Upstream>() as u64) << 16)
