@@ -338,7 +338,7 @@ sub client ($client, $file, $stop) {
 	while (!-e $stop) {
 		my $name = $METHODS[rand @METHODS];
 		my $model = $result{model}{$name};
-		my ($args, $then) = step($model, @servers);
+		my ($args, $then) = step($name, $model, @servers);
 
 		# No answer to the last attempt: nobody knows, and nobody asks.
 		my $r = ask(\%result, $name, $args, $stop) // last;
@@ -351,10 +351,14 @@ sub client ($client, $file, $stop) {
 
 # A change, and what it does to the model with its reply.  Asked for again it
 # changes no more.
-sub step ($model, @servers) {
+sub step ($name, $model, @servers) {
 	my $server = $servers[rand @servers];
 	my $is = $model->{$server};
-	my $weight = (1, 2, 5, 20)[rand 4];
+
+	# nginx computes the points of a consistent hash with the lock in hand, and
+	# there are 160 of them to a unit.
+	my @weights = $name eq 'ring' && !$long ? (1, 2) : (1, 2, 5, 20);
+	my $weight = $weights[rand @weights];
 	my $state = (qw/up up down/)[rand 3];
 
 	if (!$is) {

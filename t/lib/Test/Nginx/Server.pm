@@ -142,10 +142,9 @@ sub recover ($self) {
 
 	# One may wait before it has the name of a worker.
 	my @stuck = $left->();
-	for my $pid (@stuck) {
-		$self->expect_exit($pid);
-		kill KILL => $pid;
-	}
+	$self->expect_exit($_) for @stuck;
+	$self->{serving} = [];
+	kill KILL => @stuck if @stuck;
 	wait_until(sub { !$left->() }, 5) or die "recover: processes are left\n";
 	$self->{serving} = [ $self->workers() ];
 
