@@ -13,7 +13,7 @@ use super::conf::{bytes, context};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upstream(NonNull<ngx_http_upstream_srv_conf_t>);
 
-#[cfg(test)]
+#[cfg(all(test, feature = "nginx-objs"))]
 impl Upstream {
     /// An upstream of a test.
     pub fn of(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Self {

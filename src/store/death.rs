@@ -1,15 +1,15 @@
 //! The moments at which a writer may die: tests let it, anything else passes by.
 
 /// A moment between two stores.
-#[cfg(not(test))]
+#[cfg(not(all(test, feature = "nginx-objs")))]
 #[inline(always)]
 pub(super) fn may_come() {}
 
-#[cfg(test)]
+#[cfg(all(test, feature = "nginx-objs"))]
 pub(super) use in_tests::{may_come, survived};
 
 /// Death by panic: the guard opens the mutex, as nginx's master does for a worker that died.
-#[cfg(test)]
+#[cfg(all(test, feature = "nginx-objs"))]
 mod in_tests {
     use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

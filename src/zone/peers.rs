@@ -102,7 +102,7 @@ impl Copy {
     }
 
     /// One of the texts of a row; bytes that are no UTF-8 are replaced.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "nginx-objs"))]
     pub fn string(&self, range: &Range<usize>) -> String {
         String::from_utf8_lossy(self.bytes(range)).into_owned()
     }
