@@ -61,6 +61,9 @@ http {
         }
 
         location ~ ^/u/(?<name>\w+)$ {
+            # Newer nginx would keep the connection, and need no session.
+            proxy_http_version 1.0;
+            proxy_set_header Connection close;
             proxy_pass https://$name;
         }
     }
