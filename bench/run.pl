@@ -5,8 +5,8 @@
 #
 #   bench/run.pl [--null] [--no-file] [ROW...]
 #
-#   ROW        proxy, instructions, change, members, replace, status; all of
-#              them without
+#   ROW        proxy, instructions, change, members, replace, status, memory,
+#              workers; all of them without
 #   --null     leaves the module out of both sides: what is measured then is
 #              the noise of the machine, and must come out at 1
 #   --no-file  writes no file
@@ -27,9 +27,11 @@ use Bench::Report;
 use Bench::Row::Change;
 use Bench::Row::Instructions;
 use Bench::Row::Members;
+use Bench::Row::Memory;
 use Bench::Row::Proxy;
 use Bench::Row::Replace;
 use Bench::Row::Status;
+use Bench::Row::Workers;
 use Bench::Session;
 
 # In the order of the table.
@@ -40,6 +42,8 @@ my @ROWS = (
 	[ members => 'Bench::Row::Members' ],
 	[ replace => 'Bench::Row::Replace' ],
 	[ status => 'Bench::Row::Status' ],
+	[ memory => 'Bench::Row::Memory' ],
+	[ workers => 'Bench::Row::Workers' ],
 );
 
 my $file = 1;

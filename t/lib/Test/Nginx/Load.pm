@@ -13,8 +13,9 @@ package Test::Nginx::Load;
 #   ->running            true while it has not ended
 #
 #   wrk(dir => $dir, uri =>, port =>, seconds => 2, connections => 20,
-#       threads => 2, headers => {})
-#       runs wrk to its end, over kept-alive connections; returns
+#       threads => 2, headers => {}, script => $file)
+#       runs wrk to its end, over kept-alive connections, with a script of
+#       its own if one is given; returns
 #       { total, ok, failed, errors => {connect, read, write, timeout},
 #       per_second, text }.  ok counts 2xx and 3xx; a connection that the
 #       server closed, e.g. on a reload, counts as a read error.
@@ -137,6 +138,7 @@ sub wrk (%how) {
 			'wrk', '-t', $how{threads} // 2, '-c', $how{connections} // 20,
 			'-d', "${seconds}s", '--timeout', '10s',
 			(map { ('-H', "$_: $headers{$_}") } sort keys %headers),
+			(map { ('-s', $_) } grep { defined } $how{script}),
 			"http://$host:" . port($how{port} // 8080) . ($how{uri} // '/'),
 		],
 	);
