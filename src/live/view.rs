@@ -9,6 +9,7 @@ use crate::model::time::UnixTime;
 use crate::nginx::death;
 use crate::nginx::upstream::Configured;
 use crate::ops::{self, Guard, Lookup, OpError, Selector};
+use crate::store::Locked;
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::find::Found;
 use crate::store::records;
@@ -68,14 +69,36 @@ struct Knowledge {
 impl View {
     /// A moment of a changeable upstream; none if the locks of its peers are stuck.
     pub fn take(upstream: &Upstream, control: &Control) -> Option<Self> {
-        let mut attempts = ATTEMPTS;
-        loop {
+        for _ in 0..ATTEMPTS {
             let (view, is_one) = Self::look(upstream, control)?;
-            attempts = attempts.saturating_sub(1);
-            if is_one || attempts == 0 {
+            if is_one {
                 return Some(view);
             }
         }
+        // Changes come faster than one can look: they wait for this look.
+        for _ in 0..ATTEMPTS {
+            if let Some(view) = Self::look_locked(upstream, control)? {
+                return Some(view);
+            }
+        }
+        Self::look(upstream, control).map(|(view, _)| view)
+    }
+
+    /// The same, with the lock of the store in hand, which keeps changes away. None inside if there was too little room,
+    /// or if a change is not shown yet.
+    fn look_locked(upstream: &Upstream, control: &Control) -> Option<Option<Self>> {
+        catch_up(control);
+        let mut copy = control.zone.room();
+        let mut known = vec![Known::default(); copy.rows.capacity()];
+        let mut reasons = Vec::with_capacity(copy.rows.capacity());
+        let locked = control.store.lock();
+        let fits = control.zone.copy_within(&mut copy)?;
+        let revision = locked.revision(control.record);
+        let is_shown = control.applied() == revision;
+        ask(control, &locked, &copy, &mut known, &mut reasons);
+        drop(locked);
+        let knowledge = Knowledge { known, reasons, revision };
+        Some((fits && is_shown).then(|| Self::new(upstream, control, copy, &knowledge)))
     }
 
     /// The same, and whether nothing changed while it was taken. The lists and the store are read one after the other. A
@@ -285,13 +308,27 @@ fn operator(reason: &records::Reason, clients: &mut Option<Text>) -> Reason {
 fn know(control: &Control, copy: &zone::Copy, room: usize) -> Result<Knowledge, usize> {
     let mut known = vec![Known::default(); copy.rows.len()];
     let mut reasons = Vec::with_capacity(room);
-    let mut needed = 0;
 
     let locked = control.store.lock();
     let revision = locked.revision(control.record);
     death::may_come("looking");
+    let needed = ask(control, &locked, copy, &mut known, &mut reasons);
+    drop(locked);
+    if needed > reasons.len() { Err(needed) } else { Ok(Knowledge { known, reasons, revision }) }
+}
+
+/// The same, with the lock in hand and within the room that there is. Returns how many reasons there are.
+fn ask(
+    control: &Control,
+    locked: &Locked,
+    copy: &zone::Copy,
+    known: &mut [Known],
+    reasons: &mut Vec<(usize, records::Reason)>,
+) -> usize {
+    let revision = locked.revision(control.record);
+    let mut needed = 0;
     let mut finder = locked.finder(control.record);
-    for (at, (row, known)) in copy.rows.iter().zip(&mut known).enumerate() {
+    for (at, (row, known)) in copy.rows.iter().zip(known).enumerate() {
         let Some(server) = finder.find(row.slot.group, copy.bytes(&row.server), copy.bytes(&row.name)) else {
             continue;
         };
@@ -303,8 +340,7 @@ fn know(control: &Control, copy: &zone::Copy, room: usize) -> Result<Knowledge, 
             }
         }
     }
-    drop(locked);
-    if needed > reasons.len() { Err(needed) } else { Ok(Knowledge { known, reasons, revision }) }
+    needed
 }
 
 /// Gives records to peers that nginx made since the records were last compared, when it resolved a name. True if it did.
@@ -312,7 +348,7 @@ fn know(control: &Control, copy: &zone::Copy, room: usize) -> Result<Knowledge, 
 /// Only processes of the newest configuration do so: others have other peers. Peers for which the store has no room are
 /// shown without an id.
 fn adopt_new_peers(control: &Control, copy: &zone::Copy) -> bool {
-    let moved = |locked: &mut crate::store::Locked| {
+    let moved = |locked: &mut Locked| {
         locked.generation() == control.generation && locked.membership(control.record) < copy.membership
     };
     if !moved(&mut control.store.lock()) {

@@ -96,6 +96,11 @@ pub struct Copy {
 }
 
 impl Copy {
+    /// Room for so many rows, and so many bytes of text.
+    fn with_room(rows: usize, text: usize) -> Self {
+        Self { rows: Vec::with_capacity(rows), text: Vec::with_capacity(text), ..Self::default() }
+    }
+
     /// The bytes of one of the texts of a row.
     pub fn bytes(&self, range: &Range<usize>) -> &[u8] {
         self.text.get(range.clone()).unwrap_or_default()
@@ -182,12 +187,26 @@ impl Zone {
         NonNull::new(unsafe { (*self.primary.as_ptr()).shpool })
     }
 
+    /// Room for a copy, which is probably enough.
+    pub fn room(&self) -> Copy {
+        let (rows, text) = self.expected();
+        Copy::with_room(rows, text)
+    }
+
+    /// Copies all peers out within the room that there is; false if it is too little. None if their locks are stuck.
+    pub fn copy_within(&self, copy: &mut Copy) -> Option<bool> {
+        match self.copy_into(copy) {
+            Ok(()) => Some(true),
+            Err(Some(_)) => Some(false),
+            Err(None) => None,
+        }
+    }
+
     /// Copies all peers out, from one moment. None if their locks are stuck, see [`Zone::write`].
     pub fn copy(&self) -> Option<Copy> {
         let (mut rows, mut text) = self.expected();
         loop {
-            let mut copy =
-                Copy { rows: Vec::with_capacity(rows), text: Vec::with_capacity(text), ..Copy::default() };
+            let mut copy = Copy::with_room(rows, text);
             match self.copy_into(&mut copy) {
                 Ok(()) => return Some(copy),
                 Err(None) => return None,
