@@ -47,11 +47,14 @@ header_exists() {
         echo "#include <$1>" | "${CC:-cc}" -DPCRE2_CODE_UNIT_WIDTH=8 -E -
 }
 
-# The places that bindgen's loader looks into.
+# The places that bindgen's loader looks into. libclang-cpp, which lies in the same ones, is another library.
 libclang_exists() {
-    [ -n "${LIBCLANG_PATH:-}" ] || command -v llvm-config ||
-        file_exists /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*-linux-gnu*/libclang*.so* /usr/lib64/libclang*.so* \
-            /usr/lib/libclang*.so* /usr/local/lib/libclang*.so*
+    [ -n "${LIBCLANG_PATH:-}" ] && return
+    llvm=$(llvm-config --libdir 2>/dev/null || true)
+    for folder in ${llvm:+"$llvm"} /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu* /usr/lib64 /usr/lib /usr/local/lib; do
+        if file_exists "$folder"/libclang.so* "$folder"/libclang-[0-9]*.so*; then return; fi
+    done
+    return 1
 }
 
 # cargo needs them to reach crates.io.
