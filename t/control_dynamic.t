@@ -446,16 +446,18 @@ sub backups {
 sub draining {
 	for my $verb (qw/drain down/) {
 		$slow->set(delay => 1);
-		my $handle;
+		# A status in between may be too early to show one: all are kept.
+		my @handles;
 		$t->wait_for(sub {
-			$handle = http_start(uri => '/two');
+			push @handles, http_start(uri => '/two');
 			return peer('two')->{active};
 		}, 5, 'a request under way');
 
 		dynamic("upstream=two&server=127.0.0.1:8081&$verb=");
 		$slow->set(delay => 0);
 		is_deeply(shares('two', 8), { 8083 => 8 }, "$verb: no new ones");
-		is(http_finish($handle)->body(), '8081', "$verb: the old one goes on");
+		my @at_slow = grep { http_finish($_)->body() eq '8081' } @handles;
+		ok(@at_slow, "$verb: the old one goes on");
 		$t->wait_for(sub { !peer('two')->{active} }, 5, 'it ends');
 		dynamic('upstream=two&server=127.0.0.1:8081&up=');
 	}
