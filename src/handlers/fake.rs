@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::Params;
+use crate::model::pools::Pools;
 use crate::model::snapshot::{Faults, Memory, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::UnixTime;
@@ -66,6 +67,7 @@ pub fn upstream(name: &str, peers: Vec<Peer>) -> Snapshot {
         fixed: None,
         revision: Revision(3),
         memory: Some(memory),
+        pools: None,
         primary: Totals { number: 3, total_weight: 3, tries: 3, counted: 3, ..Totals::default() },
         backup: None,
         zombies: Zombies::default(),
@@ -110,6 +112,10 @@ impl Upstreams for Fake {
         let by_name = upstreams.iter().position(|upstream| upstream.name == name);
         let by_zone = || upstreams.iter().position(|upstream| upstream.zone.as_deref() == Some(name));
         by_name.or_else(by_zone).map(UpstreamIndex)
+    }
+
+    fn pools(&self, upstream: UpstreamIndex) -> Option<Pools> {
+        self.upstreams.borrow().get(upstream.0)?.pools.clone()
     }
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {

@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 
 use crate::model::id::{ServerId, UpstreamIndex};
+use crate::model::pools::Pools;
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::nginx::upstream as nginx;
 use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
@@ -69,6 +70,10 @@ impl Upstreams for Live {
         by_name
             .or_else(|| self.iter().position(|upstream| upstream.zone.as_deref() == Some(name)))
             .map(UpstreamIndex)
+    }
+
+    fn pools(&self, _upstream: UpstreamIndex) -> Option<Pools> {
+        None
     }
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {

@@ -241,6 +241,7 @@ pub(super) fn empty(upstream: &Upstream) -> Snapshot {
         fixed: upstream.fixed(),
         revision: Revision(0),
         memory: None,
+        pools: None,
         peers: Vec::new(),
         primary: Totals::default(),
         backup: None,

@@ -5,6 +5,7 @@ pub mod address;
 pub mod id;
 pub mod list;
 pub mod params;
+pub mod pools;
 pub mod query;
 pub mod snapshot;
 pub mod state;

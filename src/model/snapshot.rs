@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::id::{Revision, ServerId, Slot};
 use super::params::Params;
+use super::pools::Pools;
 use super::state::{Admin, Failures, Reason, State, state};
 use super::text::Text;
 use super::time::UnixTime;
@@ -53,6 +54,8 @@ pub enum StaticReason {
     Excluded,
     /// Its balancer is none of nginx's own.
     UnknownBalancer,
+    /// It has no servers of its own but hands requests to other upstreams.
+    Pools,
     /// nginx's structures are not as this module was compiled for; the words say where.
     Layout(&'static str),
     /// The module's own zone has no room for its servers.
@@ -74,6 +77,7 @@ impl fmt::Display for StaticReason {
             Self::Implicit => f.write_str("not an \"upstream\" block"),
             Self::Excluded => f.write_str("\"upstream_dynamic off\" is set"),
             Self::UnknownBalancer => f.write_str("unknown load balancing method"),
+            Self::Pools => f.write_str("it has pools, whose servers can be changed"),
             Self::Layout(what) => {
                 write!(f, "this nginx has other structures than the module was built for: {what}")
             }
@@ -227,6 +231,8 @@ pub struct Snapshot {
     pub revision: Revision,
     /// Memory of its zone.
     pub memory: Option<Memory>,
+    /// Its pools, if it has pools in the place of servers.
+    pub pools: Option<Pools>,
     /// Primaries, then backups, each in nginx's order.
     pub peers: Vec<Peer>,
     /// What the list of primaries says of itself.

@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use crate::model::id::{Revision, ServerId, UpstreamIndex};
+use crate::model::pools::Pools;
 use crate::model::snapshot::{Method, Peer, Snapshot};
 
 use super::command::Selector;
@@ -17,6 +18,9 @@ pub trait Upstreams {
 
     /// The upstream with this name, else the one whose zone has it.
     fn find(&self, name: &str) -> Option<UpstreamIndex>;
+
+    /// The pools of an upstream, if it has pools in the place of servers: without a look at their servers one by one.
+    fn pools(&self, upstream: UpstreamIndex) -> Option<Pools>;
 
     /// A copy of an upstream, from one moment. None if there is no such upstream.
     fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot>;

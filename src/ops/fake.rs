@@ -5,6 +5,7 @@ use std::cell::Cell;
 use crate::model::address::Address;
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::{Param, Params};
+use crate::model::pools::Pools;
 use crate::model::snapshot::{Method, Peer, Snapshot};
 use crate::model::state::{Admin, Failures};
 
@@ -35,6 +36,10 @@ impl Upstreams for Fake {
 
     fn find(&self, name: &str) -> Option<UpstreamIndex> {
         (name == "u").then_some(UpstreamIndex(0))
+    }
+
+    fn pools(&self, _: UpstreamIndex) -> Option<Pools> {
+        None
     }
 
     fn snapshot(&self, _: UpstreamIndex) -> Option<Snapshot> {
