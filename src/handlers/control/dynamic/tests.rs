@@ -1,6 +1,7 @@
 //! Listings and changes of servers that are there.
 
 use super::super::super::fake::{Fake, fake};
+use super::super::super::settings::Settings;
 use super::super::answer;
 use super::*;
 use crate::model::state::Admin;
@@ -8,7 +9,7 @@ use crate::nginx::log::Level;
 
 /// Status and body of the reply to a `GET`.
 fn get(args: &str, upstreams: &Fake) -> (u16, String) {
-    let response = answer(&Call::get(args), Ok(&[]), Some(upstreams), Dialect::Any).response;
+    let response = answer(&Call::get(args), Ok(&[]), Some(upstreams), &Settings::default()).response;
     (response.status, String::from_utf8(response.body).unwrap())
 }
 
@@ -120,9 +121,13 @@ fn what_the_store_refuses() {
     for (error, status, retry) in table {
         let mut upstreams = fake();
         upstreams.refuse = Some(error);
-        let refused =
-            answer(&Call::get("upstream=backend&id=0&down="), Ok(&[]), Some(&upstreams), Dialect::Any)
-                .response;
+        let refused = answer(
+            &Call::get("upstream=backend&id=0&down="),
+            Ok(&[]),
+            Some(&upstreams),
+            &Settings::default(),
+        )
+        .response;
         assert_eq!(refused.status, status);
         assert_eq!(refused.headers.contains(&("Retry-After", "1".to_owned())), retry);
     }
@@ -142,7 +147,7 @@ fn json_after_a_change_is_the_revision_and_the_server() {
 
 #[test]
 fn what_is_logged() {
-    let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).log;
+    let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).log;
     assert!(log("upstream=backend").is_empty());
     assert!(log("upstream=backend&id=1&up=").is_empty(), "a no-op");
     assert_eq!(
