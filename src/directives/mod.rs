@@ -3,7 +3,7 @@
 //! | directive | context | file |
 //! |---|---|---|
 //! | `upstream_status [control=/URI]` | location | `location.rs` |
-//! | `upstream_control [methods=POST]` | location | `location.rs` |
+//! | `upstream_control [methods=POST] [upstream=NAME] [host_errors=200]` | location | `location.rs` |
 //! | `upstream_conf [methods=POST]` | location | `location.rs` |
 //! | `upstream_dynamic on \| off` | http, upstream | `upstream.rs` |
 //! | `upstream_guard min=N \| min=N% \| off` | http, upstream | `upstream.rs` |
@@ -17,9 +17,9 @@ mod upstream;
 mod zone;
 
 use nginx_sys::{
-    NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
-    NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
-    ngx_command_t, ngx_conf_t, ngx_str_t, ngx_uint_t,
+    NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_HTTP_LOC_CONF,
+    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF_OFFSET,
+    NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_t, ngx_str_t, ngx_uint_t,
 };
 
 use std::ffi::{c_char, c_void};
@@ -57,7 +57,7 @@ pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
         ),
         command(
             c"upstream_control",
-            location | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+            location | NGX_CONF_NOARGS | NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
             location::cmd_location_control,
             NGX_HTTP_LOC_CONF_OFFSET,
             offsets.location,
