@@ -23,8 +23,8 @@ use nginx_sys::{
     ngx_module_t, ngx_uint_t,
 };
 
-use crate::balancer::{Balancers, Hook, Seat};
-use crate::directives::{HttpSettings, Offsets, UpstreamSettings};
+use crate::balancer::{Balancers, Composed, Hook, Seat, add_variables};
+use crate::directives::{HttpSettings, Offsets, PoolCandidate, UpstreamSettings};
 use crate::live::Live;
 use crate::model::snapshot::StaticReason;
 use crate::nginx::log::Log;
@@ -127,9 +127,11 @@ unsafe extern "C" fn ngx_http_upstream_control_merge_loc_conf(
 }
 
 /// nginx's entry: an http block begins.
-unsafe extern "C" fn ngx_http_upstream_control_preconfiguration(_cf: *mut ngx_conf_t) -> ngx_int_t {
+unsafe extern "C" fn ngx_http_upstream_control_preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     conf::set_module(&raw mut ngx_http_upstream_control_module);
-    NGX_OK as ngx_int_t
+    // SAFETY: nginx calls this before it reads the http block.
+    let done = catch_unwind(|| unsafe { add_variables(NonNull::new(cf)?) });
+    if done.ok().flatten().is_some() { NGX_OK as ngx_int_t } else { NGX_ERROR as ngx_int_t }
 }
 
 /// nginx's entry: the http block was read.
@@ -153,11 +155,13 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         main.drains = balancers.drains;
 
         let mut live = Box::<Live>::default();
-        let (mut candidates, mut tables) = (Vec::new(), Vec::new());
+        let (mut candidates, mut tables, mut pools) = (Vec::new(), Vec::new(), Vec::new());
         for us in upstream::all(cf) {
-            let method = balancers.method(us.as_non_null());
             let own = conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf);
             let settings = own.as_ref().map(|own| &own.as_ref().settings);
+            let own_pools = settings.map_or(&[][..], |settings| settings.pools.as_slice());
+            // The balancer that nginx gives to an upstream of pools is never asked.
+            let method = if own_pools.is_empty() { balancers.method(us.as_non_null()) } else { None };
             if settings.is_some_and(|settings| settings.has_two_zones(us)) {
                 let name = us.name();
                 conf::emerg(
@@ -169,6 +173,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             let guard = settings.and_then(|settings| settings.guard(http));
             let fixed = match settings {
                 None => Some(StaticReason::Implicit),
+                Some(_) if !own_pools.is_empty() => Some(StaticReason::Pools),
                 _ if us.zone().is_none() => Some(StaticReason::NoZone),
                 _ if method.is_none() => Some(StaticReason::UnknownBalancer),
                 Some(own) => {
@@ -188,12 +193,17 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
                 is_changeable: fixed.is_none(),
                 capacity: settings.and_then(|settings| settings.capacity(http)),
             });
-            live.add(us, method, fixed, guard)?;
+            let added = live.add(us, method, fixed, guard)?;
+            let (name, fixed) = (added.name.clone(), added.fixed());
+            pools.push(PoolCandidate { upstream: us, name, pools: own_pools, fixed });
         }
+        compose(cf, &live, &pools)?;
         // Upstreams may share a zone: all are known before any gets its slots.
         capacity::provide(cf, &candidates)?;
         for (upstream, tables) in live.iter().zip(tables) {
-            if upstream.fixed().is_none() {
+            if upstream.pools.get().is_some() {
+                Composed::install(cf, upstream)?;
+            } else if upstream.fixed().is_none() {
                 Hook::install(cf, upstream, tables)?;
             }
         }
@@ -205,6 +215,25 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         main.context.upstreams = Some(Box::from_raw(live));
         Some(())
     }
+}
+
+/// Gives their pools to the upstreams that have pools. None if they are not as they must be, which was logged.
+///
+/// # Safety
+///
+/// Called in `postconfiguration`; the candidates are all upstreams, in their order.
+unsafe fn compose(cf: NonNull<ngx_conf_t>, live: &Live, all: &[PoolCandidate<'_>]) -> Option<()> {
+    for (place, candidate) in all.iter().enumerate().filter(|(_, candidate)| !candidate.pools.is_empty()) {
+        match candidate.resolve(all) {
+            Ok(pools) => live.compose(place, &pools),
+            Err(message) => {
+                // SAFETY: see above; only blocks have pools.
+                unsafe { candidate.upstream.emerg(cf, &message) };
+                return None;
+            }
+        }
+    }
+    Some(())
 }
 
 /// Name of the module's own zone: it says which structures are in it, so that a module with others gets another zone.

@@ -17,14 +17,17 @@ use crate::zone::backend::Backend;
 
 use super::guarded;
 use super::idle::{self, Idle};
+use super::pools::Composed;
 use super::request;
 
 /// Where an upstream's hook is found: the first words of this module's settings of the upstream.
 #[repr(C)]
 #[derive(Default)]
 pub struct Seat {
-    /// The hook; none in an upstream without one, and in server blocks.
+    /// The hook of one that has servers; none in an upstream without one, and in server blocks.
     hook: Option<NonNull<Hook>>,
+    /// The hook of an upstream that has pools in the place of servers.
+    pub(super) composed: Option<NonNull<Composed>>,
 }
 
 /// What the hook of one upstream knows.

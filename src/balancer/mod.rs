@@ -1,15 +1,19 @@
-//! What rides on a proxied request: which balancer an upstream has, a hook around it, and another try when the lists of
-//! peers changed under a request.
+//! What rides on a proxied request: which balancer an upstream has, a hook around it, another try when the lists of peers
+//! changed under a request, and an upstream of pools in the place of a balancer.
 
 mod connection;
 mod hook;
 mod identify;
 mod idle;
+mod pools;
 mod request;
 mod retry;
+mod variable;
 
 pub use hook::{Hook, Seat};
 pub use identify::Balancers;
+pub use pools::Composed;
+pub use variable::add_variables;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

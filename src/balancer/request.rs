@@ -17,6 +17,9 @@ use super::guarded;
 use super::hook::Hook;
 use super::retry::{self, Cookies, Failed};
 
+/// nginx's type of the function that chooses a peer.
+pub(super) type GetPeer = unsafe extern "C" fn(*mut ngx_peer_connection_t, *mut c_void) -> ngx_int_t;
+
 /// What the balancer put where this module's own words are now.
 #[derive(Clone, Copy)]
 pub(super) struct Inner {
@@ -35,6 +38,16 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// Nothing: no balancer has prepared.
+    pub const NONE: Self = Self {
+        data: ptr::null_mut(),
+        get: None,
+        free: None,
+        notify: None,
+        set_session: None,
+        save_session: None,
+    };
+
     /// What `pc` holds now.
     pub fn of(pc: &ngx_peer_connection_t) -> Self {
         Self {
@@ -46,18 +59,79 @@ impl Inner {
             save_session: pc.save_session,
         }
     }
+
+    /// Puts these back.
+    pub fn put_into(&self, pc: &mut ngx_peer_connection_t) {
+        let Self { data, get, free, notify, set_session, save_session } = *self;
+        (pc.data, pc.get, pc.free) = (data, get, free);
+        (pc.notify, pc.set_session, pc.save_session) = (notify, set_session, save_session);
+    }
+
+    /// Puts this module's words where these were.
+    ///
+    /// # Safety
+    ///
+    /// `pc` holds these. `data` is a structure that begins with a [`Head`], which holds them, and lives as long as the
+    /// request; `get` and `free` are for such data.
+    pub unsafe fn cover(
+        &self,
+        pc: &mut ngx_peer_connection_t,
+        data: *mut c_void,
+        get: ngx_event_get_peer_pt,
+        free: ngx_event_free_peer_pt,
+    ) {
+        pc.data = data;
+        pc.get = get;
+        pc.free = free;
+        // nginx asks whether these are there at all.
+        pc.notify = self.notify.and(Some(notify_peer));
+        pc.set_session = self.set_session.and(Some(set_session));
+        pc.save_session = self.save_session.and(Some(save_session));
+    }
+}
+
+/// How all begins that this module puts in the place of a balancer's data.
+#[repr(C)]
+pub(super) struct Head {
+    /// The balancer.
+    pub inner: Inner,
+    /// Whether a server took a connection and then failed to agree on TLS, which nginx takes for no connection.
+    pub was_reached: bool,
+}
+
+impl Head {
+    /// For this balancer.
+    pub fn new(inner: Inner) -> Self {
+        Self { inner, was_reached: false }
+    }
+
+    /// Notes whether a server was reached.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection of the request that this belongs to, and is about to give its peer back.
+    pub unsafe fn note(&mut self, pc: *const ngx_peer_connection_t) {
+        #[cfg(nginx_ssl)]
+        // SAFETY: see above; TLS begins when the socket is connected.
+        unsafe {
+            self.was_reached |= (*pc).connection.as_ref().is_some_and(|connection| !connection.ssl.is_null());
+        }
+        #[cfg(not(nginx_ssl))]
+        let _ = pc;
+    }
 }
 
 /// What rides on one request, in the request's pool.
+#[repr(C)]
 pub(super) struct Ride {
+    /// The balancer; first, see [`Head`].
+    pub head: Head,
     /// The request.
     pub r: *mut ngx_http_request_t,
     /// The upstream.
     pub us: *mut ngx_http_upstream_srv_conf_t,
     /// The hook.
     pub hook: NonNull<Hook>,
-    /// The balancer.
-    pub inner: Inner,
     /// nginx's count of changes to the lists when the balancer prepared.
     pub membership: u64,
     /// Peers that the request was given so far.
@@ -90,11 +164,12 @@ pub(super) unsafe fn ride(
         if ride.is_null() {
             return;
         }
+        let inner = Inner::of(pc);
         ride.write(Ride {
+            head: Head::new(inner),
             r,
             us,
             hook,
-            inner: Inner::of(pc),
             membership,
             attempts: 0,
             prepared_again: false,
@@ -102,13 +177,7 @@ pub(super) unsafe fn ride(
             failed: ptr::null_mut(),
             cookies: Cookies::from_here(r),
         });
-        pc.data = ride.cast();
-        pc.get = Some(get_peer);
-        pc.free = Some(free_peer);
-        // nginx asks whether these are there at all.
-        pc.notify = pc.notify.and(Some(notify_peer));
-        pc.set_session = pc.set_session.and(Some(set_session));
-        pc.save_session = pc.save_session.and(Some(save_session));
+        inner.cover(pc, ride.cast(), Some(get_peer), Some(free_peer));
     }
 }
 
@@ -122,7 +191,7 @@ impl Ride {
         // SAFETY: see above; the function is the balancer's own, with its own data.
         unsafe {
             let hook = self.hook.as_ref();
-            let (Some(get), Some(control)) = (self.inner.get, hook.upstream().control()) else {
+            let (Some(get), Some(control)) = (self.head.inner.get, hook.upstream().control()) else {
                 return NGX_ERROR as ngx_int_t;
             };
             hook.idle().look(control.extra());
@@ -132,7 +201,7 @@ impl Ride {
                 // The balancer has forgotten which peers this request failed on.
                 retry::choose(self, pc)
             } else {
-                get(pc, self.inner.data)
+                get(pc, self.head.inner.data)
             };
             if retry::is_due(self, rc) {
                 rc = retry::run(self, pc, rc);
@@ -142,7 +211,7 @@ impl Ride {
                 self.peer = Chosen::of(&*pc);
                 self.attempts += 1;
                 if Chosen::NAMES_CHANGE {
-                    self.keep_name(pc);
+                    keep_name(self.r, pc);
                 }
                 ngx::ngx_log_debug!(
                     mask: ngx::log::DebugMask::Http,
@@ -153,27 +222,6 @@ impl Ride {
                 );
             }
             rc
-        }
-    }
-
-    /// Keeps the name of the peer for the log: when it is written, another server may be where this one was. Without
-    /// memory the log may name that.
-    ///
-    /// # Safety
-    ///
-    /// `pc` is the connection that this ride belongs to, and holds a peer.
-    unsafe fn keep_name(&self, pc: *mut ngx_peer_connection_t) {
-        // SAFETY: see above: the name stays as long as the request holds the peer. nginx reads the copy, and nothing of
-        // nginx's writes to it.
-        unsafe {
-            let Some(name) = (*pc).name.as_ref() else { return };
-            let copy = ngx_palloc((*self.r).pool, size_of::<ngx_str_t>() + name.len).cast::<ngx_str_t>();
-            if !copy.is_null() {
-                let data = copy.add(1).cast::<u8>();
-                data.copy_from_nonoverlapping(name.data, name.len);
-                copy.write(ngx_str_t { len: name.len, data });
-                (*pc).name = copy;
-            }
         }
     }
 
@@ -190,6 +238,7 @@ impl Ride {
             if failed && ((*pc).cached() == 0 || self.has_answered()) {
                 Failed::remember(self, pc);
             }
+            self.head.note(pc);
             let control = self.hook.as_ref().upstream().control();
             let left =
                 self.peer.take().zip(control).is_some_and(|(peer, control)| peer.has_left(&control.zone));
@@ -199,8 +248,8 @@ impl Ride {
             let connection = (*pc).connection;
             // The peer may be gone when it has been given back.
             let socket = socket_hash(&*pc);
-            if let Some(free) = self.inner.free {
-                free(pc, self.inner.data, state);
+            if let Some(free) = self.head.inner.free {
+                free(pc, self.head.inner.data, state);
             }
             if failed {
                 retry::allow_another(self, pc);
@@ -213,18 +262,6 @@ impl Ride {
                 self.hook.as_ref().note_idle(connection, socket);
             }
         }
-    }
-
-    /// As many tries as `proxy_next_upstream_tries` leaves of these.
-    ///
-    /// # Safety
-    ///
-    /// The request lives.
-    pub unsafe fn within_limit(&self, tries: usize) -> usize {
-        // SAFETY: see above; the settings of an upstream live as long as the configuration.
-        let limit = unsafe { (*self.r).upstream.as_ref().and_then(|upstream| upstream.conf.as_ref()) }
-            .map_or(0, |conf| conf.next_upstream_tries);
-        if limit == 0 { tries } else { tries.min(limit.saturating_sub(self.attempts)) }
     }
 
     /// Whether the peer has answered with a status.
@@ -254,6 +291,44 @@ impl Ride {
     }
 }
 
+/// As many of these tries as `proxy_next_upstream_tries` leaves to a request that was given so many peers.
+///
+/// # Safety
+///
+/// The request lives.
+pub(super) unsafe fn within_limit(r: *const ngx_http_request_t, attempts: usize, tries: usize) -> usize {
+    // SAFETY: see above; the settings of an upstream live as long as the configuration.
+    let limit = unsafe { (*r).upstream.as_ref().and_then(|upstream| upstream.conf.as_ref()) }
+        .map_or(0, |conf| conf.next_upstream_tries);
+    if limit == 0 { tries } else { tries.min(limit.saturating_sub(attempts)) }
+}
+
+/// Keeps the name of the peer for the log: when it is written, another server may be where this one was, or none. Without
+/// memory it is left where it is.
+///
+/// # Safety
+///
+/// `pc` is the connection of the request, and holds a peer.
+pub(super) unsafe fn keep_name(r: *const ngx_http_request_t, pc: *mut ngx_peer_connection_t) {
+    // SAFETY: see above: the name stays as long as the request holds the peer. nginx reads the copy, and nothing of
+    // nginx's writes to it.
+    unsafe {
+        let Some(name) = (*pc).name.as_ref() else { return };
+        let copy = ngx_palloc((*r).pool, size_of::<ngx_str_t>() + name.len).cast::<ngx_str_t>();
+        if !copy.is_null() {
+            let data = copy.add(1).cast::<u8>();
+            data.copy_from_nonoverlapping(name.data, name.len);
+            copy.write(ngx_str_t { len: name.len, data });
+            (*pc).name = copy;
+        }
+    }
+}
+
+/// Whether this is the function that a ride of this kind has its data for.
+pub(super) fn is_own(get: GetPeer) -> bool {
+    ptr::fn_addr_eq(get, get_peer as GetPeer)
+}
+
 /// nginx's entry: choose a peer.
 unsafe extern "C" fn get_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx passes the words that `ride` put there; one thread runs a worker.
@@ -267,10 +342,10 @@ unsafe extern "C" fn free_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void
 }
 
 /// nginx's entry: the request got so far.
-unsafe extern "C" fn notify_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void, kind: ngx_uint_t) {
-    // SAFETY: likewise; the function is the balancer's own, with its own data.
+unsafe extern "C" fn notify_peer(pc: *mut ngx_peer_connection_t, head: *mut c_void, kind: ngx_uint_t) {
+    // SAFETY: nginx passes the words that `cover` put there; the function is the balancer's own, with its own data.
     unsafe {
-        let inner = &(*ride.cast::<Ride>()).inner;
+        let inner = (*head.cast::<Head>()).inner;
         if let Some(notify) = inner.notify {
             notify(pc, inner.data, kind);
         }
@@ -278,19 +353,19 @@ unsafe extern "C" fn notify_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_vo
 }
 
 /// nginx's entry: offer a TLS session.
-unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, ride: *mut c_void) -> ngx_int_t {
+unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, head: *mut c_void) -> ngx_int_t {
     // SAFETY: likewise.
     unsafe {
-        let inner = &(*ride.cast::<Ride>()).inner;
+        let inner = (*head.cast::<Head>()).inner;
         inner.set_session.map_or(NGX_OK as ngx_int_t, |set| set(pc, inner.data))
     }
 }
 
 /// nginx's entry: keep a TLS session.
-unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, ride: *mut c_void) {
+unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, head: *mut c_void) {
     // SAFETY: likewise.
     unsafe {
-        let inner = &(*ride.cast::<Ride>()).inner;
+        let inner = (*head.cast::<Head>()).inner;
         if let Some(save) = inner.save_session {
             save(pc, inner.data);
         }

@@ -17,7 +17,7 @@ use crate::zone;
 use crate::zone::backend::Backend;
 
 use super::connection;
-use super::request::{Inner, Ride};
+use super::request::{Inner, Ride, within_limit};
 
 /// Preparations for one choice, at most. Each follows a change that fell between two steps of one worker; a consistent hash
 /// over a hundred servers takes milliseconds to prepare, in which more changes may fall.
@@ -60,7 +60,7 @@ pub(super) unsafe fn allow_another(ride: &Ride, pc: *mut ngx_peer_connection_t) 
     unsafe {
         let changed = ride.prepared_again || membership(ride) != ride.membership;
         if (*pc).tries == 0 && changed && untried(ride) > 0 {
-            (*pc).tries = ride.within_limit(1);
+            (*pc).tries = within_limit(ride.r, ride.attempts, 1);
         }
     }
 }
@@ -123,8 +123,8 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
             return None;
         }
         // There may be more servers than when the request began, all of which it may try that it did not fail on.
-        (*pc).tries = ride.within_limit((*pc).tries.max(untried(ride)));
-        ride.inner = inner;
+        (*pc).tries = within_limit(ride.r, ride.attempts, (*pc).tries.max(untried(ride)));
+        ride.head.inner = inner;
         ride.prepared_again = true;
         ngx::ngx_log_debug!(
             mask: ngx::log::DebugMask::Http,
@@ -141,27 +141,27 @@ unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()>
 ///
 /// `pc` is the connection that the ride belongs to; nginx holds no peer for it.
 pub(super) unsafe fn choose(ride: &Ride, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
-    let Some((get, free)) = ride.inner.get.zip(ride.inner.free) else {
+    let Some((get, free)) = ride.head.inner.get.zip(ride.head.inner.free) else {
         return NGX_BUSY as ngx_int_t;
     };
     // SAFETY: the functions are the balancer's own, with its own data. What get gave is given back once before get is
     // called again, as nginx itself does.
     unsafe {
-        let mut rc = get(pc, ride.inner.data);
+        let mut rc = get(pc, ride.head.inner.data);
         for _ in 0..GIVEN_BACK {
             let given = rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t;
             if !given || !Failed::has(ride.failed, pc) {
                 break;
             }
             let tries = (*pc).tries;
-            free(pc, ride.inner.data, 0);
+            free(pc, ride.head.inner.data, 0);
             (*pc).tries = tries;
             (*pc).sockaddr = ptr::null_mut();
             // An open connection that came with the peer, unless keepalive has taken it back.
             connection::close((*pc).connection);
             (*pc).connection = ptr::null_mut();
             (*pc).set_cached(0);
-            rc = get(pc, ride.inner.data);
+            rc = get(pc, ride.head.inner.data);
         }
         rc
     }
@@ -250,7 +250,7 @@ impl Cookies {
 
     /// Withdraws the cookies that were set since: nginx does not send headers whose hash is 0. Until a peer has answered
     /// nothing but sticky sets any.
-    unsafe fn withdraw(&self) {
+    pub unsafe fn withdraw(&self) {
         // SAFETY: see `from_here`; parts of a list stay where they are.
         unsafe {
             let (mut part, mut from) = (self.part, self.count);

@@ -9,10 +9,12 @@
 //! | `upstream_guard min=N \| min=N% \| off` | http, upstream | `upstream.rs` |
 //! | `upstream_capacity N` | http, upstream | `upstream.rs` |
 //! | `upstream_auto_zone size` | upstream | `auto_zone.rs` |
+//! | `pool NAME [priority=N] [failback=TIME]` | upstream | `pools.rs` |
 //! | `upstream_control_zone size` | http | `zone.rs` |
 
 mod auto_zone;
 mod location;
+mod pools;
 mod upstream;
 mod zone;
 
@@ -25,6 +27,7 @@ use nginx_sys::{
 use std::ffi::{c_char, c_void};
 
 pub use location::inherit;
+pub use pools::Candidate as PoolCandidate;
 pub use upstream::UpstreamSettings;
 pub use zone::HttpSettings;
 
@@ -42,7 +45,7 @@ pub struct Offsets {
 type Handler = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
 /// How many directives there are, with the empty one that ends the table.
-pub const COMMANDS: usize = 9;
+pub const COMMANDS: usize = 10;
 
 /// The command table.
 pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
@@ -94,6 +97,13 @@ pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
             c"upstream_auto_zone",
             upstream | NGX_CONF_TAKE1,
             auto_zone::cmd_upstream_auto_zone,
+            NGX_HTTP_SRV_CONF_OFFSET,
+            offsets.upstream,
+        ),
+        command(
+            c"pool",
+            upstream | NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
+            pools::cmd_upstream_pool,
             NGX_HTTP_SRV_CONF_OFFSET,
             offsets.upstream,
         ),

@@ -9,6 +9,8 @@ use crate::nginx::conf::{self, CONF_ERROR, CONF_OK, UNSET};
 use crate::nginx::upstream::Upstream;
 use crate::ops::Guard;
 
+use super::pools::PoolSetting;
+
 /// Most servers that `upstream_capacity` may ask for: nginx's round robin looks at each place for a server, whether there
 /// is one or not, and so many take some 100 MB of shared memory.
 const CAPACITY_MAX: usize = 100_000;
@@ -23,6 +25,8 @@ pub struct UpstreamSettings {
     guard: GuardSetting,
     /// `upstream_capacity`; none if it is not there.
     capacity: Option<usize>,
+    /// The upstreams of `pool`, in their order; none in an upstream that has servers.
+    pub pools: Vec<PoolSetting>,
     /// The zone that `upstream_auto_zone` made; null if it is not there.
     pub(super) auto_zone: *const ngx_shm_zone_t,
 }
@@ -40,7 +44,13 @@ enum GuardSetting {
 
 impl Default for UpstreamSettings {
     fn default() -> Self {
-        Self { dynamic: UNSET, guard: GuardSetting::Unset, capacity: None, auto_zone: ptr::null() }
+        Self {
+            dynamic: UNSET,
+            guard: GuardSetting::Unset,
+            capacity: None,
+            pools: Vec::new(),
+            auto_zone: ptr::null(),
+        }
     }
 }
 

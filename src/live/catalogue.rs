@@ -1,15 +1,18 @@
 //! All upstreams of the running configuration, as the rules see them.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
+use std::ptr::NonNull;
 
 use crate::model::id::{ServerId, UpstreamIndex};
-use crate::model::pools::Pools;
+use crate::model::pools as model;
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
+use crate::model::time::Seconds;
 use crate::nginx::upstream as nginx;
 use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
 
 use super::change::{self, Made, Task};
 use super::lookup::{look_up, only};
+use super::pools::{Member, Pools};
 use super::upstream::{Control, Upstream};
 use super::view::View;
 
@@ -32,9 +35,30 @@ impl Live {
         guard: Option<Guard>,
     ) -> Option<&Upstream> {
         let (name, zone) = (conf.name(), conf.zone());
-        let (fixed, control) = (fixed.into(), OnceCell::new());
-        self.upstreams.push(Box::new(Upstream { name, zone, conf, method, guard, fixed, control }));
+        self.upstreams.push(Box::new(Upstream {
+            name,
+            zone,
+            conf,
+            method,
+            guard,
+            pools: OnceCell::new(),
+            is_pool: Cell::new(false),
+            fixed: fixed.into(),
+            control: OnceCell::new(),
+        }));
         self.upstreams.last().map(Box::as_ref)
+    }
+
+    /// Gives the upstream at a place its pools, each with its priority and its failback.
+    pub fn compose(&self, place: usize, pools: &[(usize, u32, Seconds)]) {
+        let Some(upstream) = self.upstreams.get(place) else { return };
+        let members = pools.iter().filter_map(|&(place, priority, failback)| {
+            let pool = self.upstreams.get(place)?.as_ref();
+            pool.is_pool.set(true);
+            Some(Member::new(NonNull::from(pool), priority, failback))
+        });
+        // Once for an upstream: while the configuration is read.
+        drop(upstream.pools.set(Pools::new(members.collect())));
     }
 
     /// All upstreams, in configuration order.
@@ -72,8 +96,9 @@ impl Upstreams for Live {
             .map(UpstreamIndex)
     }
 
-    fn pools(&self, _upstream: UpstreamIndex) -> Option<Pools> {
-        None
+    fn pools(&self, upstream: UpstreamIndex) -> Option<model::Pools> {
+        let upstream = self.get(upstream)?;
+        Some(upstream.pools.get()?.observe(&upstream.name))
     }
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {

@@ -8,6 +8,7 @@ mod catalogue;
 mod catch_up;
 mod change;
 mod lookup;
+mod pools;
 mod start;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
@@ -16,5 +17,6 @@ mod upstream;
 mod view;
 
 pub use catalogue::Live;
+pub use pools::{Member, Pools};
 pub use upstream::Upstream;
 pub use view::follow;

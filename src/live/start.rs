@@ -11,6 +11,7 @@ use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::{self, Locked, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::backend::Backend;
+use crate::zone::extra::ALWAYS;
 use crate::zone::{self, Extra, layout};
 
 use super::catalogue::Live;
@@ -73,6 +74,10 @@ impl Live {
             }
         }
         forget_others(store, generation, log);
+        for pools in self.iter().filter_map(|upstream| upstream.pools.get()) {
+            // SAFETY: this is the master, in `init_module`.
+            unsafe { pools.start() };
+        }
     }
 }
 
@@ -136,10 +141,16 @@ fn control(
     // SAFETY: the words lie in the zone of these peers, and nobody else knows them before the workers start.
     let zone = unsafe {
         extra.as_ref().applied.store(revision, Ordering::Release);
+        extra.as_ref().usable_since.store(ALWAYS, Ordering::Relaxed);
         zone.with_extra(extra)
     };
     // SAFETY: this is the master, in `init_module`.
-    unsafe { zone::Current::begin(&zone) };
+    unsafe {
+        zone::Current::begin(&zone);
+        if upstream.is_pool.get() {
+            zone.begin_as_pool();
+        }
+    }
     Ok(Control { store, generation, record, zone, abilities: Abilities { method, drains }, extra })
 }
 

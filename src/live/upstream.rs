@@ -1,6 +1,6 @@
 //! One upstream of the running configuration.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +10,8 @@ use crate::ops::Guard;
 use crate::store::{self, Locked, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::{Extra, Zone};
+
+use super::pools::Pools;
 
 /// An upstream, from the reading of the configuration to the end of its last process.
 pub struct Upstream {
@@ -23,6 +25,10 @@ pub struct Upstream {
     pub method: Option<Method>,
     /// How many usable servers a change must leave.
     pub guard: Option<Guard>,
+    /// The pools that it has in the place of servers.
+    pub pools: OnceCell<Pools>,
+    /// Whether it is a pool itself.
+    pub is_pool: Cell<bool>,
     /// Why it cannot be changed, if it cannot.
     pub fixed: RefCell<Option<StaticReason>>,
     /// What it is controlled through, once the master has started it.

@@ -170,6 +170,9 @@ impl View {
             );
         }
         let mut snapshot = empty(upstream);
+        if snapshot.pools.is_some() {
+            return snapshot;
+        }
         if let Some(peers) = upstream.peers()
             && let Some(mut copy) = peers.copy()
         {
@@ -241,7 +244,7 @@ pub(super) fn empty(upstream: &Upstream) -> Snapshot {
         fixed: upstream.fixed(),
         revision: Revision(0),
         memory: None,
-        pools: None,
+        pools: upstream.pools.get().map(|pools| pools.observe(&upstream.name)),
         peers: Vec::new(),
         primary: Totals::default(),
         backup: None,

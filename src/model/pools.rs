@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::time::{Seconds, UnixTime};
 
+/// Most pools of an upstream: a request remembers in the bits of a word which it was handed to.
+pub const POOLS_MAX: usize = 64;
+
 /// The pools of an upstream at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pools {

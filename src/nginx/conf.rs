@@ -1,12 +1,13 @@
 //! Reading a configuration: directives, their settings, and where nginx keeps those.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nginx_sys::{
     NGX_LOG_EMERG, ngx_array_t, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_module,
-    ngx_http_request_t, ngx_module_t, ngx_palloc, ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t,
+    ngx_http_request_t, ngx_module_t, ngx_palloc, ngx_parse_time, ngx_pool_cleanup_add, ngx_pool_t,
+    ngx_str_t,
 };
 
 /// What a directive's handler returns when all is well.
@@ -211,6 +212,38 @@ pub unsafe fn args<'a>(cf: NonNull<ngx_conf_t>) -> Vec<&'a [u8]> {
             return Vec::new();
         };
         array.as_slice::<ngx_str_t>().iter().map(|word| bytes(word)).collect()
+    }
+}
+
+/// A length of time as nginx's directives take it, `1m30s`, in seconds; none if the word is none.
+///
+/// # Safety
+///
+/// nginx's own code runs in this process.
+pub unsafe fn seconds(word: &[u8]) -> Option<u64> {
+    let mut word = ngx_str_t { len: word.len(), data: word.as_ptr().cast_mut() };
+    if word.len == 0 {
+        return None;
+    }
+    // SAFETY: see above; the bytes are only read.
+    u64::try_from(unsafe { ngx_parse_time(&raw mut word, 1) }).ok()
+}
+
+/// Logs an error of the configuration that is found when all of it was read, with the place of the block that it is about.
+///
+/// # Safety
+///
+/// Called while the configuration is read; `file` is a string with a zero byte at its end, in the configuration's pool.
+pub unsafe fn emerg_at(cf: NonNull<ngx_conf_t>, file: *const u8, line: usize, message: &str) {
+    // SAFETY: see above; the log of a configuration that is read lives.
+    unsafe {
+        let file = CStr::from_ptr(file.cast()).to_string_lossy();
+        ngx::log::log_error(
+            NGX_LOG_EMERG as usize,
+            (*cf.as_ptr()).log,
+            0,
+            format!("{message} in {file}:{line}").as_bytes(),
+        );
     }
 }
 

@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_LOG_ALERT, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN, ngx_cycle_t, ngx_log_t,
-    ngx_uint_t,
+    NGX_LOG_ALERT, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN, ngx_cycle, ngx_cycle_t,
+    ngx_log_t, ngx_uint_t,
 };
 
 /// How grave a message is, in nginx's words.
@@ -67,6 +67,12 @@ impl<'a> Log<'a> {
     pub unsafe fn from_cycle(cycle: *const ngx_cycle_t) -> Option<Self> {
         // SAFETY: by the duty of the caller the cycle is readable; nginx sets its log before it calls any module.
         unsafe { cycle.as_ref().and_then(|cycle| Self::from_raw(cycle.log)) }
+    }
+
+    /// The log of the configuration that this process runs, for the present event; `None` if there is none yet.
+    pub fn of_process() -> Option<Self> {
+        // SAFETY: a configuration lives at least as long as an event that is handled under it.
+        unsafe { Self::from_cycle((&raw const ngx_cycle).read()) }
     }
 
     /// Whether the log takes messages of this level.

@@ -3,11 +3,15 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_HTTP_UPSTREAM_BACKUP, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_upstream_main_conf_t,
-    ngx_http_upstream_module, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_shm_zone_t,
+    AF_INET, NGX_HTTP_UPSTREAM_BACKUP, ngx_addr_t, ngx_array_push, ngx_conf_t, ngx_http_conf_ctx_t,
+    ngx_http_upstream_main_conf_t, ngx_http_upstream_module, ngx_http_upstream_server_t,
+    ngx_http_upstream_srv_conf_t, ngx_pcalloc, ngx_shm_zone_t, sockaddr_in, socklen_t,
 };
 
-use super::conf::{bytes, context};
+use super::conf::{bytes, context, emerg_at, pool_str};
+
+/// Name of the server that an upstream of pools has for nginx: nobody gets to see it.
+const PLACEHOLDER: &str = "0.0.0.0:0";
 
 /// An upstream of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +105,62 @@ impl Upstream {
     /// Whether it is an address in a directive such as `proxy_pass`, and no `upstream` block.
     pub fn is_implicit(&self) -> bool {
         self.conf().srv_conf.is_null()
+    }
+
+    /// Gives an upstream that is to have no servers one that is down, since nginx refuses an upstream without any. None
+    /// without memory.
+    ///
+    /// # Safety
+    ///
+    /// Called by the handler of a directive in this upstream's block.
+    pub unsafe fn push_placeholder(self, cf: NonNull<ngx_conf_t>) -> Option<()> {
+        // SAFETY: see above: nginx has made the array of servers. A server and an address are plain words, for which
+        // zeroes are nginx's own start.
+        unsafe {
+            let pool = (*cf.as_ptr()).pool;
+            let address: *mut sockaddr_in = ngx_pcalloc(pool, size_of::<sockaddr_in>()).cast();
+            let addrs: *mut ngx_addr_t = ngx_pcalloc(pool, size_of::<ngx_addr_t>()).cast();
+            let server: *mut ngx_http_upstream_server_t = ngx_array_push((*self.as_ptr()).servers).cast();
+            if address.is_null() || addrs.is_null() || server.is_null() {
+                return None;
+            }
+            (*address).sin_family = AF_INET as u16;
+            (*addrs).sockaddr = address.cast();
+            (*addrs).socklen = size_of::<sockaddr_in>() as socklen_t;
+            (*addrs).name = pool_str(pool, PLACEHOLDER)?;
+            server.write_bytes(0, 1);
+            (*server).name = (*addrs).name;
+            (*server).addrs = addrs;
+            (*server).naddrs = 1;
+            (*server).weight = 1;
+            (*server).down = 1;
+        }
+        Some(())
+    }
+
+    /// What an upstream of pools must not have: its words. None if it has no such thing.
+    pub fn unfit_for_pools(&self) -> Option<&'static str> {
+        let conf = self.conf();
+        // SAFETY: the array lives in the configuration's pool.
+        if unsafe { conf.servers.as_ref() }.is_none_or(|servers| servers.nelts != 1) {
+            Some("\"server\"")
+        } else if !conf.shm_zone.is_null() {
+            Some("\"zone\"")
+        } else if conf.peer.init_upstream.is_some() {
+            Some("a load balancing method, \"keepalive\" or \"sticky\"")
+        } else {
+            None
+        }
+    }
+
+    /// Logs an error about its block.
+    ///
+    /// # Safety
+    ///
+    /// Called while the configuration is read; the upstream is a block.
+    pub unsafe fn emerg(&self, cf: NonNull<ngx_conf_t>, message: &str) {
+        // SAFETY: see above; nginx notes where a block begins.
+        unsafe { emerg_at(cf, self.conf().file_name, self.conf().line, message) };
     }
 
     /// Its name; an address has its port.

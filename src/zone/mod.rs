@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod backend;
 pub mod capacity;
+pub mod census;
 pub mod extra;
 pub mod layout;
 pub mod lock;
@@ -36,6 +37,7 @@ pub type PreparedList = <Current as backend::Backend>::PreparedList;
 
 pub use apply::{Edits, Fate, Setting};
 pub use backend::NoSeat;
+pub use census::Census;
 pub use extra::{Departures, Extra};
 pub use lock::Lists;
 pub use peers::{Chosen, Copy, Row, Zone};

@@ -185,12 +185,12 @@ pub(super) unsafe fn link_backups(lists: &mut Lists, prepared: &mut PreparedList
 /// # Safety
 ///
 /// The write locks of both lists are held.
-pub(super) unsafe fn set_single(lists: &Lists) {
+pub(super) unsafe fn set_single(zone: &Zone, lists: &Lists) {
     let primary = lists.primary.as_ptr();
     // SAFETY: see above.
     unsafe {
         let backups = lists.backup.map_or(0, |backup| (*backup.as_ptr()).number);
-        let single = (*primary).number == 1 && backups == 0;
+        let single = zone.is_single((*primary).number, backups);
         ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
     }
 }

@@ -129,9 +129,9 @@ impl Backend for Native {
         touched
     }
 
-    unsafe fn settle(_zone: &Zone, lists: &Lists) {
+    unsafe fn settle(zone: &Zone, lists: &Lists) {
         // SAFETY: see the trait.
-        unsafe { members::set_single(lists) };
+        unsafe { members::set_single(zone, lists) };
     }
 
     unsafe fn has_left(_zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {

@@ -355,7 +355,7 @@ pub(super) unsafe fn settle(zone: &Zone, lists: &Lists) {
         }
         let [primaries, backups] = counts;
         let primary = lists.primary.as_ptr();
-        ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(primaries == 1 && backups == 0));
+        ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(zone.is_single(primaries, backups)));
         if primaries == 0
             && let Some(first) = NonNull::new((*primary).peer)
         {
@@ -417,7 +417,7 @@ pub(super) unsafe fn faults(zone: &Zone, lists: &Lists) -> Faults {
         let [primaries, backups] = counts;
         let primary = lists.primary.as_ptr();
         faults.weight = (*primary).total_weight == 0 || (primaries == 0) == sentinel.is_null();
-        faults.single = ((*primary).single() != 0) != (primaries == 1 && backups == 0);
+        faults.single = ((*primary).single() != 0) != zone.is_single(primaries, backups);
     }
     faults
 }

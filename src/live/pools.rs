@@ -1,0 +1,267 @@
+//! An upstream that hands its requests to others: which of them is to have the next one.
+//!
+//! The balancers find out by asking one pool after the other. What is kept here is what that does not tell: which pool is
+//! active and since when, and, for `failback`, since when a better one has a usable server again. Both are words in the
+//! zones of the pools, which all workers of a configuration share. Whoever looks writes down what changed.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::model::pools::{self as model, Standing};
+use crate::model::time::{Seconds, UnixTime};
+use crate::nginx::log::{Level, Log};
+use crate::nginx::shm::Word;
+use crate::nginx::time;
+use crate::zone::Census;
+use crate::zone::extra::ALWAYS;
+
+use super::upstream::Upstream;
+
+/// In the word of the active pool: none is.
+const NONE: u64 = 0xff;
+
+/// Bits of that word which say which pool; the others say since when.
+const INDEX_BITS: u32 = 8;
+
+/// The pools of one upstream.
+pub struct Pools {
+    /// The best first.
+    members: Vec<Member>,
+    /// Place of the active one, and since when, by nginx's clock of milliseconds: in the zone of a pool, once the master
+    /// has started the configuration, unless none had room.
+    shared: Cell<Option<NonNull<AtomicU64>>>,
+    /// The same in this process alone, for as long as there is no such word.
+    own: AtomicU64,
+}
+
+/// One of the pools.
+pub struct Member {
+    /// The upstream that is the pool.
+    upstream: NonNull<Upstream>,
+    /// Lower ones are better.
+    priority: u32,
+    /// How long it must have had a usable server before it takes the place of a worse one again.
+    failback: Seconds,
+}
+
+/// What an upstream's pools are at a moment.
+struct Found {
+    /// One for each pool.
+    standings: Vec<Standing>,
+    /// Place of the active one.
+    active: Option<usize>,
+}
+
+impl Member {
+    /// A pool.
+    pub fn new(upstream: NonNull<Upstream>, priority: u32, failback: Seconds) -> Self {
+        Self { upstream, priority, failback }
+    }
+
+    /// The upstream that is the pool.
+    pub fn upstream(&self) -> &Upstream {
+        // SAFETY: upstreams stay at their addresses and live as long as the configuration, as whoever refers to them.
+        unsafe { self.upstream.as_ref() }
+    }
+
+    /// The word that says since when it has a usable server; none if it turned out to be static.
+    fn usable_since(&self) -> Option<&AtomicU64> {
+        self.upstream().control().map(|control| &control.extra().usable_since)
+    }
+
+    /// How much longer it waits for its failback, in milliseconds; none if it does not. Of a pool without a usable server
+    /// that is all of it.
+    #[inline]
+    pub fn waits(&self, now: u64) -> Option<u64> {
+        if self.failback == Seconds(0) {
+            return None;
+        }
+        let failback = self.failback.0.saturating_mul(1000);
+        match self.usable_since()?.load(Ordering::Relaxed) {
+            ALWAYS => None,
+            0 => Some(failback),
+            since => failback.checked_sub(now.saturating_sub(since)).filter(|left| *left > 0),
+        }
+    }
+
+    /// How many servers the pool has to try.
+    pub fn tries(&self) -> usize {
+        let upstream = self.upstream();
+        let zone = upstream.control().map(|control| control.zone).or_else(|| upstream.peers());
+        zone.map_or(0, |zone| zone.tries())
+    }
+
+    /// Counts its servers, and notes whether one is usable. None if its lock is stuck, or it turned out to be static:
+    /// then it counts as usable, since whoever asks its balancer will find out.
+    fn look(&self, now: u64, at: UnixTime) -> Option<Census> {
+        let control = self.upstream().control()?;
+        let census = control.zone.census(at)?;
+        let since = &control.extra().usable_since;
+        if census.usable == 0 {
+            since.store(0, Ordering::Relaxed);
+        } else {
+            // Another worker may have seen it before.
+            let _ = since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        Some(census)
+    }
+}
+
+impl Pools {
+    /// These pools, at most [`model::POOLS_MAX`], in the order of the configuration.
+    pub fn new(mut members: Vec<Member>) -> Self {
+        // Equal ones stay in their order.
+        members.sort_by_key(|member| member.priority);
+        Self { members, shared: Cell::new(None), own: AtomicU64::new(0) }
+    }
+
+    /// The pools, the best first.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Makes the best pool the active one, in a word that all workers share.
+    ///
+    /// # Safety
+    ///
+    /// Called by the master, in `init_module`, when the pools can be controlled.
+    pub unsafe fn start(&self) {
+        let zones = self.members.iter().filter_map(|member| member.upstream().control()?.zone.pool());
+        // SAFETY: the zones are mapped, and live as long as the configuration; zeroes are an atomic word.
+        let word = zones.into_iter().find_map(|pool| unsafe { Word::<AtomicU64>::alloc(pool) });
+        self.shared.set(word);
+        self.word().store(pack(Some(0), time::msec()), Ordering::Relaxed);
+    }
+
+    /// The word of the active pool.
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: the word lies in a zone that lives as long as the configuration, and is never freed.
+        self.shared.get().map_or(&self.own, |word| unsafe { word.as_ref() })
+    }
+
+    /// Place of the pool that is known to be active.
+    #[inline]
+    pub fn active(&self) -> Option<usize> {
+        unpack(self.word().load(Ordering::Relaxed)).0
+    }
+
+    /// Finds out which pool is active, and tells the log if it is another one than before. `name` is the upstream's.
+    pub fn observe(&self, name: &str) -> model::Pools {
+        let (now, at) = (time::msec(), time::now());
+        let Found { standings, active } = self.look(now, at);
+        let since = self.note(name, active, &standings, now);
+        let list = self.members.iter().zip(standings).map(|(member, standing)| model::Pool {
+            name: member.upstream().name.clone(),
+            priority: member.priority,
+            failback: member.failback,
+            standing,
+        });
+        let seconds = i64::try_from(now.saturating_sub(since) / 1000).unwrap_or(0);
+        model::Pools { list: list.collect(), since: UnixTime(at.0.saturating_sub(seconds)) }
+    }
+
+    /// Looks at all pools.
+    fn look(&self, now: u64, at: UnixTime) -> Found {
+        let mut active = None;
+        let mut standings = Vec::with_capacity(self.members.len());
+        for (place, member) in self.members.iter().enumerate() {
+            let census = member.look(now, at);
+            standings.push(match census.filter(|census| census.usable == 0) {
+                Some(Census { down, unavail, .. }) => Standing::Unavail { down, unavail },
+                None => match member.waits(now) {
+                    Some(left) => Standing::Waiting { left: Seconds(left.div_ceil(1000)) },
+                    None if active.is_some() => Standing::Standby,
+                    None => {
+                        active = Some(place);
+                        Standing::Active
+                    }
+                },
+            });
+        }
+        if active.is_none() {
+            // Better than nothing; and once requests are handed to it there is nothing to wait for.
+            let waiting = |standing: &Standing| matches!(standing, Standing::Waiting { .. });
+            active = standings.iter().position(waiting);
+            if let Some((member, standing)) =
+                active.and_then(|place| self.members.get(place).zip(standings.get_mut(place)))
+            {
+                *standing = Standing::Active;
+                if let Some(since) = member.usable_since() {
+                    since.store(ALWAYS, Ordering::Relaxed);
+                }
+            }
+        }
+        Found { standings, active }
+    }
+
+    /// Notes which pool is active. Returns since when.
+    fn note(&self, name: &str, active: Option<usize>, standings: &[Standing], now: u64) -> u64 {
+        let (word, fresh) = (self.word(), pack(active, now));
+        let mut seen = word.load(Ordering::Relaxed);
+        loop {
+            let (before, since) = unpack(seen);
+            if before == active {
+                return since;
+            }
+            match word.compare_exchange(seen, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    self.tell(name, before, active, standings);
+                    return now;
+                }
+                // Another worker noted something meanwhile.
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// Tells the log that another pool is active.
+    fn tell(&self, name: &str, before: Option<usize>, active: Option<usize>, standings: &[Standing]) {
+        let Some(log) = Log::of_process() else { return };
+        let pool = |place: usize| self.members.get(place).map_or("", |member| &member.upstream().name);
+        match (before, active) {
+            (_, None) => {
+                log.write(Level::Error, format_args!("upstream \"{name}\": no pool has a usable server"))
+            }
+            (Some(before), Some(active)) if before < active => {
+                let why = standings.get(before).map(ToString::to_string).unwrap_or_default();
+                log.warn(format_args!(
+                    "upstream \"{name}\": pool \"{}\" takes over from \"{}\": {why}",
+                    pool(active),
+                    pool(before)
+                ));
+            }
+            (_, Some(active)) => {
+                log.notice(format_args!("upstream \"{name}\": pool \"{}\" is active again", pool(active)))
+            }
+        }
+    }
+}
+
+/// The word for a pool that is active since a moment.
+fn pack(active: Option<usize>, since: u64) -> u64 {
+    let place = active.and_then(|place| u64::try_from(place).ok()).unwrap_or(NONE);
+    since << INDEX_BITS | place
+}
+
+/// The pool and the moment of a word.
+fn unpack(word: u64) -> (Option<usize>, u64) {
+    let place = word & NONE;
+    let place = if place == NONE { None } else { usize::try_from(place).ok() };
+    (place, word >> INDEX_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::pools::POOLS_MAX;
+
+    #[test]
+    fn a_word_holds_a_place_and_a_moment() {
+        for place in [None, Some(0), Some(1), Some(POOLS_MAX - 1)] {
+            for since in [0, 1, 1_000, (1 << 56) - 1] {
+                assert_eq!(unpack(pack(place, since)), (place, since));
+            }
+        }
+    }
+}

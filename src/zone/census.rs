@@ -1,0 +1,119 @@
+//! What an upstream that is a pool of another one is worth: how many of its peers a request could be handed to.
+
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use nginx_sys::ngx_http_upstream_rr_peer_t;
+
+use crate::model::state::Failures;
+use crate::model::time::UnixTime;
+
+use super::Current;
+use super::backend::Backend;
+use super::peers::Zone;
+
+/// The peers of both lists, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Balancers may choose these, if they have a connection left.
+    pub usable: u64,
+    /// Down or draining.
+    pub down: u64,
+    /// Left alone for their failures.
+    pub unavail: u64,
+}
+
+impl Zone {
+    /// Counts the peers as the balancers see them at `now`. None if their locks are stuck.
+    pub fn census(&self, now: UnixTime) -> Option<Census> {
+        let lists = self.read()?;
+        let mut census = Census::default();
+        // SAFETY: the read locks are held. nginx writes the counters of a peer under the read lock and the peer's own, so
+        // that one may be a request old; each is a word.
+        unsafe {
+            let single = (*lists.primary.as_ptr()).single() != 0;
+            for (_, list) in lists.iter() {
+                for peer in self.servers(list) {
+                    let count = match standing(peer, single, now) {
+                        Standing::Usable => &mut census.usable,
+                        Standing::Down => &mut census.down,
+                        Standing::Unavail => &mut census.unavail,
+                    };
+                    *count += 1;
+                }
+            }
+        }
+        Some(census)
+    }
+
+    /// How many peers are not down, which is how often a request may be handed to this upstream: as nginx does when a
+    /// request begins, without the locks. A number that is just being changed is a try too many or too few.
+    pub fn tries(&self) -> usize {
+        // SAFETY: the lists are mapped as long as the upstream, and lists of backups are never freed.
+        unsafe {
+            let primary = self.primary.as_ptr();
+            let backup = (&raw const (*primary).next).read_volatile();
+            let backups = if backup.is_null() { 0 } else { (&raw const (*backup).tries).read_volatile() };
+            (&raw const (*primary).tries).read_volatile().saturating_add(backups)
+        }
+    }
+
+    /// Notes that requests which find no peer here are handed to another pool, so that a lone server is not alone: nginx
+    /// is to leave it alone after failures, as it does beside a backup.
+    ///
+    /// # Safety
+    ///
+    /// Called by the master, in `init_module`, after [`Backend::begin`].
+    pub unsafe fn begin_as_pool(&self) {
+        let Some(extra) = self.extra() else { return };
+        // SAFETY: the words lie in the zone.
+        unsafe { extra.as_ref() }.has_fallback.store(true, Ordering::Relaxed);
+        // Nobody but this process has the zone yet.
+        if let Some(lists) = self.write() {
+            // SAFETY: the write locks are held.
+            unsafe { Current::settle(self, &lists) };
+        }
+    }
+
+    /// Whether so many servers are one that nginx has no choice but to try.
+    pub(super) fn is_single(&self, primaries: usize, backups: usize) -> bool {
+        primaries == 1
+            && backups == 0
+            // SAFETY: the words lie in the zone.
+            && !self.extra().is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
+    }
+}
+
+/// What the balancers make of a peer.
+enum Standing {
+    /// They may choose it.
+    Usable,
+    /// It is down or draining.
+    Down,
+    /// It failed too often.
+    Unavail,
+}
+
+/// What the balancers make of one peer.
+///
+/// # Safety
+///
+/// The lock of its list is held.
+unsafe fn standing(peer: NonNull<ngx_http_upstream_rr_peer_t>, single: bool, now: UnixTime) -> Standing {
+    // SAFETY: see above.
+    let peer = unsafe { peer.as_ref() };
+    let failures = Failures {
+        fails: peer.fails as u64,
+        max_fails: peer.max_fails as u64,
+        fail_timeout: u64::try_from(peer.fail_timeout).unwrap_or(0),
+        checked: peer.checked,
+        single,
+    };
+    if peer.down != 0 {
+        Standing::Down
+    } else if failures.exhausted(now) {
+        Standing::Unavail
+    } else {
+        Standing::Usable
+    }
+}
