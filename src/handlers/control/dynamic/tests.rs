@@ -1,6 +1,6 @@
 //! Listings and changes of servers that are there.
 
-use super::super::super::fake::{Fake, fake};
+use super::super::super::fake::{self, Fake, fake};
 use super::super::super::settings::Settings;
 use super::super::answer;
 use super::*;
@@ -41,6 +41,20 @@ fn listings() {
     }
     assert_eq!(get("upstream=backend&id=1", &fake()), (200, "server 127.0.0.1:8082; # id=1\n".to_owned()));
     assert_eq!(get("upstream=fixed", &fake()), (200, "server 10.0.0.1:80 addr=10.0.0.1:80;\n".to_owned()));
+}
+
+#[test]
+fn what_has_pools_lists_them_and_is_not_changed() {
+    let upstreams = fake::pooled();
+    let lines = "# pool primary priority=0 failback=0s active\n# pool dr priority=10 failback=30s standby\n";
+    for args in ["upstream=app", "upstream=app&verbose=", "upstream=app&peer=0"] {
+        assert_eq!(get(args, &upstreams), (200, lines.to_owned()), "{args}");
+    }
+    for change in ["peer=0&down=", "id=0&weight=2", "add=&server=127.0.0.1:1", "remove=&server=127.0.0.1:1"] {
+        let words = "upstream is static: it has pools, whose servers can be changed";
+        assert_eq!(get(&format!("upstream=app&{change}"), &upstreams), (501, words.to_owned()), "{change}");
+    }
+    assert_eq!(get("upstream=app&id=0", &upstreams), (400, "server or peer is not found".to_owned()));
 }
 
 #[test]
