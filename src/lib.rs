@@ -120,10 +120,9 @@ unsafe extern "C" fn ngx_http_upstream_control_merge_loc_conf(
     conf::guarded(|| {
         let (around, own) = (around.cast::<LocationConf>(), own.cast::<LocationConf>());
         // SAFETY: nginx calls this with settings that `create_conf` made.
-        unsafe {
+        Some(unsafe {
             directives::inherit(NonNull::new(cf)?, &around.as_ref()?.settings, &mut own.as_mut()?.settings)
-        };
-        Some(conf::CONF_OK)
+        })
     })
 }
 

@@ -9,9 +9,11 @@ use nginx_sys::{
 };
 
 use crate::handlers::{
-    Dialect, Methods, Role, Settings, ngx_http_upstream_control_handler, ngx_http_upstream_status_handler,
+    Dialect, HostErrors, Methods, Role, Settings, ngx_http_upstream_control_handler,
+    ngx_http_upstream_status_handler,
 };
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
+use crate::nginx::upstream;
 
 /// nginx's type of a content handler.
 type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
@@ -29,7 +31,7 @@ pub(super) unsafe extern "C" fn cmd_location_status(
     })
 }
 
-/// nginx's entry: `upstream_control [methods=POST];`.
+/// nginx's entry: `upstream_control [methods=POST] [upstream=NAME] [host_errors=200];`.
 pub(super) unsafe extern "C" fn cmd_location_control(
     cf: *mut ngx_conf_t,
     cmd: *mut ngx_command_t,
@@ -109,12 +111,9 @@ unsafe fn control(
         let settings = conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?;
         let mut wanted = Settings { role: Role::Control, dialect, ..Settings::default() };
         for word in conf::args(cf).iter().skip(1) {
-            match *word {
-                b"methods=POST" => wanted.methods = Methods::PostOnly,
-                word => {
-                    let word = String::from_utf8_lossy(word);
-                    return Some(conf::emerg(cf, &format!("invalid parameter \"{word}\"")));
-                }
+            if let Err(problem) = parameter(&mut wanted, word) {
+                let word = String::from_utf8_lossy(word);
+                return Some(conf::emerg(cf, &format!("{problem} parameter \"{word}\"")));
             }
         }
         let taken = take(cf, Some(ngx_http_upstream_control_handler));
@@ -123,6 +122,24 @@ unsafe fn control(
         }
         Some(taken)
     }
+}
+
+/// Takes a parameter of `upstream_control` or `upstream_conf`; the error is what it is.
+fn parameter(wanted: &mut Settings, word: &[u8]) -> Result<(), &'static str> {
+    let before = wanted.clone();
+    match (word, wanted.dialect) {
+        (b"methods=POST", _) => wanted.methods = Methods::PostOnly,
+        (b"host_errors=200", Dialect::Any) => wanted.host_errors = HostErrors::Ok,
+        (word, Dialect::Any) => {
+            let name = word.strip_prefix(b"upstream=").filter(|name| !name.is_empty());
+            let name = name.and_then(|name| str::from_utf8(name).ok()).ok_or("invalid")?;
+            if wanted.upstream.replace(name.to_owned()).is_some() {
+                return Err("duplicate");
+            }
+        }
+        _ => return Err("invalid"),
+    }
+    if *wanted == before { Err("duplicate") } else { Ok(()) }
 }
 
 /// Gives the location to a handler.
@@ -146,18 +163,28 @@ unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_
 /// Hands the settings of a location on to a block inside it that has none of its own: nginx switches to those of an `if`
 /// or a `limit_except` and keeps the handler of the location, or, for the latter, asks for one.
 ///
+/// The upstream that a location is for must be there: now all of them were read.
+///
 /// # Safety
 ///
 /// Called when nginx merges the settings of `cf`'s location with those around it.
-pub unsafe fn inherit(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Settings) {
+pub unsafe fn inherit(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Settings) -> *mut c_char {
+    if let Some(name) = &own.upstream {
+        // SAFETY: while locations are merged nginx's context has the settings of the http block.
+        let mut upstreams = unsafe { upstream::all(cf) }.into_iter();
+        if !upstreams.any(|upstream| !upstream.is_implicit() && upstream.name() == *name) {
+            // SAFETY: nginx reads the configuration.
+            return unsafe { conf::emerg(cf, &format!("upstream_control: no upstream \"{name}\"")) };
+        }
+    }
     if own.role != Role::None || around.role == Role::None {
-        return;
+        return CONF_OK;
     }
     // SAFETY: while locations are merged nginx's context is that of the inner one.
     unsafe {
-        let Some(core) = core_conf(cf) else { return };
+        let Some(core) = core_conf(cf) else { return CONF_ERROR };
         if (*core).noname() == 0 && (*core).lmt_excpt() == 0 {
-            return;
+            return CONF_OK;
         }
         *own = around.clone();
         if (*core).lmt_excpt() != 0 && (*core).handler.is_none() {
@@ -167,6 +194,7 @@ pub unsafe fn inherit(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Sett
             };
         }
     }
+    CONF_OK
 }
 
 /// The core's settings of the present location.
@@ -185,6 +213,35 @@ unsafe fn core_conf(cf: NonNull<ngx_conf_t>) -> Option<*mut ngx_http_core_loc_co
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_of_control() {
+        let read = |dialect, words: &[&str]| {
+            let mut settings = Settings { dialect, ..Settings::default() };
+            let read = words.iter().try_for_each(|word| parameter(&mut settings, word.as_bytes()));
+            read.map(|()| (settings.methods, settings.upstream, settings.host_errors))
+        };
+        let any = |words: &[&str]| read(Dialect::Any, words);
+        let (get, post) = (Methods::Any, Methods::PostOnly);
+        let app = Some("app".to_owned());
+        assert_eq!(any(&[]), Ok((get, None, HostErrors::Failed)));
+        assert_eq!(any(&["upstream=app"]), Ok((get, app.clone(), HostErrors::Failed)));
+        assert_eq!(
+            any(&["host_errors=200", "upstream=app", "methods=POST"]),
+            Ok((post, app, HostErrors::Ok))
+        );
+        for word in ["", "upstream", "upstream=", "host_errors=500", "host_errors=", "methods=GET", "app"] {
+            assert_eq!(any(&[word]), Err("invalid"), "{word}");
+        }
+        for word in ["upstream=app", "host_errors=200", "methods=POST"] {
+            assert_eq!(any(&[word, word]), Err("duplicate"), "{word}");
+        }
+        assert_eq!(any(&["upstream=a", "upstream=b"]), Err("duplicate"));
+        let conf = |word| read(Dialect::UpstreamConf, &[word]);
+        assert_eq!(conf("methods=POST"), Ok((post, None, HostErrors::Failed)));
+        assert_eq!(conf("upstream=app"), Err("invalid"));
+        assert_eq!(conf("host_errors=200"), Err("invalid"));
+    }
 
     #[test]
     fn a_control_uri_is_of_the_same_site() {

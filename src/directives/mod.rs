@@ -3,7 +3,7 @@
 //! | directive | context | file |
 //! |---|---|---|
 //! | `upstream_status [control=/URI]` | location | `location.rs` |
-//! | `upstream_control [methods=POST]` | location | `location.rs` |
+//! | `upstream_control [methods=POST] [upstream=NAME] [host_errors=200]` | location | `location.rs` |
 //! | `upstream_conf [methods=POST]` | location | `location.rs` |
 //! | `upstream_dynamic on \| off` | http, upstream | `upstream.rs` |
 //! | `upstream_guard min=N \| min=N% \| off` | http, upstream | `upstream.rs` |
@@ -60,7 +60,7 @@ pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
         ),
         command(
             c"upstream_control",
-            location | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+            location | NGX_CONF_NOARGS | NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
             location::cmd_location_control,
             NGX_HTTP_LOC_CONF_OFFSET,
             offsets.location,

@@ -11,6 +11,8 @@ pub struct Call<'a> {
     pub method: Method,
     /// Whether nginx itself made the request for a part of another one.
     pub is_subrequest: bool,
+    /// The path that was asked for, decoded, after rewrites.
+    pub uri: &'a [u8],
     /// What follows the `?`, as it came.
     pub args: &'a [u8],
     /// The host that was asked for, as the client wrote it.
@@ -37,6 +39,7 @@ impl<'a> Call<'a> {
         Self {
             method: request.method(),
             is_subrequest: request.is_subrequest(),
+            uri: request.uri(),
             args: request.args(),
             host: request.host(),
             accept: request.header("accept"),
@@ -55,6 +58,7 @@ impl<'a> Call<'a> {
         Self {
             method: Method::Get,
             is_subrequest: false,
+            uri: b"/upstreamcontrol",
             args: args.as_bytes(),
             host: b"localhost",
             accept: Some(b"*/*"),

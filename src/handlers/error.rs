@@ -4,6 +4,8 @@ use crate::model::params::ParamError;
 use crate::model::query::QueryError;
 use crate::ops::OpError;
 
+use super::settings::HostErrors;
+
 /// Kind of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -19,6 +21,10 @@ pub enum Kind {
     CrossSite,
     /// There is no such upstream.
     UpstreamNotFound,
+    /// The path is none that is answered.
+    PathNotFound,
+    /// There is no such pool, or it has no such host, in the form of lua-resty-upstream.
+    NoSuchHost(HostErrors),
     /// The method is not allowed here; the header says which are.
     MethodNotAllowed {
         /// Value of `Allow`.
@@ -61,7 +67,8 @@ impl Kind {
             Self::NothingToDo => 304,
             Self::BadArgument | Self::ServerNotFound | Self::BadValue => 400,
             Self::CrossSite => 403,
-            Self::UpstreamNotFound => 404,
+            Self::NoSuchHost(HostErrors::Ok) => 200,
+            Self::UpstreamNotFound | Self::PathNotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::EntryExists | Self::Ambiguous | Self::ManagedByDns | Self::Guarded | Self::PartlyDone => {
                 409
@@ -70,7 +77,7 @@ impl Kind {
             Self::BodyTooLarge => 413,
             Self::QueryTooLong => 414,
             Self::UnsupportedBody => 415,
-            Self::NoMemory | Self::Internal => 500,
+            Self::NoMemory | Self::Internal | Self::NoSuchHost(HostErrors::Failed) => 500,
             Self::UpstreamStatic | Self::NotSupported => 501,
             Self::Busy => 503,
         }
@@ -85,6 +92,8 @@ impl Kind {
             Self::NothingToDo => "NothingToDo",
             Self::CrossSite => "CrossSite",
             Self::UpstreamNotFound => "UpstreamNotFound",
+            Self::PathNotFound => "PathNotFound",
+            Self::NoSuchHost(_) => "NoSuchHost",
             Self::MethodNotAllowed { .. } => "MethodNotAllowed",
             Self::EntryExists => "EntryExists",
             Self::Ambiguous => "Ambiguous",

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::Params;
-use crate::model::pools::Pools;
+use crate::model::pools::{Pool, Pools, Standing};
 use crate::model::snapshot::{Faults, Memory, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
-use crate::model::time::UnixTime;
+use crate::model::time::{Seconds, UnixTime};
 use crate::ops::{
     Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole,
 };
@@ -266,4 +266,45 @@ impl Lookup for FakeLookup {
     fn place(&self, peers: &mut [Peer]) {
         peers.sort_by_key(|peer| peer.slot);
     }
+}
+
+/// A pool of priority 10 times its place.
+fn pool(place: u32, name: &str, standing: Standing) -> Pool {
+    Pool { name: name.to_owned(), priority: place * 10, failback: Seconds(u64::from(place) * 30), standing }
+}
+
+/// An upstream of these pools, the first of which is the best.
+pub fn composed(name: &str, pools: &[(&str, Standing)]) -> Snapshot {
+    let list = (0..).zip(pools).map(|(place, (name, standing))| pool(place, name, *standing)).collect();
+    Snapshot {
+        zone: None,
+        memory: None,
+        method: None,
+        revision: Revision(0),
+        fixed: Some(StaticReason::Pools),
+        pools: Some(Pools { list, since: NOW }),
+        primary: Totals::default(),
+        ..upstream(name, Vec::new())
+    }
+}
+
+/// `app` with the pools `primary` and `dr`, each of two hosts, `other` with `spare` and `primary`, and `alone`, which is
+/// no pool.
+pub fn pooled() -> Fake {
+    let pool = |name, from: usize| {
+        let mut peers =
+            vec![peer(0, &format!("127.0.0.1:{from}")), peer(1, &format!("127.0.0.1:{}", from + 1))];
+        for peer in &mut peers {
+            peer.params.weight = 10;
+        }
+        upstream(name, peers)
+    };
+    Fake::new(vec![
+        pool("dr", 83),
+        pool("primary", 81),
+        composed("app", &[("primary", Standing::Active), ("dr", Standing::Standby)]),
+        composed("other", &[("spare", Standing::Active), ("primary", Standing::Standby)]),
+        upstream("spare", vec![peer(0, "10.0.0.9")]),
+        pool("alone", 85),
+    ])
 }

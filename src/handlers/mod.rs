@@ -14,13 +14,14 @@ mod guard;
 mod markup;
 mod peer;
 mod respond;
+mod scope;
 mod settings;
 mod status;
 
 use crate::nginx::http::{self, ngx_http_request_t, ngx_int_t};
 use crate::ops::Upstreams;
 
-pub use settings::{Dialect, Methods, Role, Settings};
+pub use settings::{Dialect, HostErrors, Methods, Role, Settings};
 
 /// What the handlers need of the http block. The module's main configuration must begin with it, and be `repr(C)`:
 /// handlers cast the pointer to that configuration to a pointer to this.

@@ -95,6 +95,12 @@ impl Answer {
         Self::refused_with(refusal, TEXT, body.into_bytes())
     }
 
+    /// A refusal whose body is its words, as one JSON string.
+    pub fn refused_in_a_string(refusal: &Refusal) -> Self {
+        // A string: this cannot fail, and the status alone says enough.
+        Self::refused_with(refusal, JSON, serde_json::to_vec(&refusal.text).unwrap_or_default())
+    }
+
     /// A refusal as JSON.
     fn refused_in_json(refusal: &Refusal) -> Self {
         // Three plain fields: this cannot fail, and the status alone says enough.

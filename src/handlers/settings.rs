@@ -22,6 +22,16 @@ pub enum Dialect {
     UpstreamConf,
 }
 
+/// The HTTP status where lua-resty-upstream's API says that a pool or a host is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostErrors {
+    /// 500, which its documents say.
+    #[default]
+    Failed,
+    /// 200, which its example sends: `host_errors=200`.
+    Ok,
+}
+
 /// Which directive a location has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
@@ -46,6 +56,10 @@ pub struct Settings {
     pub methods: Methods,
     /// Whose requests they are.
     pub dialect: Dialect,
+    /// The status of its errors, in the form of lua-resty-upstream.
+    pub host_errors: HostErrors,
+    /// The only upstream, beside its pools, that the location knows: `upstream=NAME`. None if it knows all.
+    pub upstream: Option<String>,
     /// Where the page of `upstream_status` sends changes: `upstream_status control=/URI`. Without it the page shows, and
     /// changes nothing.
     pub control: Option<String>,

@@ -137,6 +137,13 @@ impl Request<'_> {
         !ptr::eq(self.raw.as_ptr(), self.raw().main)
     }
 
+    /// The path that was asked for: decoded, with slashes merged and dots resolved as the configuration says, and as
+    /// rewrites left it.
+    pub fn uri(&self) -> &[u8] {
+        // SAFETY: nginx's strings in a request live as long as it.
+        unsafe { bytes(&self.raw().uri) }
+    }
+
     /// What follows the `?`, as it came.
     pub fn args(&self) -> &[u8] {
         // SAFETY: nginx's strings in a request live as long as it.

@@ -49,10 +49,10 @@ pub struct Configured {
 ///
 /// # Safety
 ///
-/// Called in `postconfiguration`.
+/// Called in `postconfiguration`, or when settings are merged.
 pub unsafe fn all(cf: NonNull<ngx_conf_t>) -> Vec<Upstream> {
-    // SAFETY: in `postconfiguration` the context is that of the http block, whose upstream module always has settings,
-    // an array of pointers.
+    // SAFETY: the context is that of the http block, or of a block inside it, which has the same main settings. nginx's
+    // upstream module always has such, with an array of pointers.
     unsafe {
         let Some(context) = context(cf) else {
             return Vec::new();

@@ -160,14 +160,14 @@ fn listing(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams) -> Answer 
 #[cfg(test)]
 mod tests {
     use super::super::super::fake::fake;
-    use super::super::super::settings::Dialect;
+    use super::super::super::settings::Settings;
     use super::super::answer;
     use super::*;
     use crate::nginx::log::Level;
 
     /// Status and body of the reply to a `GET`.
     fn get(args: &str) -> (u16, String) {
-        let response = answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).response;
+        let response = answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).response;
         (response.status, String::from_utf8(response.body).unwrap())
     }
 
@@ -226,7 +226,7 @@ mod tests {
     fn an_address_is_changed_by_position() {
         let upstreams = fake();
         let call = Call::get("addr=192.168.169.2&peer=1&stream=backend");
-        let answer = answer(&call, Ok(&[]), Some(&upstreams), Dialect::Any);
+        let answer = answer(&call, Ok(&[]), Some(&upstreams), &Settings::default());
         assert_eq!(upstreams.backend_peer(1).name, "192.168.169.2:8082");
         let line = "upstream \"backend\" server \"127.0.0.1:8082\": \
                     address 127.0.0.1:8082 -> 192.168.169.2:8082, revision 4";
@@ -245,7 +245,8 @@ mod tests {
         for (args, status, text) in table {
             for gui in ["gui", "gui=", "gui=1"] {
                 let call = format!("stream=backend&{args}&{gui}");
-                let response = answer(&Call::get(&call), Ok(&[]), Some(&fake()), Dialect::Any).response;
+                let response =
+                    answer(&Call::get(&call), Ok(&[]), Some(&fake()), &Settings::default()).response;
                 assert_eq!(response.content_type, "text/html; charset=utf-8");
                 assert_eq!(response.status, status);
                 assert_eq!(String::from_utf8(response.body).unwrap(), format!("{text}{REFRESH}"), "{call}");
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_is_logged() {
-        let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).log;
+        let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).log;
         let line =
             "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, revision 4, note: \"x\"";
         assert_eq!(log("stream=backend&peer=0&down=1&note=x"), [(Level::Notice, line.to_owned())]);

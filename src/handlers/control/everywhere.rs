@@ -144,7 +144,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::super::super::fake::{self, Fake};
-    use super::super::super::settings::Dialect;
+    use super::super::super::settings::Settings;
     use super::super::answer;
     use super::*;
     use crate::model::snapshot::StaticReason;
@@ -174,7 +174,7 @@ mod tests {
     /// Status and body of the reply to a `GET`.
     fn get(args: &str, upstreams: &Fake) -> (u16, String) {
         let call = Call::get(args);
-        let response = answer(&call, Ok(&[]), Some(upstreams), Dialect::Any).response;
+        let response = answer(&call, Ok(&[]), Some(upstreams), &Settings::default()).response;
         (response.status, String::from_utf8(response.body).unwrap())
     }
 
@@ -233,7 +233,7 @@ mod tests {
         let mut fake = upstreams();
         fake.guard = Some(Guard::Percent(50));
         let call = Call::get("upstream=*&server=10.0.0.1&down=");
-        let log = answer(&call, Ok(&[]), Some(&fake), Dialect::Any).log;
+        let log = answer(&call, Ok(&[]), Some(&fake), &Settings::default()).log;
         let [(Level::Notice, done), (Level::Info, refused)] = log.as_slice() else { panic!("{log:?}") };
         assert_eq!(done, "upstream \"a\" server \"10.0.0.1:80\": state up -> down, revision 4");
         assert!(refused.starts_with("upstream control: upstream \"b\" refused: guard: "), "{refused}");

@@ -1,8 +1,10 @@
 //! The lines in which servers are listed as text.
 
 use crate::model::params::{PARAMS, Param};
+use crate::model::pools::{Pool, Pools};
 use crate::model::snapshot::Peer;
 use crate::model::state::Admin;
+use crate::nginx::log::escaped;
 
 use super::super::peer::is_down;
 
@@ -32,6 +34,15 @@ pub fn listing<'a>(peers: impl IntoIterator<Item = &'a Peer>, style: Style) -> S
         }
     }
     text
+}
+
+/// The pools of an upstream that has pools in the place of servers: comments, for who reads lines.
+pub fn pool_lines(pools: &Pools) -> String {
+    let line = |pool: &Pool| {
+        let (name, state) = (escaped(&pool.name), pool.standing.as_str());
+        format!("# pool {name} priority={} failback={} {state}\n", pool.priority, pool.failback)
+    };
+    pools.list.iter().map(line).collect()
 }
 
 /// Appends words. A change is answered with thousands of lines, so that what is formatted is formatted by hand.

@@ -1,7 +1,8 @@
 //! `upstream_control`: changes servers, in the forms of the programs that did this before.
 //!
-//! | arguments | form |
+//! | request | form |
 //! |---|---|
+//! | a path that ends in `/pools`, `/down_host/POOL/HOST` or `/up_host/POOL/HOST`, whatever the arguments | [`pools`] |
 //! | `stream=NAME` without `upstream=` | [`eblb`] |
 //! | `upstream=*` | [`everywhere`] |
 //! | `replace=` in the query string | [`replace`], with a list of servers in the body |
@@ -18,6 +19,7 @@ mod json;
 mod lines;
 mod log;
 mod order;
+mod pools;
 mod replace;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ use super::accept::{self, Format};
 use super::call::Call;
 use super::error::{Kind, Refusal};
 use super::respond::{self, Answer};
+use super::scope::Scope;
 use super::settings::Dialect;
 use super::{Context, Settings, guard};
 
@@ -42,36 +45,42 @@ pub struct Control;
 
 impl Handler for Control {
     fn body_limit(request: &Request<'_>) -> usize {
-        if replace::is_meant(request.args(), dialect(request)) { replace::BODY_LIMIT } else { MAX_RAW_LENGTH }
+        if is_replacement(&Call::of(request), settings(request).dialect) {
+            replace::BODY_LIMIT
+        } else {
+            MAX_RAW_LENGTH
+        }
     }
 
     fn start(request: &Request<'_>) -> Step {
         let call = Call::of(request);
-        match admit(&call, settings(request)) {
+        match admit(&call, configured(request)) {
             Err(refused) => Step::Reply(refused.deliver(request)),
             Ok(_) if call.method == Method::Post => Step::ReadBody,
-            Ok(dialect) => Step::Reply(answer(&call, Ok(&[]), upstreams(request), dialect).deliver(request)),
+            Ok(settings) => {
+                Step::Reply(answer(&call, Ok(&[]), upstreams(request), &settings).deliver(request))
+            }
         }
     }
 
     fn finish(request: &Request<'_>, body: Vec<u8>) -> Finish {
-        let (call, dialect) = (Call::of(request), dialect(request));
-        if !replace::is_meant(call.args, dialect) {
-            return Finish::Reply(answer(&call, Ok(&body), upstreams(request), dialect).deliver(request));
+        let (call, settings) = (Call::of(request), settings(request));
+        if !is_replacement(&call, settings.dialect) {
+            return Finish::Reply(answer(&call, Ok(&body), upstreams(request), &settings).deliver(request));
         }
-        match replace::begin(&call, body) {
+        match replace::begin(&call, body, settings.upstream) {
             Ok(work) => Finish::Work(Box::new(work)),
             Err(refusal) => Finish::Reply(Answer::refused(&refusal, likely_format(&call)).deliver(request)),
         }
     }
 
     fn without_body(request: &Request<'_>, error: BodyError) -> Response {
-        let (call, dialect) = (Call::of(request), dialect(request));
-        if replace::is_meant(call.args, dialect) && error == BodyError::TooLarge {
+        let (call, settings) = (Call::of(request), settings(request));
+        if is_replacement(&call, settings.dialect) && error == BodyError::TooLarge {
             let refusal = too_large(replace::BODY_LIMIT);
             return Answer::refused(&refusal, likely_format(&call)).deliver(request);
         }
-        answer(&call, Err(error), upstreams(request), dialect).deliver(request)
+        answer(&call, Err(error), upstreams(request), &settings).deliver(request)
     }
 
     fn failed() -> Response {
@@ -79,15 +88,20 @@ impl Handler for Control {
     }
 }
 
-/// What the directive of the location says.
-fn settings(request: &Request<'_>) -> Option<Settings> {
+/// What the directive of the location says, if it has one.
+fn configured(request: &Request<'_>) -> Option<Settings> {
     // SAFETY: the module's location configuration begins with a `Settings`, by the duty of the entry function's caller.
     unsafe { request.loc_conf::<Settings>() }.cloned()
 }
 
-/// Whose requests the location takes.
-fn dialect(request: &Request<'_>) -> Dialect {
-    settings(request).map(|settings| settings.dialect).unwrap_or_default()
+/// The same of a request that was admitted, so that it has one.
+fn settings(request: &Request<'_>) -> Settings {
+    configured(request).unwrap_or_default()
+}
+
+/// Whether a request asks for a replacement, whose body is a list.
+fn is_replacement(call: &Call<'_>, dialect: Dialect) -> bool {
+    replace::is_meant(call.args, dialect) && pools::wish(call.uri, dialect).is_none()
 }
 
 /// The upstreams of the http block.
@@ -97,11 +111,11 @@ fn upstreams<'a>(request: &'a Request<'_>) -> Option<&'a dyn Upstreams> {
     context.and_then(|context| context.upstreams.as_deref())
 }
 
-/// Whether a request may go on, and whose form it has; its body was not read yet.
-fn admit(call: &Call<'_>, settings: Option<Settings>) -> Result<Dialect, Answer> {
+/// Whether a request may go on, and the settings of its location; its body was not read yet.
+fn admit(call: &Call<'_>, settings: Option<Settings>) -> Result<Settings, Answer> {
     let settings = settings.ok_or_else(|| Refusal::new(Kind::Internal, "location is not configured"));
     settings
-        .and_then(|settings| guard::control(call, settings.methods).map(|()| settings.dialect))
+        .and_then(|settings| guard::control(call, settings.methods).map(|()| settings))
         .map_err(|refusal| Answer::refused(&refusal, likely_format(call)))
 }
 
@@ -110,22 +124,29 @@ fn answer(
     call: &Call<'_>,
     body: Result<&[u8], BodyError>,
     upstreams: Option<&dyn Upstreams>,
-    dialect: Dialect,
+    settings: &Settings,
 ) -> Answer {
+    let dialect = settings.dialect;
+    let wish = pools::wish(call.uri, dialect);
     let parsed = arguments(call, body).and_then(|query| {
         let format = accept::for_control(&query, call.accept)?;
         Ok((query, format))
     });
     let (query, format) = match parsed {
         Ok(parsed) => parsed,
+        Err(refusal) if wish.is_some() => return pools::refused(&refusal, likely_format(call)),
         Err(refusal) => return Answer::refused(&refusal, likely_format(call)),
     };
-    if dialect == Dialect::Any && query.has("replace") {
+    if wish.is_none() && dialect == Dialect::Any && query.has("replace") {
         return Answer::refused(&replace::misplaced(call.method), format);
     }
     let Some(upstreams) = upstreams else {
         return Answer::refused(&Refusal::no_memory_zone(), format);
     };
+    let upstreams = &Scope::new(upstreams, settings.upstream.as_deref());
+    if let Some(wish) = wish {
+        return pools::answer(call, &query, upstreams, format, &wish, settings.host_errors);
+    }
     if dialect == Dialect::Any && !query.has("upstream") && words::given(&query, "stream").is_some() {
         return eblb::answer(call, &query, upstreams, format);
     }

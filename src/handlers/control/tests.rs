@@ -8,7 +8,7 @@ use super::*;
 fn post(args: &str, content_type: Option<&str>, body: &str, upstreams: &Fake) -> (u16, String) {
     let content_type = content_type.map(str::as_bytes);
     let call = Call { method: Method::Post, content_type, ..Call::get(args) };
-    let response = answer(&call, Ok(body.as_bytes()), Some(upstreams), Dialect::Any).response;
+    let response = answer(&call, Ok(body.as_bytes()), Some(upstreams), &Settings::default()).response;
     (response.status, String::from_utf8(response.body).unwrap())
 }
 
@@ -48,7 +48,7 @@ fn an_argument_in_both_places_is_refused() {
 #[test]
 fn bodies_that_are_too_large_or_lost() {
     let call = Call { method: Method::Post, ..Call::get("") };
-    let found = |error| answer(&call, Err(error), Some(&fake()), Dialect::Any).response.status;
+    let found = |error| answer(&call, Err(error), Some(&fake()), &Settings::default()).response.status;
     assert_eq!(found(BodyError::TooLarge), 413);
     assert_eq!(found(BodyError::Unreadable), 500);
     let body = format!("upstream=backend&note={}", "x".repeat(MAX_RAW_LENGTH));
@@ -57,7 +57,7 @@ fn bodies_that_are_too_large_or_lost() {
 
 #[test]
 fn without_shared_memory() {
-    let response = answer(&Call::get("upstream=backend"), Ok(&[]), None, Dialect::Any).response;
+    let response = answer(&Call::get("upstream=backend"), Ok(&[]), None, &Settings::default()).response;
     assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
 }
 
@@ -91,7 +91,7 @@ fn the_arguments_choose_the_form() {
         ("upstream=backend&format=yaml", 400, "invalid value \"yaml\" in \"format\""),
     ];
     for (args, status, body) in table {
-        let response = answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).response;
+        let response = answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).response;
         assert_eq!((response.status, String::from_utf8(response.body).unwrap()), (status, body.to_owned()));
     }
 }

@@ -8,6 +8,7 @@ use crate::model::time::UnixTime;
 use super::super::peer::{Fields, PeerView};
 use super::super::respond::Answer;
 use super::listing::Listing;
+use super::pools::{PoolsView, method};
 use super::writer::Form;
 
 /// The form.
@@ -97,17 +98,21 @@ struct HeadView<'a> {
     /// How many peers are what was asked for, if only some were.
     #[serde(skip_serializing_if = "Option::is_none")]
     matched: Option<usize>,
+    /// What has pools in the place of peers has these fields as well.
+    #[serde(flatten)]
+    pools: Option<PoolsView<'a>>,
 }
 
 impl<'a> From<&'a Listing> for HeadView<'a> {
     fn from(Listing { snapshot, matched }: &'a Listing) -> Self {
         Self {
             zone: snapshot.zone.as_deref(),
-            method: snapshot.method.map(|method| method.as_str()),
+            method: method(snapshot),
             dynamic: snapshot.fixed.is_none(),
             reason: snapshot.fixed.as_ref().map(ToString::to_string),
             revision: snapshot.revision.0,
             matched: *matched,
+            pools: snapshot.pools.as_ref().map(PoolsView::from),
         }
     }
 }

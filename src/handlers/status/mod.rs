@@ -4,6 +4,7 @@
 mod json;
 mod listing;
 mod page;
+mod pools;
 mod prometheus;
 mod text;
 mod writer;

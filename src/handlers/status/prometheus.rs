@@ -9,12 +9,14 @@ use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;
 
 use crate::model::id::ServerId;
+use crate::model::pools::{Pool, Pools, Standing};
 use crate::model::snapshot::{Memory, Peer, Snapshot};
 use crate::model::state::State;
 use crate::model::time::UnixTime;
 
 use super::super::respond::Answer;
 use super::listing::Listing;
+use super::pools::{is_usable, method};
 use super::writer::Form;
 
 /// The states, each of which is a series.
@@ -133,7 +135,7 @@ fn of_upstreams(out: &mut Vec<u8>, listings: &[Listing], now: UnixTime) {
         let labels = Labels(&[
             ("upstream", &snapshot.name),
             ("zone", snapshot.zone.as_deref().unwrap_or_default()),
-            ("method", snapshot.method.map_or("unknown", |method| method.as_str())),
+            ("method", method(snapshot).unwrap_or("unknown")),
             ("dynamic", if snapshot.fixed.is_none() { "true" } else { "false" }),
         ]);
         sample(out, "info", labels, 1);
@@ -142,8 +144,9 @@ fn of_upstreams(out: &mut Vec<u8>, listings: &[Listing], now: UnixTime) {
     for snapshot in snapshots().filter(|snapshot| snapshot.fixed.is_none()) {
         sample(out, "revision", Labels(&[("upstream", &snapshot.name)]), snapshot.revision);
     }
+    of_pools(out, listings);
     head(out, "peers", "Servers of the upstream by state.");
-    for snapshot in snapshots() {
+    for snapshot in snapshots().filter(|snapshot| snapshot.pools.is_none()) {
         for backup in [false, true] {
             let peers = snapshot.peers.iter().filter(|peer| peer.is_backup() == backup);
             let mut counts = STATES.map(|state| (state, 0_u64));
@@ -160,6 +163,44 @@ fn of_upstreams(out: &mut Vec<u8>, listings: &[Listing], now: UnixTime) {
                 sample(out, "peers", labels, count);
             }
         }
+    }
+}
+
+/// A metric of pools: its name, what it is, and its value for one.
+type PoolRow = (&'static str, &'static str, fn(&Pool) -> i64);
+
+/// The metrics of pools.
+const POOL_ROWS: [PoolRow; 3] = [
+    ("pool_active", "Whether requests of the upstream are handed to the pool.", |pool| {
+        i64::from(pool.standing == Standing::Active)
+    }),
+    ("pool_usable", "Whether the pool has a server that takes new requests.", |pool| {
+        i64::from(is_usable(pool))
+    }),
+    ("pool_priority", "Priority of the pool, lower ones first.", |pool| i64::from(pool.priority)),
+];
+
+/// Adds what is known of pools, if there are any.
+fn of_pools(out: &mut Vec<u8>, listings: &[Listing]) {
+    let composed: Vec<(&str, &Pools)> = listings
+        .iter()
+        .filter_map(|Listing { snapshot, .. }| Some((snapshot.name.as_str(), snapshot.pools.as_ref()?)))
+        .collect();
+    if composed.is_empty() {
+        return;
+    }
+    for (name, help, value) in POOL_ROWS {
+        head(out, name, help);
+        for (upstream, pools) in &composed {
+            for pool in &pools.list {
+                sample(out, name, Labels(&[("upstream", upstream), ("pool", &pool.name)]), value(pool));
+            }
+        }
+    }
+    let since = "pools_since_timestamp_seconds";
+    head(out, since, "Since when the active pool is, or none is, in seconds since 1970.");
+    for (upstream, pools) in &composed {
+        sample(out, since, Labels(&[("upstream", upstream)]), pools.since.0);
     }
 }
 

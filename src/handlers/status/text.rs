@@ -10,6 +10,7 @@ use crate::nginx::log::escaped;
 
 use super::super::respond::Answer;
 use super::listing::Listing;
+use super::pools;
 use super::writer::Form;
 
 /// Spaces between two columns.
@@ -67,6 +68,10 @@ impl Form for Text {
             out.push(b'\n');
         }
         title(out, listing);
+        if let Some(pools) = &listing.snapshot.pools {
+            pools::lines(out, pools);
+            return;
+        }
         self.row.fill_with_heads();
         self.widths = [0; COLUMNS];
         self.row.widen(&mut self.widths);
@@ -102,7 +107,7 @@ impl Form for Text {
 
 /// Adds the line above the table of an upstream.
 fn title(out: &mut Vec<u8>, Listing { snapshot, matched }: &Listing) {
-    let method = snapshot.method.map_or("unknown", |method| method.as_str());
+    let method = pools::method(snapshot).unwrap_or("unknown");
     // Writing to memory cannot fail, here as above and below.
     let _ = write!(out, "upstream \"{}\": {method}", escaped(&snapshot.name));
     let _ = match (&snapshot.zone, snapshot.memory) {
@@ -116,9 +121,13 @@ fn title(out: &mut Vec<u8>, Listing { snapshot, matched }: &Listing) {
         (Some(zone), None) => write!(out, ", zone \"{}\"", escaped(zone)),
         (None, _) => Ok(()),
     };
-    let _ = match &snapshot.fixed {
-        Some(reason) => write!(out, ", static: {reason}"),
-        None => write!(out, ", revision {}", snapshot.revision),
+    let _ = match (&snapshot.pools, &snapshot.fixed) {
+        (Some(pools), _) => {
+            pools::summary(out, pools);
+            Ok(())
+        }
+        (None, Some(reason)) => write!(out, ", static: {reason}"),
+        (None, None) => write!(out, ", revision {}", snapshot.revision),
     };
     if let Some(matched) = matched {
         let _ = write!(out, ", {matched} matched");

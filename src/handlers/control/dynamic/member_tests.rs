@@ -1,13 +1,14 @@
 //! Servers that come, go and move, in both dialects.
 
 use super::super::super::fake::{self, Fake, fake};
+use super::super::super::settings::Settings;
 use super::super::answer;
 use super::*;
 use crate::ops::Guard;
 
 /// The answer to a `GET`.
 fn ask(args: &str, upstreams: &Fake, dialect: Dialect) -> Answer {
-    answer(&Call::get(args), Ok(&[]), Some(upstreams), dialect)
+    answer(&Call::get(args), Ok(&[]), Some(upstreams), &Settings { dialect, ..Settings::default() })
 }
 
 /// Status and body of the reply in a location with `upstream_control`.

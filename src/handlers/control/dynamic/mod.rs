@@ -15,7 +15,7 @@ use super::super::settings::Dialect;
 use super::change::{Done, Shown, carry_out};
 use super::everywhere;
 use super::json::ServersView;
-use super::lines::{Style, listing};
+use super::lines::{Style, listing, pool_lines};
 use super::order::{Choice, Order, Task};
 use super::words::given;
 
@@ -94,7 +94,10 @@ fn list(
     }
     Ok(match format {
         Format::Json => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
-        Format::Text => Answer::text(listing(&snapshot.peers, style)),
+        Format::Text => match &snapshot.pools {
+            Some(pools) => Answer::prose(pool_lines(pools)),
+            None => Answer::text(listing(&snapshot.peers, style)),
+        },
     })
 }
 

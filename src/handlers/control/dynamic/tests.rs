@@ -1,6 +1,7 @@
 //! Listings and changes of servers that are there.
 
-use super::super::super::fake::{Fake, fake};
+use super::super::super::fake::{self, Fake, fake};
+use super::super::super::settings::Settings;
 use super::super::answer;
 use super::*;
 use crate::model::state::Admin;
@@ -8,7 +9,7 @@ use crate::nginx::log::Level;
 
 /// Status and body of the reply to a `GET`.
 fn get(args: &str, upstreams: &Fake) -> (u16, String) {
-    let response = answer(&Call::get(args), Ok(&[]), Some(upstreams), Dialect::Any).response;
+    let response = answer(&Call::get(args), Ok(&[]), Some(upstreams), &Settings::default()).response;
     (response.status, String::from_utf8(response.body).unwrap())
 }
 
@@ -40,6 +41,20 @@ fn listings() {
     }
     assert_eq!(get("upstream=backend&id=1", &fake()), (200, "server 127.0.0.1:8082; # id=1\n".to_owned()));
     assert_eq!(get("upstream=fixed", &fake()), (200, "server 10.0.0.1:80 addr=10.0.0.1:80;\n".to_owned()));
+}
+
+#[test]
+fn what_has_pools_lists_them_and_is_not_changed() {
+    let upstreams = fake::pooled();
+    let lines = "# pool primary priority=0 failback=0s active\n# pool dr priority=10 failback=30s standby\n";
+    for args in ["upstream=app", "upstream=app&verbose=", "upstream=app&peer=0"] {
+        assert_eq!(get(args, &upstreams), (200, lines.to_owned()), "{args}");
+    }
+    for change in ["peer=0&down=", "id=0&weight=2", "add=&server=127.0.0.1:1", "remove=&server=127.0.0.1:1"] {
+        let words = "upstream is static: it has pools, whose servers can be changed";
+        assert_eq!(get(&format!("upstream=app&{change}"), &upstreams), (501, words.to_owned()), "{change}");
+    }
+    assert_eq!(get("upstream=app&id=0", &upstreams), (400, "server or peer is not found".to_owned()));
 }
 
 #[test]
@@ -120,9 +135,13 @@ fn what_the_store_refuses() {
     for (error, status, retry) in table {
         let mut upstreams = fake();
         upstreams.refuse = Some(error);
-        let refused =
-            answer(&Call::get("upstream=backend&id=0&down="), Ok(&[]), Some(&upstreams), Dialect::Any)
-                .response;
+        let refused = answer(
+            &Call::get("upstream=backend&id=0&down="),
+            Ok(&[]),
+            Some(&upstreams),
+            &Settings::default(),
+        )
+        .response;
         assert_eq!(refused.status, status);
         assert_eq!(refused.headers.contains(&("Retry-After", "1".to_owned())), retry);
     }
@@ -142,7 +161,7 @@ fn json_after_a_change_is_the_revision_and_the_server() {
 
 #[test]
 fn what_is_logged() {
-    let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), Dialect::Any).log;
+    let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).log;
     assert!(log("upstream=backend").is_empty());
     assert!(log("upstream=backend&id=1&up=").is_empty(), "a no-op");
     assert_eq!(

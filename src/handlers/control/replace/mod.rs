@@ -20,6 +20,7 @@ use super::super::arguments::{flag, only};
 use super::super::call::Call;
 use super::super::error::{Kind, Refusal};
 use super::super::respond::Answer;
+use super::super::scope::Scope;
 use super::super::settings::Dialect;
 use super::words::given;
 use super::{is_media, upstreams};
@@ -66,6 +67,8 @@ pub struct Replacing {
     wanted: Wanted,
     /// Form of the reply.
     format: Format,
+    /// The only upstream, beside its pools, that the location knows; none if it knows all.
+    scope: Option<String>,
 }
 
 /// What is left to do.
@@ -88,12 +91,12 @@ enum Next {
     Answer(Answer),
 }
 
-/// Begins, with the whole body.
+/// Begins, with the whole body, in a location that knows the upstream `scope` and its pools, or all.
 ///
 /// # Errors
 ///
 /// What is wrong with the arguments, or with the form of the body.
-pub fn begin(call: &Call<'_>, body: Vec<u8>) -> Result<Replacing, Refusal> {
+pub fn begin(call: &Call<'_>, body: Vec<u8>, scope: Option<String>) -> Result<Replacing, Refusal> {
     let query = Query::parse(call.args)?;
     let format = accept::for_control(&query, call.accept)?;
     only(&query, &KNOWN)?;
@@ -115,7 +118,7 @@ pub fn begin(call: &Call<'_>, body: Vec<u8>) -> Result<Replacing, Refusal> {
         return Err(Refusal::new(Kind::UnsupportedBody, words));
     };
     let upstream = given(&query, "upstream").map(str::to_owned);
-    Ok(Replacing { stage: Some(stage), upstream, wanted, format })
+    Ok(Replacing { stage: Some(stage), upstream, wanted, format, scope })
 }
 
 impl Work for Replacing {
@@ -132,8 +135,9 @@ impl Replacing {
         let Some(upstreams) = upstreams else {
             return Some(Answer::refused(&Refusal::no_memory_zone(), self.format));
         };
+        let upstreams = Scope::new(upstreams, self.scope.as_deref());
         loop {
-            match self.step(upstreams) {
+            match self.step(&upstreams) {
                 Ok(Next::Answer(answer)) => return Some(answer),
                 Ok(Next::Pause) => return None,
                 Ok(Next::More) if is_time() => return None,

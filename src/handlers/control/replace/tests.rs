@@ -1,6 +1,7 @@
 //! Requests with a list, and their replies.
 
 use super::super::super::fake::{self, Fake, fake};
+use super::super::super::settings::Settings;
 use super::*;
 use crate::model::id::UpstreamIndex;
 use crate::ops::Guard;
@@ -12,7 +13,7 @@ fn post(args: &str) -> Call<'_> {
 
 /// The answer to a list, which is worked on in the smallest slices.
 fn answer(call: &Call<'_>, body: &str, upstreams: &Fake) -> Answer {
-    let mut work = match begin(call, body.as_bytes().to_vec()) {
+    let mut work = match begin(call, body.as_bytes().to_vec(), None) {
         Ok(work) => work,
         Err(refusal) => return Answer::refused(&refusal, Format::Text),
     };
@@ -196,13 +197,43 @@ const LINES_AND_COUNT: usize = 101;
 fn only_in_the_query_string_of_a_post() {
     assert!(is_meant(b"replace=&upstream=u", Dialect::Any) && is_meant(b"replace", Dialect::Any));
     assert!(!is_meant(b"replaced=", Dialect::Any) && !is_meant(b"replace=", Dialect::UpstreamConf));
-    let get =
-        super::super::answer(&Call::get("upstream=backend&replace="), Ok(&[]), Some(&fake()), Dialect::Any);
+    let get = super::super::answer(
+        &Call::get("upstream=backend&replace="),
+        Ok(&[]),
+        Some(&fake()),
+        &Settings::default(),
+    );
     assert_eq!(
         (get.response.status, get.response.body.as_slice()),
         (405, &b"replace: only POST allowed"[..])
     );
     let form = Call { content_type: Some(b"application/x-www-form-urlencoded"), ..post("upstream=backend") };
-    let form = super::super::answer(&form, Ok(b"replace="), Some(&fake()), Dialect::Any);
+    let form = super::super::answer(&form, Ok(b"replace="), Some(&fake()), &Settings::default());
     assert_eq!(form.response.status, 400);
+}
+
+#[test]
+fn a_location_of_one_upstream_replaces_no_other() {
+    let upstreams = fake::pooled();
+    let replace = |args: &str, body: &str| {
+        let mut work = begin(&post(args), body.as_bytes().to_vec(), Some("app".to_owned())).unwrap();
+        let response = loop {
+            if let Some(answer) = work.advance(Some(&upstreams), || true) {
+                break answer.response;
+            }
+        };
+        (response.status, String::from_utf8(response.body).unwrap())
+    };
+    let here = replace("replace=&upstream=dr", "server 127.0.0.1:83 weight=10;");
+    assert_eq!(
+        (here.0, here.1.lines().next().unwrap()),
+        (200, "dr: 0 added, 1 removed, 0 changed, 1 unchanged, revision 4")
+    );
+    assert_eq!(
+        replace("replace=&upstream=alone", "server 127.0.0.1:83;"),
+        (404, "upstream is not found".to_owned())
+    );
+    let body = "upstream dr { server 127.0.0.1:84; } upstream spare { server 10.0.0.8; }";
+    assert_eq!(replace("replace=", body), (404, "upstream \"spare\": upstream is not found".to_owned()));
+    assert_eq!(upstreams.snapshot(UpstreamIndex(0)).unwrap().peers.len(), 1);
 }
