@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
-    ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
+    ngx_int_t, ngx_msec_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
 };
 
 use crate::live::{Member, Pools, Upstream};
@@ -63,17 +63,22 @@ impl Composed {
         unsafe { self.upstream.as_ref() }.pools.get()
     }
 
-    /// Sees to it that somebody looks at the pools, after the present event.
+    /// Sees to it that somebody looks at the pools: after the present event, or some time after the last look.
     #[cold]
     fn look_soon(&self) {
         let now = time::msec();
-        if now.saturating_sub(self.looked.get()) < LOOK {
-            return;
-        }
-        self.looked.set(now);
+        let wait = self.looked.get().saturating_add(LOOK).saturating_sub(now);
         // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it, the
         // cycle's does not.
-        unsafe { (*self.looking.get()).post((*nginx_sys::ngx_cycle).log) };
+        unsafe {
+            let (looking, log) = (&mut *self.looking.get(), (*nginx_sys::ngx_cycle).log);
+            if wait == 0 {
+                self.looked.set(now);
+                looking.post(log);
+            } else {
+                looking.set_timer(log, ngx_msec_t::try_from(wait).unwrap_or(0));
+            }
+        }
     }
 }
 
