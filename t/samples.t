@@ -18,12 +18,19 @@ my @samples = map { s{.*/}{}r } sort glob "$folder/*.conf";
 # What each is there for.
 my %purposes = (
 	'demo.conf' => \&demo,
+	'load-balancer.conf' => \&load_balancer,
 	'upstream_candc.conf' => \&upstream_candc,
 );
 
 my $t = Test::Nginx->new()
-	->has(qw/module http proxy upstream_zone fastcgi uwsgi scgi/)
-	->plan(50);
+	->has(qw/
+		module http proxy ssl rewrite upstream_zone upstream_keepalive
+		fastcgi uwsgi scgi
+	/);
+plan(skip_all => 'no openssl') if system('openssl version >/dev/null 2>&1');
+$t->plan(76);
+
+certificates();
 
 is_deeply(\@samples, [ sort keys %purposes ], 'each sample has a test');
 
@@ -34,7 +41,9 @@ for my $name (@samples) {
 	unlike($out, qr/\[(?:warn|error|emerg)\]/, "$name: no warnings");
 
 	$t->write_file_expand('nginx.conf', $sample)->run();
-	$t->leak_keys('/upstreamstatus');
+	# Sessions of TLS have their pages in the zone.
+	$t->leak_keys('/upstreamstatus', 8080,
+		pages => { primary_tls => 2, dr_tls => 2 });
 	$purposes{$name}->($name);
 	$t->stop();
 }
@@ -52,10 +61,10 @@ sub sample ($name) {
 }
 
 # Who answers, and how often, as logical addresses.
-sub who ($uri, $requests) {
+sub who ($uri, $requests, %request) {
 	my %who;
 	for (1 .. $requests) {
-		my ($server) = http_get($uri)->body =~ /served by ([\d.:]+)/;
+		my ($server) = http_get($uri, %request)->body =~ /served by ([\d.:]+)/;
 		$who{$t->logical($server // 'nobody')}++;
 	}
 	return \%who;
@@ -148,6 +157,90 @@ sub demo ($name) {
 	body('/upstreamcontrol?upstream=api&server=127.0.0.1:8092&up=');
 	is_deeply(who('/api/', 1), { '127.0.0.1:8092' => 1 }, "$name: slow server");
 	cmp_ok(now() - $began, '>', 0.5, "$name: it is slow");
+}
+
+# The lines at the top of load-balancer.conf.
+sub certificates {
+	my $dir = $t->testdir() . '/certs';
+	my $name = 'origin.example.com';
+	mkdir $dir or die "$dir: $!\n";
+	system("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$name "
+		. "-addext subjectAltName=DNS:$name -keyout $dir/origin.key "
+		. "-out $dir/origin.crt >$dir/openssl.out 2>&1") == 0
+		or die 'openssl: ', $t->read_file('certs/openssl.out');
+	$t->write_file("certs/$_->[1]", $t->read_file("certs/$_->[0]")) for
+		[qw/origin.key site.key/], [qw/origin.crt site.crt/],
+		[qw/origin.crt origin-ca.crt/];
+}
+
+# lua-resty-upstream's example: its listeners and its API.
+sub load_balancer ($name) {
+	my @at = map { "127.0.0.1:$_" } 8081 .. 8084;
+	my %http = (port => 8000);
+
+	is_deeply(who('/', 4, %http), { map { $_ => 2 } @at[0, 1] },
+		"$name: the first pool");
+	my $pools = get_json('/pools');
+	is_deeply([ sort keys %$pools ], [qw/dr primary/], "$name: two pools");
+	is("@{$pools->{primary}}{qw/up priority failed_timeout max_fails/}",
+		'1 5 60 3', "$name: of the example");
+	is_deeply([ sort keys get_json('/tls/pools')->%* ],
+		[qw/dr_tls primary_tls/], "$name: and two more");
+
+	is(line('/down_host/primary/1'), '200 ', "$name: down");
+	is_deeply(who('/', 4, %http), { $at[1] => 4 }, "$name: one host");
+	line('/down_host/primary/2');
+	is_deeply(who('/', 4, %http), { map { $_ => 2 } @at[2, 3] },
+		"$name: the second pool");
+	is(line("/up_host/primary/$_"), '200 ', "$name: up $_") for 1, 2;
+	is_deeply(who('/', 4, %http), { map { $_ => 2 } @at[0, 1] },
+		"$name: the first pool again");
+
+	# 502: all hosts of both pools answer badly.
+	is(http_get('/bad', %http)->status(), 502, "$name: bad answers");
+	# 504: nobody is there, or nobody may be asked.
+	for my $pool (qw/primary dr/) {
+		for my $id (0, 1) {
+			my $port = ($pool eq 'dr' ? 8097 : 8095) + $id;
+			line("/upstreamcontrol?upstream=$pool&id=$id&up="
+				. "&server=127.0.0.1:$port");
+		}
+	}
+	is(http_get('/', %http)->status(), 504, "$name: no connection");
+	line("/down_host/$_") for qw{primary/1 primary/2 dr/1 dr/2};
+	is(http_get('/', %http)->status(), 504, "$name: all pools are down");
+
+	is(origins(4), join(' ', (map { "127.0.0.1:$_" } 8091, 8092) x 2),
+		"$name: TLS");
+	line('/tls/down_host/primary_tls/1');
+	line('/tls/down_host/primary_tls/2');
+	is(origins(2), '127.0.0.1:8093 127.0.0.1:8094', "$name: TLS, second pool");
+	like(https('/'), qr/ for origin\.example\.com\n\z/, "$name: SNI");
+
+	page($name, 'primary');
+
+	# Another name than that of the certificate.
+	$t->stop();
+	$t->write_file_expand('nginx.conf', sample($name)
+		=~ s/proxy_ssl_name \K[^;]+/other.example.com/r)->run();
+	like(https('/'), qr{\AHTTP/1.1 50[24] }, "$name: TLS is verified");
+	ok($t->find_in_log(qr/certificate does not match "other\.example\.com"/),
+		"$name: by name");
+}
+
+# The bytes of a reply over TLS.
+sub https ($uri) {
+	my $address = $t->expand('127.0.0.1:8443');
+	my $file = $t->testdir() . '/request';
+	$t->write_file('request', join "\r\n", "GET $uri HTTP/1.1",
+		'Host: localhost', 'Connection: close', '', '');
+	return qx{openssl s_client -quiet -connect $address <$file 2>/dev/null};
+}
+
+# Who answers over TLS.
+sub origins ($requests) {
+	return $t->logical(join ' ',
+		map { https('/') =~ /served by ([\d.:]+) / } 1 .. $requests);
 }
 
 # EBLB's example: its curl lines, and its page.
