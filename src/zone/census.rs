@@ -15,12 +15,14 @@ use super::peers::Zone;
 /// The peers of both lists, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Balancers may choose these, if they have a connection left.
+    /// Balancers choose these, if they have a connection left.
     pub usable: u64,
     /// Down or draining.
     pub down: u64,
     /// Left alone for their failures.
     pub unavail: u64,
+    /// Left alone for long enough: the next request that comes to one is a trial.
+    pub untried: u64,
 }
 
 impl Zone {
@@ -38,6 +40,7 @@ impl Zone {
                         Standing::Usable => &mut census.usable,
                         Standing::Down => &mut census.down,
                         Standing::Unavail => &mut census.unavail,
+                        Standing::Untried => &mut census.untried,
                     };
                     *count += 1;
                 }
@@ -92,6 +95,8 @@ enum Standing {
     Down,
     /// It failed too often.
     Unavail,
+    /// It did, and may be chosen again to see whether it is well.
+    Untried,
 }
 
 /// What the balancers make of one peer.
@@ -113,6 +118,8 @@ unsafe fn standing(peer: NonNull<ngx_http_upstream_rr_peer_t>, single: bool, now
         Standing::Down
     } else if failures.exhausted(now) {
         Standing::Unavail
+    } else if failures.is_full() {
+        Standing::Untried
     } else {
         Standing::Usable
     }
