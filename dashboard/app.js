@@ -47,7 +47,7 @@ function render() {
     present.add(upstream.name);
     let group = app.groups.get(upstream.name);
     if (!group) {
-      group = new Group(upstream.name, { ask: askFor, sort: sortBy, fold: toggleFold });
+      group = new Group(upstream.name, { ask: askFor, sort: sortBy, fold: toggleFold, go: goTo });
       group.fold(app.folded.has(upstream.name));
       app.groups.set(upstream.name, group);
     }
@@ -77,13 +77,19 @@ function showTotals(chosen) {
   setText(shown, isFiltered ? chosen + " of " + plural(counted.all, "server") + " shown" : "");
   shown.classList.toggle("unseen", !isFiltered);
   const nothing = byId("nothing");
-  setHidden(nothing, chosen > 0 || (!isFiltered && app.upstreams.length > 0));
+  const isAnything = chosen > 0 || nodesSeen() > 0;
+  setHidden(nothing, isAnything || (!isFiltered && app.upstreams.length > 0));
   setText(nothing, isFiltered ? "No server is like that. Escape clears the filter." : "There are no upstreams.");
   const trouble = counted.states.unavail || 0;
   const title = (trouble ? "▲ " + trouble + " unavail · " : "") + "Upstreams · " + location.host;
   if (document.title !== title) document.title = title;
   const isFolded = app.upstreams.length > 0 && app.upstreams.every((upstream) => app.folded.has(upstream.name));
   setText(byId("fold"), isFolded ? "Unfold all" : "Fold all");
+}
+
+/** How many upstreams are to be seen. */
+function nodesSeen() {
+  return [...app.groups.values()].filter((group) => !group.node.hidden).length;
 }
 
 function askFor(verb, group, peer) {
@@ -160,6 +166,15 @@ function toggleFold(group) {
   if (!app.folded.delete(name)) app.folded.add(name);
   group.fold(app.folded.has(name));
   keepFolds();
+}
+
+/** Brings an upstream into sight. */
+function goTo(name) {
+  const group = app.groups.get(name);
+  if (!group) return;
+  if (app.folded.has(name)) toggleFold(group);
+  group.node.scrollIntoView({ block: "start" });
+  group.toggle.focus({ preventScroll: true });
 }
 
 function foldAll() {

@@ -2,7 +2,7 @@
 "use strict";
 
 class Group {
-  /** `callbacks`: ask(verb, group, peer), sort(column), fold(group). */
+  /** `callbacks`: ask(verb, group, peer), sort(column), fold(group), go(name). */
   constructor(name, callbacks) {
     this.callbacks = callbacks;
     this.rows = new Map();
@@ -41,6 +41,8 @@ class Group {
     this.heads = this.makeHeads();
     this.body = this.table.appendChild(element("tbody"));
     this.empty = this.node.appendChild(element("p", "quiet empty", "No servers."));
+    this.pools = new Pools(callbacks.go);
+    this.node.appendChild(this.pools.node);
   }
 
   makeHeads() {
@@ -58,13 +60,30 @@ class Group {
   /** Shows an upstream; returns how many of its servers are to be seen. */
   show(upstream, view) {
     this.upstream = upstream;
-    this.showHead(upstream);
+    this.showHead(upstream, view);
+    if (hasPools(upstream)) return this.showPools(upstream, view);
     // What is not seen is not made: there may be thousands.
     const chosen = upstream.peers.filter((peer) => isChosen(upstream, peer, view.filter)).length;
     if (!this.isFolded) this.showRows(upstream, view);
     setHidden(this.node, chosen === 0 && (view.filter.isSet || upstream.peers.length > 0));
-    setHidden(this.empty, upstream.peers.length > 0 || this.isFolded);
+    this.hideAll();
     return chosen;
+  }
+
+  /** Shows one that has no servers but pools; none of its servers is to be seen. */
+  showPools(upstream, view) {
+    this.pools.show(upstream, view.now);
+    setHidden(this.node, !isChosenWithPools(upstream, view.filter));
+    this.hideAll();
+    return 0;
+  }
+
+  /** Hides what is folded, and what an upstream of its kind does not have. */
+  hideAll() {
+    const isOfPools = this.upstream !== undefined && hasPools(this.upstream);
+    setHidden(this.table, this.isFolded || isOfPools);
+    setHidden(this.pools.node, this.isFolded || !isOfPools);
+    if (this.upstream) setHidden(this.empty, this.upstream.peers.length > 0 || this.isFolded || isOfPools);
   }
 
   showRows(upstream, view) {
@@ -90,21 +109,26 @@ class Group {
     }
   }
 
-  showHead(upstream) {
+  showHead(upstream, view) {
     const counted = count(upstream.peers);
-    setText(this.parts.size, plural(counted.all, "server"));
+    const isOfPools = hasPools(upstream);
+    setText(this.parts.size, isOfPools ? plural(upstream.pools.length, "pool") : plural(counted.all, "server"));
     for (const state of STATES) {
       const found = counted.states[state.name] || 0;
       setText(this.parts[state.name], state.sign + " " + found + " " + state.word);
       setHidden(this.parts[state.name], found === 0);
     }
     setText(this.parts.active, isShared(upstream) ? counted.active + " active" : "");
-    setAttribute(this.node, "data-worst", this.worst(counted));
+    if (isOfPools) {
+      const since = " for " + ago(upstream.since, view.now).replace(" ago", "");
+      setText(this.parts.active, (upstream.active === null ? "none active" : upstream.active + " active") + since);
+    }
+    setAttribute(this.node, "data-worst", isOfPools ? worstOfPools(upstream) : this.worst(counted));
 
     setText(this.method, upstream.method || "unknown method");
     const used = upstream.zone_memory;
     const part = used ? Math.round((100 * used.used) / Math.max(1, used.used + used.free)) : 0;
-    setText(this.zoneText, upstream.zone === null ? "no zone" : "zone " + upstream.zone + (used ? ", " + part + " % used" : ""));
+    setText(this.zoneText, upstream.zone === null ? (isOfPools ? "" : "no zone") : "zone " + upstream.zone + (used ? ", " + part + " % used" : ""));
     setHidden(this.zoneBar.parentNode, !used);
     const width = part + "%";
     if (this.zoneBar.style.width !== width) this.zoneBar.style.width = width;
@@ -112,8 +136,8 @@ class Group {
     const inBytes = used ? bytes(used.used) + " of " + bytes(used.used + used.free) + " used, " + used.pages.free + " pages free" : null;
     setAttribute(this.zone, "title", inBytes);
     setText(this.revision, upstream.dynamic ? "revision " + upstream.revision : "");
-    setText(this.fixed, upstream.dynamic ? "" : "static: " + (upstream.reason || "unknown"));
-    setHidden(this.fixed, upstream.dynamic);
+    setText(this.fixed, upstream.dynamic || isOfPools ? "" : "static: " + (upstream.reason || "unknown"));
+    setHidden(this.fixed, upstream.dynamic || isOfPools);
     setHidden(this.add, !canAdd(upstream));
   }
 
@@ -127,8 +151,7 @@ class Group {
   fold(isFolded) {
     this.isFolded = isFolded;
     setAttribute(this.toggle, "aria-expanded", String(!isFolded));
-    setHidden(this.table, isFolded);
-    if (this.upstream) setHidden(this.empty, this.upstream.peers.length > 0 || isFolded);
+    this.hideAll();
   }
 }
 
