@@ -16,7 +16,7 @@ mod eblb;
 mod everywhere;
 mod json;
 mod lines;
-mod log;
+pub mod log;
 mod order;
 mod replace;
 #[cfg(test)]
