@@ -6,7 +6,7 @@
 
 local abi = require "ngx.upstream_control.ffi"
 
-local ipairs, pairs, type = ipairs, pairs, type
+local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
 local text = abi.text
 
 local _M = {}
@@ -148,10 +148,16 @@ local function servers_of(fn, servers)
         return servers
     end
     local list = type(servers) == "table" and servers or { servers }
-    for at, server in ipairs(list) do
+    local count = 0
+    for at, server in pairs(list) do
         if not is_server(server) then
-            return nil, ("server %d of '%s' is neither a text nor an id"):format(at, fn)
+            return nil, ("server %s of '%s' is neither a text nor an id"):format(tostring(at), fn)
         end
+        count = count + 1
+    end
+    -- A list with a hole would end there.
+    if count ~= #list then
+        return nil, ("servers of '%s' are not an array"):format(fn)
     end
     if #list == 0 then
         return nil, "no server is named"
