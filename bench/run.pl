@@ -5,8 +5,8 @@
 #
 #   bench/run.pl [--null] [--no-file] [ROW...]
 #
-#   ROW        proxy, instructions, change, members, replace, status, memory,
-#              workers; all of them without
+#   ROW        proxy, instructions, pools, change, members, replace, status,
+#              memory, workers; all of them without
 #   --null     leaves the module out of both sides: what is measured then is
 #              the noise of the machine, and must come out at 1
 #   --no-file  writes no file
@@ -28,6 +28,7 @@ use Bench::Row::Change;
 use Bench::Row::Instructions;
 use Bench::Row::Members;
 use Bench::Row::Memory;
+use Bench::Row::Pools;
 use Bench::Row::Proxy;
 use Bench::Row::Replace;
 use Bench::Row::Status;
@@ -38,6 +39,7 @@ use Bench::Session;
 my @ROWS = (
 	[ proxy => 'Bench::Row::Proxy' ],
 	[ instructions => 'Bench::Row::Instructions' ],
+	[ pools => 'Bench::Row::Pools' ],
 	[ change => 'Bench::Row::Change' ],
 	[ members => 'Bench::Row::Members' ],
 	[ replace => 'Bench::Row::Replace' ],

@@ -267,5 +267,6 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
             let old = shm::find((*cycle).old_cycle, &store_name());
             live.as_ref().start(zone, old, main.drains, Log::from_cycle(cycle));
         }
+        main.context.is_started.set(true);
     }
 }

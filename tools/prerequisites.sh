@@ -100,6 +100,9 @@ for group in "$@"; do
             # a balancer that is not nginx's own
             need libnginx-mod-http-upstream-fair "Debian's fair balancer" \
                 file_exists /usr/lib/nginx/modules/ngx_http_upstream_fair_module.so
+            # scripts that change servers
+            need libnginx-mod-http-lua "Lua for Debian's nginx" \
+                file_exists /usr/lib/nginx/modules/ngx_http_lua_module.so
             # looks at the page
             need chromium Chromium any_command_exists chromium chromium-browser google-chrome
             need chromium-driver chromedriver command_exists chromedriver

@@ -11,12 +11,15 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod guard;
+mod lua;
 mod markup;
 mod peer;
 mod respond;
 mod scope;
 mod settings;
 mod status;
+
+use std::cell::Cell;
 
 use crate::nginx::http::{self, ngx_http_request_t, ngx_int_t};
 use crate::ops::Upstreams;
@@ -30,6 +33,9 @@ pub use settings::{Dialect, HostErrors, Methods, Role, Settings};
 pub struct Context {
     /// The upstreams; none if the module has no shared memory.
     pub upstreams: Option<Box<dyn Upstreams>>,
+    /// Whether the configuration was started, so that its zones are there. Requests come later than that in any case,
+    /// scripts do not.
+    pub is_started: Cell<bool>,
 }
 
 /// Content handler of a location with `upstream_status`.

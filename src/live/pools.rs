@@ -92,13 +92,14 @@ impl Member {
         zone.map_or(0, |zone| zone.tries())
     }
 
-    /// Counts its servers, and notes whether one is usable. None if its lock is stuck, or it turned out to be static:
+    /// Counts its servers, and notes whether requests may be handed to one. None if its lock is stuck, or it turned out to be static:
     /// then it counts as usable, since whoever asks its balancer will find out.
     fn look(&self, now: u64, at: UnixTime) -> Option<Census> {
         let control = self.upstream().control()?;
         let census = control.zone.census(at)?;
         let since = &control.extra().usable_since;
-        if census.usable == 0 {
+        // Whether one that is to be tried again is well, a request must find out.
+        if census.usable == 0 && census.untried == 0 {
             since.store(0, Ordering::Relaxed);
         } else {
             // Another worker may have seen it before.
@@ -168,7 +169,7 @@ impl Pools {
         for (place, member) in self.members.iter().enumerate() {
             let census = member.look(now, at);
             standings.push(match census.filter(|census| census.usable == 0) {
-                Some(Census { down, unavail, .. }) => Standing::Unavail { down, unavail },
+                Some(Census { down, unavail, untried, .. }) => Standing::Unavail { down, unavail, untried },
                 None => match member.waits(now) {
                     Some(left) => Standing::Waiting { left: Seconds(left.div_ceil(1000)) },
                     None if active.is_some() => Standing::Standby,

@@ -46,6 +46,8 @@ fn start(servers: &[Server<'_>]) -> Upstream {
     locked.claim(record, generation, copy.membership, &claims, &mut claimed, Wishes::Dropped).unwrap();
     drop(locked);
     let upstream = Upstream {
+        pools: OnceCell::new(),
+        is_pool: false.into(),
         conf: nginx::Upstream::of(us),
         name: "u".into(),
         zone: Some("u".into()),

@@ -41,12 +41,14 @@ pub enum Standing {
         /// How much longer.
         left: Seconds,
     },
-    /// It has no usable server.
+    /// It has no usable server. A request that is a trial may be handed to it all the same.
     Unavail {
         /// Servers that are down or draining.
         down: u64,
         /// Servers that nginx leaves alone for their failures.
         unavail: u64,
+        /// Servers that failed, and that nginx will try again.
+        untried: u64,
     },
 }
 
@@ -75,9 +77,9 @@ impl fmt::Display for Standing {
         match self {
             Self::Active | Self::Standby => Ok(()),
             Self::Waiting { left } => write!(f, "usable, failback in {left}"),
-            Self::Unavail { down: 0, unavail: 0 } => f.write_str("no servers"),
-            Self::Unavail { down, unavail } => {
-                write!(f, "no usable server: {down} down, {unavail} unavailable")
+            Self::Unavail { down: 0, unavail: 0, untried: 0 } => f.write_str("no servers"),
+            Self::Unavail { down, unavail, untried } => {
+                write!(f, "no usable server: {down} down, {unavail} unavailable, {untried} to be tried again")
             }
         }
     }
@@ -93,8 +95,12 @@ mod tests {
             (Standing::Active, "active", ""),
             (Standing::Standby, "standby", ""),
             (Standing::Waiting { left: Seconds(12) }, "waiting", "usable, failback in 12s"),
-            (Standing::Unavail { down: 0, unavail: 0 }, "unavail", "no servers"),
-            (Standing::Unavail { down: 1, unavail: 2 }, "unavail", "no usable server: 1 down, 2 unavailable"),
+            (Standing::Unavail { down: 0, unavail: 0, untried: 0 }, "unavail", "no servers"),
+            (
+                Standing::Unavail { down: 1, unavail: 2, untried: 3 },
+                "unavail",
+                "no usable server: 1 down, 2 unavailable, 3 to be tried again",
+            ),
         ];
         for (standing, word, why) in table {
             assert_eq!((standing.as_str(), standing.to_string().as_str()), (word, why));

@@ -75,12 +75,14 @@ pub struct Failures {
 }
 
 impl Failures {
+    /// Whether the failures are as many as the peer may have: it counts as failed until a request succeeds.
+    pub fn is_full(&self) -> bool {
+        !self.single && self.max_fails != 0 && self.fails >= self.max_fails
+    }
+
     /// Whether nginx's balancers skip the peer at `now`: the rule of `ngx_http_upstream_get_peer`.
     pub fn exhausted(&self, now: UnixTime) -> bool {
-        !self.single
-            && self.max_fails != 0
-            && self.fails >= self.max_fails
-            && u64::try_from(now.0.saturating_sub(self.checked)).unwrap_or(0) <= self.fail_timeout
+        self.is_full() && u64::try_from(now.0.saturating_sub(self.checked)).unwrap_or(0) <= self.fail_timeout
     }
 }
 

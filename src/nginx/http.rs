@@ -281,7 +281,7 @@ pub(super) unsafe fn report(r: *mut ngx_http_request_t, panic: &(dyn Any + Send)
 }
 
 /// The message of a panic.
-fn words(panic: &(dyn Any + Send)) -> &str {
+pub(super) fn words(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }

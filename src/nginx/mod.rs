@@ -1,6 +1,7 @@
 //! A thin adapter over `ngx` and `nginx-sys`: configuration, requests, logs, shared memory, events, time.
 
 pub mod body;
+pub mod caller;
 pub mod command;
 pub mod conf;
 pub mod death;

@@ -18,5 +18,5 @@ pub use access::{CommitError, Committed, Lookup, Part, Upstreams, Whole};
 pub use command::{Action, Addition, Change, Command, Selector};
 pub use error::OpError;
 pub use guard::Guard;
-pub use plan::{Entry, Outcome, Plan, Removal, execute};
+pub use plan::{Entry, Outcome, Plan, Removal, execute, execute_if};
 pub use replace::{Progress, Replaced, Replacement};

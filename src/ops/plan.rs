@@ -190,11 +190,27 @@ pub struct Outcome {
 ///
 /// Why nothing was changed.
 pub fn execute(upstreams: &dyn Upstreams, command: &Command) -> Result<Outcome, OpError> {
+    execute_if(upstreams, command, |_, _| Ok(()))
+}
+
+/// The same, if what the command comes to passes another check as well: with what is known of the upstream at that very
+/// moment.
+///
+/// # Errors
+///
+/// Why nothing was changed.
+pub fn execute_if(
+    upstreams: &dyn Upstreams,
+    command: &Command,
+    check: impl Fn(&dyn Lookup, &Plan) -> Result<(), OpError>,
+) -> Result<Outcome, OpError> {
     let upstream = upstreams
         .find(&command.upstream)
         .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
     for _ in 0..ATTEMPTS {
-        let plan = plan(upstreams.lookup(upstream)?.as_ref(), command)?;
+        let lookup = upstreams.lookup(upstream)?;
+        let plan = plan(lookup.as_ref(), command)?;
+        check(lookup.as_ref(), &plan)?;
         match upstreams.commit(upstream, &plan) {
             Ok(Committed { revision, added, left }) => {
                 let Plan { entries, removed, added: additions, .. } = plan;

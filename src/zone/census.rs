@@ -15,12 +15,14 @@ use super::peers::Zone;
 /// The peers of both lists, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Balancers may choose these, if they have a connection left.
+    /// Balancers choose these, if they have a connection left.
     pub usable: u64,
     /// Down or draining.
     pub down: u64,
     /// Left alone for their failures.
     pub unavail: u64,
+    /// Left alone for long enough: the next request that comes to one is a trial.
+    pub untried: u64,
 }
 
 impl Zone {
@@ -38,6 +40,7 @@ impl Zone {
                         Standing::Usable => &mut census.usable,
                         Standing::Down => &mut census.down,
                         Standing::Unavail => &mut census.unavail,
+                        Standing::Untried => &mut census.untried,
                     };
                     *count += 1;
                 }
@@ -92,6 +95,8 @@ enum Standing {
     Down,
     /// It failed too often.
     Unavail,
+    /// It did, and may be chosen again to see whether it is well.
+    Untried,
 }
 
 /// What the balancers make of one peer.
@@ -113,7 +118,65 @@ unsafe fn standing(peer: NonNull<ngx_http_upstream_rr_peer_t>, single: bool, now
         Standing::Down
     } else if failures.exhausted(now) {
         Standing::Unavail
+    } else if failures.is_full() {
+        Standing::Untried
     } else {
         Standing::Usable
+    }
+}
+
+#[cfg(all(test, feature = "nginx-objs"))]
+mod tests {
+    use super::super::tests::upstream;
+    use super::super::{Extra, Zone};
+    use super::*;
+    use crate::nginx::fixture;
+    use crate::nginx::shm::Word;
+
+    /// A moment.
+    const NOW: UnixTime = UnixTime(1_000);
+
+    /// An upstream of so many servers, and their lists.
+    fn zone(servers: &[(&str, u16, isize)]) -> Zone {
+        let (us, shm) = upstream(servers, &[]);
+        // SAFETY: the fixture made lists of peers, and a zone for them; nobody else knows either.
+        unsafe {
+            let extra = Word::<Extra>::alloc(NonNull::new(fixture::pool(shm)).unwrap()).unwrap();
+            Zone::of(us).unwrap().with_extra(extra)
+        }
+    }
+
+    /// A peer of a list, to be written to.
+    fn peer(zone: &Zone, at: usize) -> &mut ngx_http_upstream_rr_peer_t {
+        // SAFETY: the fixture linked it, and the test has it alone.
+        unsafe { &mut *zone.servers(zone.primary).nth(at).unwrap().as_ptr() }
+    }
+
+    #[test]
+    fn peers_are_counted_as_balancers_see_them() {
+        let zone = zone(&[("a", 1, 1), ("b", 2, 1), ("c", 3, 1), ("d", 4, 1), ("e", 5, 1)]);
+        peer(&zone, 0).down = 1;
+        peer(&zone, 1).down = 8;
+        let failed = |at, checked| (peer(&zone, at).fails, peer(&zone, at).checked) = (1, checked);
+        failed(2, NOW.0 - 10);
+        failed(3, NOW.0 - 11);
+        let census = Census { usable: 1, down: 2, unavail: 1, untried: 1 };
+        assert_eq!(zone.census(NOW), Some(census));
+        peer(&zone, 2).max_fails = 0;
+        assert_eq!(zone.census(NOW), Some(Census { usable: 2, unavail: 0, ..census }));
+    }
+
+    #[test]
+    fn a_lone_server_is_alone_unless_there_is_another_pool() {
+        // SAFETY: the lists live.
+        let single = |zone: &Zone| unsafe { (*zone.primary.as_ptr()).single() } != 0;
+        let zone = zone(&[("a", 1, 1)]);
+        (peer(&zone, 0).fails, peer(&zone, 0).checked) = (1, NOW.0);
+        assert!(single(&zone));
+        assert_eq!(zone.census(NOW).unwrap().usable, 1, "nginx has no choice");
+        // SAFETY: nobody else has the zone.
+        unsafe { zone.begin_as_pool() };
+        assert!(!single(&zone));
+        assert_eq!(zone.census(NOW).unwrap(), Census { unavail: 1, ..Census::default() });
     }
 }

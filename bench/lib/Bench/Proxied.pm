@@ -5,9 +5,13 @@ package Bench::Proxied;
 #
 #   backend($session)       answers on the ports 8081..8084
 #   front($session, $with, %how)  not yet running; %how as for
-#                           Bench::Session::nginx(), main => directives, and
-#                           unused => upstreams that nobody asks
+#                           Bench::Session::nginx(), main => directives,
+#                           unused => upstreams that nobody asks, upstreams
+#                           and locations => text to add
 #   front_port($with)       where it listens
+#   measure($session, $front, $with, %how)  requests per second (rate), and the
+#                           worker's microseconds for each (cpu); %how as for
+#                           wrk
 #   check($session, $nginx) dies unless the module rides on the requests of
 #                           this one, which has it and is running
 
@@ -55,14 +59,15 @@ http {
         keepalive_requests 100000000;
     }
 
-%%UNUSED%%
+%%UPSTREAMS%%
     server {
         listen 127.0.0.1:%%PORT%%;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
         location / {
             proxy_pass http://backend;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
         }
+        %%LOCATIONS%%
     }
 
     # Beside the way of the requests.
@@ -83,18 +88,32 @@ sub front_port ($with) { return $with ? 8010 : 8020 }
 
 sub front ($session, $with, %how) {
 	my $main = delete $how{main} // 'worker_processes 1;';
-	my $unused = join '', map {
+	my $upstreams = join '', delete $how{upstreams} // '', map {
 		"    upstream unused_$_ { server 127.0.0.1:8081; }\n"
 	} 1 .. delete $how{unused} // 0;
+	my $locations = delete $how{locations} // '';
 
 	return $session->nginx(
 		%how, module => $with, conf => $FRONT, holes => {
-			MAIN => $main, UNUSED => $unused, PORT => front_port($with),
+			MAIN => $main, UPSTREAMS => $upstreams,
+			LOCATIONS => $locations, PORT => front_port($with),
 			STATUS_PORT => front_port($with) + 1,
 			STATUS => $with && !$session->null()
 				? 'upstream_status;' : 'return 204;',
 		},
 	);
+}
+
+sub measure ($session, $front, $with, %how) {
+	my ($worker) = $front->workers();
+	my $before = $session->cpu($worker);
+	my $got = $front->wrk(%how, threads => 1, port => front_port($with));
+	my $cpu = $session->cpu($worker) - $before;
+
+	die "proxied requests have failed:\n$got->{text}\n"
+		if $got->{failed} || !$got->{total};
+
+	return { rate => $got->{per_second}, cpu => $cpu / $got->{total} / 1000 };
 }
 
 sub check ($session, $nginx) {

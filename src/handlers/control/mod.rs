@@ -17,7 +17,7 @@ mod eblb;
 mod everywhere;
 mod json;
 mod lines;
-mod log;
+pub mod log;
 mod order;
 mod pools;
 mod replace;

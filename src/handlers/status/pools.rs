@@ -118,14 +118,14 @@ mod tests {
             &[
                 ("pri\nmary", Standing::Waiting { left: Seconds(12) }),
                 ("dr", Standing::Active),
-                ("spare", Standing::Unavail { down: 1, unavail: 2 }),
+                ("spare", Standing::Unavail { down: 1, unavail: 2, untried: 3 }),
             ],
         )])
     }
 
     /// `app`, none of whose pools has a usable server.
     fn nothing() -> Fake {
-        Fake::new(vec![composed("app", &[("dr", Standing::Unavail { down: 0, unavail: 0 })])])
+        Fake::new(vec![composed("app", &[("dr", Standing::Unavail { down: 0, unavail: 0, untried: 0 })])])
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         let pools = [
             r#"{"pool":"pri\nmary","priority":0,"failback":"0s","state":"waiting","why":"usable, failback in 12s"}"#,
             r#"{"pool":"dr","priority":10,"failback":"30s","state":"active"}"#,
-            r#"{"pool":"spare","priority":20,"failback":"60s","state":"unavail","why":"no usable server: 1 down, 2 unavailable"}"#,
+            r#"{"pool":"spare","priority":20,"failback":"60s","state":"unavail","why":"no usable server: 1 down, 2 unavailable, 3 to be tried again"}"#,
         ];
         assert_eq!(status("json", &waiting()), app(&pools.join(","), "\"dr\""));
         let pool = r#"{"pool":"dr","priority":0,"failback":"0s","state":"unavail","why":"no servers"}"#;
@@ -154,7 +154,7 @@ mod tests {
                 "upstream \"app\": pools, \"dr\" active since {NOW}\n  \
                  pool \"pri\\x0amary\": priority 0, failback 0s, waiting, usable, failback in 12s\n  \
                  pool \"dr\": priority 10, failback 30s, active\n  \
-                 pool \"spare\": priority 20, failback 60s, unavail, no usable server: 1 down, 2 unavailable\n"
+                 pool \"spare\": priority 20, failback 60s, unavail, no usable server: 1 down, 2 unavailable, 3 to be tried again\n"
             )
         );
         assert_eq!(

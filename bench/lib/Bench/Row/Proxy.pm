@@ -17,6 +17,8 @@ use constant SECONDS => 1;
 
 use constant CONNECTIONS => 32;
 
+my %HOW = (seconds => SECONDS, connections => CONNECTIONS);
+
 sub run ($class, $session) {
 	my $backend = Bench::Proxied::backend($session);
 	my %front = map { $_ => Bench::Proxied::front($session, $_) } 0, 1;
@@ -32,8 +34,8 @@ sub run ($class, $session) {
 	};
 
 	my $got = pairs(
-		one => sub { _measure($session, $front{1}, 1) },
-		other => sub { _measure($session, $front{0}, 0) },
+		one => sub { Bench::Proxied::measure($session, $front{1}, 1, %HOW) },
+		other => sub { Bench::Proxied::measure($session, $front{0}, 0, %HOW) },
 		key => 'rate', least => 16, most => 40, within => 0.005,
 		seconds => 90, each => $renew,
 	);
@@ -62,21 +64,6 @@ sub run ($class, $session) {
 sub _warm ($with) {
 	burst(n => 500, concurrency => CONNECTIONS, keepalive => 1, records => 0,
 		port => Bench::Proxied::front_port($with));
-}
-
-sub _measure ($session, $front, $with) {
-	my ($worker) = $front->workers();
-	my $before = $session->cpu($worker);
-	my $got = $front->wrk(
-		seconds => SECONDS, connections => CONNECTIONS, threads => 1,
-		port => Bench::Proxied::front_port($with),
-	);
-	my $cpu = $session->cpu($worker) - $before;
-
-	die "proxied requests have failed:\n$got->{text}\n"
-		if $got->{failed} || !$got->{total};
-
-	return { rate => $got->{per_second}, cpu => $cpu / $got->{total} / 1000 };
 }
 
 1;

@@ -1,0 +1,223 @@
+//! The functions that the module exports for scripts in nginx's own process: what `lualib/` calls through LuaJIT's FFI.
+//!
+//! All that is said in either direction lies in memory of the caller: nothing that Rust allocates is handed out, nothing
+//! has to be given back, and nothing is kept after the return. Texts are pointer and length, and may hold any byte. What
+//! the caller gets is written into the memory of a [`Reply`]:
+//!
+//! | function | what is there | after that, in `count` rows |
+//! |---|---|---|
+//! | `.._version` | nothing: the version is what is returned | |
+//! | `.._upstreams` | | [`rows::UpstreamRow`] |
+//! | `.._peers` | [`rows::UpstreamRow`] | [`rows::PeerRow`] |
+//! | `.._change` | [`change::Done`] | |
+//! | `.._current_upstream` | the name | |
+//!
+//! All but the first return [`OK`]; or [`MORE`], if the memory is too small, and `len` says how much is needed: nothing
+//! was done then but to look; or [`REFUSED`], and what is there is a word for programs, a blank, and words for people, of
+//! which as much as fits. `.._change` never returns `MORE`.
+//!
+//! None of the locks of nginx or of this module may be held by the caller, and none are: no script runs under them.
+
+mod change;
+mod reply;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::c_int;
+
+use crate::nginx::caller::{Caller, NotProxied};
+use crate::nginx::http::ngx_http_request_t;
+use crate::nginx::log::Level;
+use crate::ops::{OpError, Upstreams};
+
+use super::Context;
+use super::error::{Kind, Refusal};
+use change::{Ask, Texts};
+use reply::{Reply, Space};
+
+/// Version of all of this. It is raised when a function, a structure or the meaning of either changes, so that the Lua
+/// files of another version refuse to work rather than read nonsense.
+const VERSION: u32 = 1;
+
+/// It was done.
+const OK: c_int = 0;
+
+/// More memory is needed.
+const MORE: c_int = 1;
+
+/// Nothing was done, for a reason.
+const REFUSED: c_int = -1;
+
+/// Why nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    /// The word for programs: that of [`Kind::code`], or one of this file.
+    code: &'static str,
+    /// The words for people.
+    text: String,
+    /// Whether the operator has something to look at.
+    is_grave: bool,
+}
+
+impl Failure {
+    /// Something that is wrong with the call.
+    fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), is_grave: false }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(Refusal { kind, text }: Refusal) -> Self {
+        Self { code: kind.code(), text, is_grave: kind.is_failure() }
+    }
+}
+
+impl From<OpError> for Failure {
+    fn from(error: OpError) -> Self {
+        Refusal::from(error).into()
+    }
+}
+
+impl From<NotProxied> for Failure {
+    fn from(error: NotProxied) -> Self {
+        match error {
+            NotProxied::NoRequest => Self::new("NoRequest", "no request object"),
+            NotProxied::NoProxying => Self::new("NoProxying", "no proxying"),
+            NotProxied::NoUpstream => Self::new("NoUpstream", "no upstream"),
+        }
+    }
+}
+
+/// Version of the interface.
+#[unsafe(no_mangle)]
+pub extern "C" fn ngx_http_upstream_control_ffi_version() -> u32 {
+    VERSION
+}
+
+/// All upstreams, without their servers.
+///
+/// # Safety
+///
+/// `reply` points to a [`Reply`] with its memory. Called in one of nginx's processes, in its only thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ngx_http_upstream_control_ffi_upstreams(reply: *mut Reply) -> c_int {
+    // SAFETY: the duty of the caller.
+    unsafe { answer(reply, std::ptr::null_mut(), |caller, space| rows::upstreams(upstreams(caller)?, space)) }
+}
+
+/// One upstream, by its name or that of its zone, and its servers.
+///
+/// # Safety
+///
+/// `reply` points to a [`Reply`] with its memory, `name` to `len` bytes. Called in one of nginx's processes, in its only
+/// thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ngx_http_upstream_control_ffi_peers(
+    reply: *mut Reply,
+    name: *const u8,
+    len: usize,
+) -> c_int {
+    // SAFETY: the duty of the caller.
+    let name = unsafe { reply::bytes(name, len) };
+    // SAFETY: the duty of the caller.
+    unsafe {
+        answer(reply, std::ptr::null_mut(), |caller, space| {
+            rows::peers(upstreams(caller)?, name, caller.now(), space)
+        })
+    }
+}
+
+/// Changes servers of one upstream: all of it is done, or nothing. When it returns, every worker balances by it.
+///
+/// # Safety
+///
+/// `reply` points to a [`Reply`] with its memory, `ask` to an [`Ask`], `texts` to [`Texts`] whose pointers are to as many
+/// bytes as it says. `r` is null, or the request that the caller is serving. Called in one of nginx's processes, in its
+/// only thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ngx_http_upstream_control_ffi_change(
+    reply: *mut Reply,
+    ask: *const Ask,
+    texts: *const Texts,
+    r: *mut ngx_http_request_t,
+) -> c_int {
+    // SAFETY: the duty of the caller.
+    unsafe {
+        answer(reply, r, |caller, space| {
+            let words = texts.as_ref().and_then(|texts| texts.words(ask.as_ref()?)).ok_or_else(no_memory)?;
+            change::carry_out(upstreams(caller)?, caller, &words, space)
+        })
+    }
+}
+
+/// Name of the upstream that a request is sent to.
+///
+/// # Safety
+///
+/// `reply` points to a [`Reply`] with its memory. `r` is null, or the request that the caller is serving. Called in one of
+/// nginx's processes, in its only thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ngx_http_upstream_control_ffi_current_upstream(
+    reply: *mut Reply,
+    r: *mut ngx_http_request_t,
+) -> c_int {
+    // SAFETY: the duty of the caller.
+    unsafe {
+        answer(reply, r, |caller, space| {
+            space.text(caller.upstream()?);
+            Ok(())
+        })
+    }
+}
+
+/// Answers a call by what `work` writes, or by why it wrote nothing.
+///
+/// # Safety
+///
+/// `reply` is null or points to a [`Reply`] with its memory; `r` is null, or the request that the caller is serving. This is
+/// one of nginx's processes, in its only thread.
+unsafe fn answer(
+    reply: *mut Reply,
+    r: *mut ngx_http_request_t,
+    work: impl FnOnce(&Caller<'_>, &mut Space<'_>) -> Result<(), Failure>,
+) -> c_int {
+    // SAFETY: the duty of the caller.
+    let Some(reply) = (unsafe { reply.as_mut() }) else { return REFUSED };
+    // SAFETY: the duty of the caller.
+    unsafe {
+        Caller::serve(r, REFUSED, |caller| {
+            let mut space = Space::new(reply);
+            match work(caller, &mut space) {
+                Ok(()) => space.close(),
+                Err(failure) => {
+                    log(caller, &failure);
+                    space.refuse(&failure)
+                }
+            }
+        })
+    }
+}
+
+/// Tells the log why a call came to nothing.
+fn log(caller: &Caller<'_>, failure: &Failure) {
+    let level = if failure.is_grave { Level::Error } else { Level::Info };
+    if let Some(log) = caller.log() {
+        log.write(level, format_args!("upstream control: a script was refused: {}", failure.text));
+    }
+}
+
+/// The upstreams of the running configuration.
+fn upstreams<'a>(caller: &'a Caller<'_>) -> Result<&'a dyn Upstreams, Failure> {
+    // SAFETY: the module's main configuration begins with a `Context`: see there.
+    let context = unsafe { caller.main_conf::<Context>() };
+    let context = context.filter(|context| context.is_started.get());
+    let context =
+        context.ok_or_else(|| Failure::new("NotStarted", "not available before the workers start"))?;
+    context.upstreams.as_deref().ok_or_else(|| Refusal::no_memory_zone().into())
+}
+
+/// The refusal of a call without the memory that it is about.
+fn no_memory() -> Failure {
+    Refusal::new(Kind::BadArgument, "a pointer is null").into()
+}
