@@ -127,11 +127,11 @@ unsafe fn standing(peer: NonNull<ngx_http_upstream_rr_peer_t>, single: bool, now
 
 #[cfg(all(test, feature = "nginx-objs"))]
 mod tests {
-    use super::super::tests::upstream;
-    use super::super::{Extra, Zone};
     use super::*;
     use crate::nginx::fixture;
     use crate::nginx::shm::Word;
+    use crate::zone::tests::upstream;
+    use crate::zone::{Extra, Zone};
 
     /// A moment.
     const NOW: UnixTime = UnixTime(1_000);
