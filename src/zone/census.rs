@@ -125,13 +125,14 @@ unsafe fn standing(peer: NonNull<ngx_http_upstream_rr_peer_t>, single: bool, now
     }
 }
 
-#[cfg(all(test, feature = "nginx-objs"))]
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
 mod tests {
-    use super::super::tests::upstream;
-    use super::super::{Extra, Zone};
     use super::*;
     use crate::nginx::fixture;
     use crate::nginx::shm::Word;
+    use crate::zone::tests::upstream;
+    use crate::zone::{Extra, Zone};
 
     /// A moment.
     const NOW: UnixTime = UnixTime(1_000);
@@ -146,23 +147,27 @@ mod tests {
         }
     }
 
-    /// A peer of a list, to be written to.
-    fn peer(zone: &Zone, at: usize) -> &mut ngx_http_upstream_rr_peer_t {
+    /// Writes to a peer.
+    fn set(zone: &Zone, at: usize, write: impl FnOnce(&mut ngx_http_upstream_rr_peer_t)) {
         // SAFETY: the fixture linked it, and the test has it alone.
-        unsafe { &mut *zone.servers(zone.primary).nth(at).unwrap().as_ptr() }
+        write(unsafe { &mut *zone.servers(zone.primary).nth(at).unwrap().as_ptr() });
+    }
+
+    /// Makes a peer one that failed.
+    fn fail(zone: &Zone, at: usize, checked: i64) {
+        set(zone, at, |peer| (peer.fails, peer.checked) = (1, checked));
     }
 
     #[test]
     fn peers_are_counted_as_balancers_see_them() {
         let zone = zone(&[("a", 1, 1), ("b", 2, 1), ("c", 3, 1), ("d", 4, 1), ("e", 5, 1)]);
-        peer(&zone, 0).down = 1;
-        peer(&zone, 1).down = 8;
-        let failed = |at, checked| (peer(&zone, at).fails, peer(&zone, at).checked) = (1, checked);
-        failed(2, NOW.0 - 10);
-        failed(3, NOW.0 - 11);
+        set(&zone, 0, |peer| peer.down = 1);
+        set(&zone, 1, |peer| peer.down = 8);
+        fail(&zone, 2, NOW.0 - 10);
+        fail(&zone, 3, NOW.0 - 11);
         let census = Census { usable: 1, down: 2, unavail: 1, untried: 1 };
         assert_eq!(zone.census(NOW), Some(census));
-        peer(&zone, 2).max_fails = 0;
+        set(&zone, 2, |peer| peer.max_fails = 0);
         assert_eq!(zone.census(NOW), Some(Census { usable: 2, unavail: 0, ..census }));
     }
 
@@ -171,7 +176,7 @@ mod tests {
         // SAFETY: the lists live.
         let single = |zone: &Zone| unsafe { (*zone.primary.as_ptr()).single() } != 0;
         let zone = zone(&[("a", 1, 1)]);
-        (peer(&zone, 0).fails, peer(&zone, 0).checked) = (1, NOW.0);
+        fail(&zone, 0, NOW.0);
         assert!(single(&zone));
         assert_eq!(zone.census(NOW).unwrap().usable, 1, "nginx has no choice");
         // SAFETY: nobody else has the zone.
