@@ -28,7 +28,7 @@ my $t = Test::Nginx->new()
 		fastcgi uwsgi scgi
 	/);
 plan(skip_all => 'no openssl') if system('openssl version >/dev/null 2>&1');
-$t->plan(76);
+$t->plan(77);
 
 certificates();
 
@@ -186,6 +186,10 @@ sub load_balancer ($name) {
 		'1 5 60 3', "$name: of the example");
 	is_deeply([ sort keys get_json('/tls/pools')->%* ],
 		[qw/dr_tls primary_tls/], "$name: and two more");
+
+	like(http(join("\r\n", 'POST / HTTP/1.1', 'Host: localhost',
+		'Transfer-Encoding: chunked', 'Connection: close', '', '1', 'x', '0',
+		'', ''), %http), qr{\AHTTP/1.1 200 .*served by}s, "$name: a chunked body");
 
 	is(line('/down_host/primary/1'), '200 ', "$name: down");
 	is_deeply(who('/', 4, %http), { $at[1] => 4 }, "$name: one host");
