@@ -38,11 +38,7 @@ impl Caller<'_> {
     /// # Safety
     ///
     /// `r` is null, or the request that the caller is serving; this is one of nginx's processes, in its only thread.
-    pub unsafe fn serve<T>(
-        r: *mut ngx_http_request_t,
-        failed: T,
-        work: impl FnOnce(&Caller<'_>) -> T,
-    ) -> T {
+    pub unsafe fn serve<T>(r: *mut ngx_http_request_t, failed: T, work: impl FnOnce(&Caller<'_>) -> T) -> T {
         let caller = Caller { request: NonNull::new(r), call: PhantomData };
         catch_unwind(AssertUnwindSafe(|| work(&caller))).unwrap_or_else(|panic| {
             if let Some(log) = caller.log() {

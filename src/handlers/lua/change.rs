@@ -8,9 +8,7 @@ use crate::model::params::{PARAMS, Param, ParamError, Params};
 use crate::model::state::Admin;
 use crate::nginx::caller::Caller;
 use crate::nginx::log::Level;
-use crate::ops::{
-    Action, Addition, Change, Command, Lookup, OpError, Plan, Selector, Upstreams, execute_if,
-};
+use crate::ops::{Action, Addition, Change, Command, Lookup, OpError, Plan, Selector, Upstreams, execute_if};
 
 use super::super::control::log;
 use super::super::error::{Kind, Refusal};
@@ -101,6 +99,10 @@ pub struct Done {
 
 // SAFETY: four doubles.
 unsafe impl Row for Done {}
+
+// What lualib/ngx/upstream_control/ffi.lua takes them for.
+const _: () = assert!(size_of::<Ask>() == 4 * 8 + 4 * 4);
+const _: () = assert!(size_of::<Texts>() == 9 * size_of::<usize>());
 
 impl Texts {
     /// The words; none if a pointer is missing.
@@ -216,9 +218,8 @@ pub fn carry_out(
     words: &Words<'_>,
     space: &mut Space<'_>,
 ) -> Result<(), Failure> {
-    let (done, lines) = make(upstreams, words, caller.client(), || {
-        caller.log().is_some_and(|log| log.takes(Level::Notice))
-    })?;
+    let (done, lines) =
+        make(upstreams, words, caller.client(), || caller.log().is_some_and(|log| log.takes(Level::Notice)))?;
     space.reserve(size_of::<Done>());
     space.row(0, &done);
     if let Some(log) = caller.log() {
@@ -236,9 +237,13 @@ fn make(
 ) -> Result<(Done, Vec<String>), Failure> {
     let command = words.command(client.unwrap_or_else(|| CLIENT.to_owned()))?;
     let keeps_one = words.ask.flags & KEEP_ONE != 0;
-    let outcome = execute_if(upstreams, &command, |lookup, plan| {
-        if keeps_one { check_left(lookup, plan) } else { Ok(()) }
-    })?;
+    let outcome = execute_if(
+        upstreams,
+        &command,
+        |lookup, plan| {
+            if keeps_one { check_left(lookup, plan) } else { Ok(()) }
+        },
+    )?;
     let done = Done {
         revision: outcome.revision.0 as f64,
         changed: log::count(&command, &outcome) as f64,
@@ -276,5 +281,4 @@ fn bad(text: &str) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-}
+mod tests;
