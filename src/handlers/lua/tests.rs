@@ -129,9 +129,9 @@ fn no_memory_at_all() {
 #[test]
 fn why_a_request_has_no_upstream() {
     let table = [
-        (NotProxied::NoRequest, "no request object"),
-        (NotProxied::NoProxying, "no proxying"),
-        (NotProxied::NoUpstream, "no upstream"),
+        (NotProxied::Idle, "no request object"),
+        (NotProxied::Local, "no proxying"),
+        (NotProxied::Nameless, "no upstream"),
     ];
     for (error, text) in table {
         assert_eq!(Failure::from(error).text, text);
