@@ -120,8 +120,9 @@ _M.text = text
 
 -- What a function returns when its call was refused: nil, the words for people, and the word for programs.
 local function refused()
-    local code, words = string(reply.data, reply.len):match("^(%S*) ?(.*)$")
-    return nil, words, code
+    local code, words = string(reply.data, reply.len):match("^(%S+) (.*)$")
+    -- After a panic it has said nothing.
+    return nil, words or "internal error", code or "Internal"
 end
 
 -- A pointer to the rows of all upstreams, and how many there are; or nil, words and code.

@@ -119,8 +119,11 @@ fn a_refusal_is_cut_where_the_memory_ends() {
 
 #[test]
 fn no_memory_at_all() {
-    let mut reply = Reply { data: std::ptr::null_mut(), size: 10, len: 0, count: 0 };
+    let mut reply = Reply { data: std::ptr::null_mut(), size: 10, len: 9, count: 9 };
     // SAFETY: nothing is written to where nothing is.
+    unsafe { Space::new(&mut reply) };
+    assert_eq!((reply.len, reply.count), (0, 0), "nothing of an earlier call is left");
+    // SAFETY: as above.
     let mut space = unsafe { Space::new(&mut reply) };
     space.text("text");
     assert_eq!((space.close(), reply.len), (OK, 4));
