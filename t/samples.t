@@ -19,8 +19,12 @@ my @samples = map { s{.*/}{}r } sort glob "$folder/*.conf";
 my %purposes = (
 	'demo.conf' => \&demo,
 	'load-balancer.conf' => \&load_balancer,
+	'lua.conf' => \&lua,
 	'upstream_candc.conf' => \&upstream_candc,
 );
+
+# Tests of one that not every nginx can run, and what it needs.
+my %needs = ('lua.conf' => [ 13, 'lua' ]);
 
 my $t = Test::Nginx->new()
 	->has(qw/
@@ -28,13 +32,17 @@ my $t = Test::Nginx->new()
 		fastcgi uwsgi scgi
 	/);
 plan(skip_all => 'no openssl') if system('openssl version >/dev/null 2>&1');
-$t->plan(77);
+$t->plan(90);
 
 certificates();
 
 is_deeply(\@samples, [ sort keys %purposes ], 'each sample has a test');
 
-for my $name (@samples) {
+for my $name (@samples) { SKIP: {
+	my ($tests, $module) = @{ $needs{$name} // [] };
+	skip "$name: nginx without $module", $tests
+		if $module && !$t->has_module_built($module);
+
 	my $sample = sample($name);
 	my ($code, $out) = $t->test_config($sample);
 	is($code, 0, "$name: nginx -t") or diag($out);
@@ -46,7 +54,7 @@ for my $name (@samples) {
 		pages => { primary_tls => 2, dr_tls => 2 });
 	$purposes{$name}->($name);
 	$t->stop();
-}
+} }
 
 # The text of a sample, with the harness's own in the place of what only a run
 # by hand needs.
@@ -56,6 +64,7 @@ sub sample ($name) {
 
 	$text =~ s/^(?:load_module|pid|error_log) [^;]*;\n//gm;
 	$text =~ s/^ *(?:access_log logs|\w+_temp_path )[^;]*;\n//gm;
+	$text =~ s{\$prefix/lualib}{$FindBin::Bin/../lualib}g;
 	$text =~ s/^http \{\n/http {\n%%TEST_GLOBALS_HTTP%%\n/m or die "no http\n";
 	return "%%TEST_GLOBALS%%\n$text";
 }
@@ -290,4 +299,35 @@ sub upstream_candc ($name) {
 	line(sprintf $uri, 'down=false');
 	is_deeply(who('/', 3), { map { ("127.0.0.1:$_" => 1) } 8081 .. 8083 },
 		"$name: back");
+}
+
+# The lines at its top.
+sub lua ($name) {
+	my $status = sub ($revision, @servers) {
+		return "200 backend, revision $revision\n"
+			. join '', map { "    $_\n" } @servers;
+	};
+	my @two = map { "127.0.0.1:$_" } 8081, 8082;
+
+	is(line('/backend/add?peer=127.0.0.1:8083'),
+		"200 Added 127.0.0.1:8083 to backend upstream\n", "$name: add");
+	is(line('/status'), $status->(2, (map { "$_ up " } @two),
+		'127.0.0.1:8083 down '), "$name: status");
+	is(line('/backend/add?peer=127.0.0.1:8083'),
+		"200 Internal server error\n", "$name: add again");
+	is(line('/backend/remove?peer=127.0.0.1:8083'),
+		"200 Removed 127.0.0.1:8083 from backend upstream\n", "$name: remove");
+	is(line('/nobody/remove?peer=127.0.0.1:8083'),
+		"200 Upstream not found\n", "$name: nobody");
+
+	is(line('/maintenance?down=127.0.0.1:8081&note=upgrade'),
+		"200 1 changed, revision 4\n", "$name: down");
+	is(line('/status'), $status->(4, '127.0.0.1:8081 down upgrade',
+		'127.0.0.1:8082 up '), "$name: note");
+	is_deeply(who('/', 4), { '127.0.0.1:8082' => 4 }, "$name: one server");
+	is(line('/maintenance?up=127.0.0.1:8081'),
+		"200 1 changed, revision 5\n", "$name: up");
+	is_deeply(who('/', 4), { map { $_ => 2 } @two }, "$name: two servers");
+	is(line('/maintenance?up=127.0.0.1:8099'),
+		"404 server or peer is not found\n", "$name: no such server");
 }
