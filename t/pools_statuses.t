@@ -64,7 +64,7 @@ http {
             proxy_pass http://$name;
         }
 
-        location ~ ^/seed3/(?<name>\w+)$ {
+        location ~ ^/resty/(?<name>\w+)$ {
             proxy_pass http://$name;
             proxy_intercept_errors on;
             error_page 500 502 503 504 = @failed;
@@ -101,13 +101,13 @@ my %rows = (
 );
 
 for my $name (sort keys %rows) {
-	my ($nginx, $seed3, $none, $asked) = $rows{$name}->@*;
+	my ($nginx, $resty, $none, $asked) = $rows{$name}->@*;
 	my $r = http_get("/nginx/$name");
 	is($r->status(), $nginx, "$name: nginx");
 	is($r->header('X-None'), $none, "$name: connections");
 	is(() = ($r->header('X-Addr') // '') =~ /127\.0\.0\.1:/g, $asked,
 		"$name: hosts that were asked");
-	is(http_get("/seed3/$name")->status(), $seed3, "$name: as in the example");
+	is(http_get("/resty/$name")->status(), $resty, "$name: as in the example");
 }
 
 is(http_get('/nginx/bad')->body(), 'sorry', 'the last answer is passed on');
