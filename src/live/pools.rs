@@ -1,8 +1,8 @@
 //! An upstream that hands its requests to others: which of them is to have the next one.
 //!
 //! The balancers find out by asking one pool after the other. What is kept here is what that does not tell: which pool is
-//! active and since when, and, for `failback`, since when a better one has a usable server again. Both are words in the
-//! zones of the pools, which all workers of a configuration share. Whoever looks writes down what changed.
+//! active and since when, and, for `failback`, since when each has a usable server. These are words in the zones of the
+//! pools, which all workers of a configuration share. Whoever looks writes down what changed.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -14,9 +14,11 @@ use crate::nginx::log::{Level, Log};
 use crate::nginx::shm::Word;
 use crate::nginx::time;
 use crate::zone::Census;
-use crate::zone::extra::ALWAYS;
 
 use super::upstream::Upstream;
+
+/// Since when a pool that never was without a usable server has one.
+const ALWAYS: u64 = 1;
 
 /// In the word of the active pool: none is.
 const NONE: u64 = 0xff;
@@ -24,15 +26,21 @@ const NONE: u64 = 0xff;
 /// Bits of that word which say which pool; the others say since when.
 const INDEX_BITS: u32 = 8;
 
+/// A word that all workers share, in the zone of a pool, once the master has started the configuration, unless none had
+/// room; until then, and in that case, this process's own.
+struct Shared {
+    /// In the zone.
+    shared: Cell<Option<NonNull<AtomicU64>>>,
+    /// In this process.
+    own: AtomicU64,
+}
+
 /// The pools of one upstream.
 pub struct Pools {
     /// The best first.
     members: Vec<Member>,
-    /// Place of the active one, and since when, by nginx's clock of milliseconds: in the zone of a pool, once the master
-    /// has started the configuration, unless none had room.
-    shared: Cell<Option<NonNull<AtomicU64>>>,
-    /// The same in this process alone, for as long as there is no such word.
-    own: AtomicU64,
+    /// Place of the active one, and since when, by nginx's clock of milliseconds.
+    active: Shared,
 }
 
 /// One of the pools.
@@ -43,6 +51,9 @@ pub struct Member {
     priority: u32,
     /// How long it must have had a usable server before it takes the place of a worse one again.
     failback: Seconds,
+    /// Since when it has a usable server, by nginx's clock of milliseconds; [`ALWAYS`], or 0 while it has none. The pool
+    /// may be one of another upstream, too, which has its own way of looking at it.
+    usable_since: Shared,
 }
 
 /// What an upstream's pools are at a moment.
@@ -53,21 +64,43 @@ struct Found {
     active: Option<usize>,
 }
 
+impl Shared {
+    /// Not shared yet.
+    fn new(value: u64) -> Self {
+        Self { shared: Cell::new(None), own: AtomicU64::new(value) }
+    }
+
+    /// The word.
+    #[inline]
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: the word lies in a zone that lives as long as the configuration, and is never freed.
+        self.shared.get().map_or(&self.own, |word| unsafe { word.as_ref() })
+    }
+
+    /// Makes all workers share the word, if one of these pools can be controlled and has room for it.
+    ///
+    /// # Safety
+    ///
+    /// Called by the master, in `init_module`, when the pools can be controlled.
+    unsafe fn start<'a>(&self, members: impl IntoIterator<Item = &'a Member>, value: u64) {
+        let zones = members.into_iter().filter_map(|member| member.upstream().control()?.zone.pool());
+        // SAFETY: the zones are mapped, and live as long as the configuration; zeroes are an atomic word.
+        let word = zones.into_iter().find_map(|pool| unsafe { Word::<AtomicU64>::alloc(pool) });
+        self.shared.set(word);
+        self.word().store(value, Ordering::Relaxed);
+    }
+}
+
 impl Member {
     /// A pool.
     pub fn new(upstream: NonNull<Upstream>, priority: u32, failback: Seconds) -> Self {
-        Self { upstream, priority, failback }
+        Self { upstream, priority, failback, usable_since: Shared::new(ALWAYS) }
     }
 
     /// The upstream that is the pool.
     pub fn upstream(&self) -> &Upstream {
         // SAFETY: upstreams stay at their addresses and live as long as the configuration, as whoever refers to them.
         unsafe { self.upstream.as_ref() }
-    }
-
-    /// The word that says since when it has a usable server; none if it turned out to be static.
-    fn usable_since(&self) -> Option<&AtomicU64> {
-        self.upstream().control().map(|control| &control.extra().usable_since)
     }
 
     /// How much longer it waits for its failback, in milliseconds; none if it does not. Of a pool without a usable server
@@ -78,7 +111,7 @@ impl Member {
             return None;
         }
         let failback = self.failback.0.saturating_mul(1000);
-        match self.usable_since()?.load(Ordering::Relaxed) {
+        match self.usable_since.word().load(Ordering::Relaxed) {
             ALWAYS => None,
             0 => Some(failback),
             since => failback.checked_sub(now.saturating_sub(since)).filter(|left| *left > 0),
@@ -97,7 +130,7 @@ impl Member {
     fn look(&self, now: u64, at: UnixTime) -> Option<Census> {
         let control = self.upstream().control()?;
         let census = control.zone.census(at)?;
-        let since = &control.extra().usable_since;
+        let since = self.usable_since.word();
         // Whether one that is to be tried again is well, a request must find out.
         if census.usable == 0 && census.untried == 0 {
             since.store(0, Ordering::Relaxed);
@@ -114,7 +147,7 @@ impl Pools {
     pub fn new(mut members: Vec<Member>) -> Self {
         // Equal ones stay in their order.
         members.sort_by_key(|member| member.priority);
-        Self { members, shared: Cell::new(None), own: AtomicU64::new(0) }
+        Self { members, active: Shared::new(0) }
     }
 
     /// The pools, the best first.
@@ -122,29 +155,25 @@ impl Pools {
         &self.members
     }
 
-    /// Makes the best pool the active one, in a word that all workers share.
+    /// Makes the best pool the active one, in words that all workers share.
     ///
     /// # Safety
     ///
     /// Called by the master, in `init_module`, when the pools can be controlled.
     pub unsafe fn start(&self) {
-        let zones = self.members.iter().filter_map(|member| member.upstream().control()?.zone.pool());
-        // SAFETY: the zones are mapped, and live as long as the configuration; zeroes are an atomic word.
-        let word = zones.into_iter().find_map(|pool| unsafe { Word::<AtomicU64>::alloc(pool) });
-        self.shared.set(word);
-        self.word().store(pack(Some(0), time::msec()), Ordering::Relaxed);
-    }
-
-    /// The word of the active pool.
-    fn word(&self) -> &AtomicU64 {
-        // SAFETY: the word lies in a zone that lives as long as the configuration, and is never freed.
-        self.shared.get().map_or(&self.own, |word| unsafe { word.as_ref() })
+        // SAFETY: see above.
+        unsafe {
+            self.active.start(&self.members, pack(Some(0), time::msec()));
+            for member in self.members.iter().filter(|member| member.failback != Seconds(0)) {
+                member.usable_since.start([member], ALWAYS);
+            }
+        }
     }
 
     /// Place of the pool that is known to be active.
     #[inline]
     pub fn active(&self) -> Option<usize> {
-        unpack(self.word().load(Ordering::Relaxed)).0
+        unpack(self.active.word().load(Ordering::Relaxed)).0
     }
 
     /// Finds out which pool is active, and tells the log if it is another one than before. `name` is the upstream's.
@@ -188,9 +217,7 @@ impl Pools {
                 active.and_then(|place| self.members.get(place).zip(standings.get_mut(place)))
             {
                 *standing = Standing::Active;
-                if let Some(since) = member.usable_since() {
-                    since.store(ALWAYS, Ordering::Relaxed);
-                }
+                member.usable_since.word().store(ALWAYS, Ordering::Relaxed);
             }
         }
         Found { standings, active }
@@ -198,7 +225,7 @@ impl Pools {
 
     /// Notes which pool is active. Returns since when.
     fn note(&self, name: &str, active: Option<usize>, standings: &[Standing], now: u64) -> u64 {
-        let (word, fresh) = (self.word(), pack(active, now));
+        let (word, fresh) = (self.active.word(), pack(active, now));
         let mut seen = word.load(Ordering::Relaxed);
         loop {
             let (before, since) = unpack(seen);

@@ -11,7 +11,6 @@ use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::{self, Locked, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::backend::Backend;
-use crate::zone::extra::ALWAYS;
 use crate::zone::{self, Extra, layout};
 
 use super::catalogue::Live;
@@ -141,7 +140,6 @@ fn control(
     // SAFETY: the words lie in the zone of these peers, and nobody else knows them before the workers start.
     let zone = unsafe {
         extra.as_ref().applied.store(revision, Ordering::Release);
-        extra.as_ref().usable_since.store(ALWAYS, Ordering::Relaxed);
         zone.with_extra(extra)
     };
     // SAFETY: this is the master, in `init_module`.

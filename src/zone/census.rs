@@ -71,7 +71,28 @@ impl Zone {
         let Some(extra) = self.extra() else { return };
         // SAFETY: the words lie in the zone.
         unsafe { extra.as_ref() }.has_fallback.store(true, Ordering::Relaxed);
-        // Nobody but this process has the zone yet.
+        self.settle_locked();
+    }
+
+    /// The same once more, if it is no longer so: nginx itself decides who is alone whenever a name resolves to other
+    /// addresses, and knows nothing of pools.
+    #[inline]
+    pub fn settle_pool(&self) {
+        // SAFETY: the list is mapped. The word is read without the lock: the next request sees what this one does not.
+        let is_single = unsafe { (*self.primary.as_ptr()).single() } != 0;
+        // SAFETY: the words lie in the zone.
+        if is_single
+            && self
+                .extra()
+                .is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
+        {
+            self.settle_locked();
+        }
+    }
+
+    /// What depends on the whole of the lists.
+    #[cold]
+    fn settle_locked(&self) {
         if let Some(lists) = self.write() {
             // SAFETY: the write locks are held.
             unsafe { Current::settle(self, &lists) };

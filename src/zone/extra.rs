@@ -11,9 +11,6 @@ use super::backend::Backend;
 /// Departures that are remembered: a worker that is further behind takes every address for one that left.
 const REMEMBERED: usize = 24;
 
-/// [`Extra::usable_since`] of an upstream that never was without a usable peer.
-pub const ALWAYS: u64 = 1;
-
 /// The module's words in the zone of an upstream. All zeroes is the start.
 #[repr(C)]
 pub struct Extra {
@@ -23,8 +20,6 @@ pub struct Extra {
     departures: AtomicU64,
     /// Hashes of the addresses of those that left last.
     departed: [AtomicU64; REMEMBERED],
-    /// As a pool: since when some peer is usable, by nginx's clock of milliseconds; [`ALWAYS`], or 0 while none is.
-    pub usable_since: AtomicU64,
     /// Whether requests that find no peer here are handed to another pool.
     pub(super) has_fallback: AtomicBool,
     /// What this kind of nginx needs besides.
