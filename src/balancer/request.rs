@@ -138,6 +138,8 @@ pub(super) struct Ride {
     pub attempts: usize,
     /// Whether the balancer prepared again since.
     pub prepared_again: bool,
+    /// Whether a peer is worth another try that the balancer takes for tried: see [`Ride::was_idle_too_long`].
+    pub one_more: bool,
     /// The peer that the request holds.
     pub peer: Option<Chosen>,
     /// Peers that this request failed on.
@@ -173,6 +175,7 @@ pub(super) unsafe fn ride(
             membership,
             attempts: 0,
             prepared_again: false,
+            one_more: false,
             peer: None,
             failed: ptr::null_mut(),
             cookies: Cookies::from_here(r),
@@ -230,7 +233,7 @@ impl Ride {
     /// # Safety
     ///
     /// `pc` is the connection that this ride belongs to, and holds a peer.
-    unsafe fn free(&mut self, pc: *mut ngx_peer_connection_t, state: ngx_uint_t) {
+    unsafe fn free(&mut self, pc: *mut ngx_peer_connection_t, mut state: ngx_uint_t) {
         // SAFETY: see above.
         unsafe {
             let failed = state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0;
@@ -242,6 +245,11 @@ impl Ride {
             let control = self.hook.as_ref().upstream().control();
             let left =
                 self.peer.take().zip(control).is_some_and(|(peer, control)| peer.has_left(&control.zone));
+            if state & NGX_PEER_FAILED as ngx_uint_t != 0 && self.was_idle_too_long(pc) {
+                state = NGX_PEER_NEXT as ngx_uint_t;
+                self.one_more = true;
+                self.keep_not(pc);
+            }
             if left {
                 self.keep_not(pc);
             }
@@ -273,6 +281,28 @@ impl Ride {
         // SAFETY: see above.
         unsafe { (*self.r).upstream.as_ref().and_then(|upstream| upstream.state.as_ref()) }
             .is_some_and(|state| state.status != 0)
+    }
+
+    /// Whether the peer closed an idle connection at the moment that this request was sent over it, and is one of a pool.
+    ///
+    /// To nginx a lone server has not failed then, and is tried at once over a new connection. In a pool it would be left
+    /// alone, and with it the whole pool, because of nothing.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn was_idle_too_long(&self, pc: *const ngx_peer_connection_t) -> bool {
+        // SAFETY: see above; the hook lives as long as the configuration, and a connection has its events.
+        unsafe {
+            if (*pc).cached() == 0 || !self.hook.as_ref().upstream().is_pool.get() || self.has_answered() {
+                return false;
+            }
+            (*pc).connection.as_ref().is_some_and(|connection| {
+                let (read, write) = (&*connection.read, &*connection.write);
+                let has_broken = read.eof() != 0 || read.error() != 0 || write.error() != 0;
+                has_broken && read.timedout() == 0 && write.timedout() == 0
+            })
+        }
     }
 
     /// Keeps keepalive from keeping the connection, since the server has left.

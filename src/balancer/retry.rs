@@ -26,7 +26,7 @@ const PREPARATIONS: usize = 64;
 /// Peers given back for one choice, at most.
 const GIVEN_BACK: usize = 64;
 
-/// Whether the balancer refused only because the lists changed.
+/// Whether the balancer refused only because the lists changed, or because it takes a peer for tried that was not.
 ///
 /// # Safety
 ///
@@ -34,7 +34,7 @@ const GIVEN_BACK: usize = 64;
 #[inline]
 pub(super) unsafe fn is_due(ride: &Ride, rc: ngx_int_t) -> bool {
     // SAFETY: see above.
-    rc == NGX_BUSY as ngx_int_t && unsafe { membership(ride) } != ride.membership
+    rc == NGX_BUSY as ngx_int_t && (ride.one_more || unsafe { membership(ride) } != ride.membership)
 }
 
 /// Whether the balancer prepared before the lists changed and would choose once more all the same, taking places in the
@@ -91,9 +91,10 @@ pub(super) unsafe fn run(ride: &mut Ride, pc: *mut ngx_peer_connection_t, mut rc
     unsafe {
         for _ in 0..PREPARATIONS {
             let now = membership(ride);
-            if rc != NGX_BUSY as ngx_int_t || now == ride.membership {
+            if rc != NGX_BUSY as ngx_int_t || (now == ride.membership && !ride.one_more) {
                 break;
             }
+            ride.one_more = false;
             ride.membership = now;
             if prepare(ride, pc).is_none() {
                 break;
