@@ -80,14 +80,15 @@ impl Zone {
     pub fn settle_pool(&self) {
         // SAFETY: the list is mapped. The word is read without the lock: the next request sees what this one does not.
         let is_single = unsafe { (*self.primary.as_ptr()).single() } != 0;
-        // SAFETY: the words lie in the zone.
-        if is_single
-            && self
-                .extra()
-                .is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
-        {
+        if is_single && self.has_fallback() {
             self.settle_locked();
         }
+    }
+
+    /// Whether requests that find no peer here are handed to another pool.
+    fn has_fallback(&self) -> bool {
+        // SAFETY: the words lie in the zone.
+        self.extra().is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
     }
 
     /// What depends on the whole of the lists.
@@ -101,10 +102,7 @@ impl Zone {
 
     /// Whether so many servers are one that nginx has no choice but to try.
     pub(super) fn is_single(&self, primaries: usize, backups: usize) -> bool {
-        primaries == 1
-            && backups == 0
-            // SAFETY: the words lie in the zone.
-            && !self.extra().is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
+        primaries == 1 && backups == 0 && !self.has_fallback()
     }
 }
 
