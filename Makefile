@@ -93,7 +93,7 @@ audit: ## dependencies: known vulnerabilities, licences, duplicates
 	@tools/prerequisites.sh audit
 	@tools/audit.sh
 
-bench: build ## what the module costs, in comparison with nginx alone
+bench: build build-debian ## what the module costs, in comparison with nginx alone
 	@tools/prerequisites.sh test bench
 	@bench/run.pl
 

@@ -5,7 +5,7 @@
 #
 #   bench/run.pl [--null] [--no-file] [ROW...]
 #
-#   ROW        proxy, instructions, pools, change, members, replace, status,
+#   ROW        proxy, instructions, pools, change, lua, members, replace, status,
 #              memory, workers; all of them without
 #   --null     leaves the module out of both sides: what is measured then is
 #              the noise of the machine, and must come out at 1
@@ -14,7 +14,8 @@
 # A run with --null or with chosen rows writes no file either.
 #
 # Environment: BENCH_BINARY (build/nginx-1.28/nginx) and BENCH_MODULE
-# (build/nginx-1.28/ngx_http_upstream_control_module.so).
+# (build/nginx-1.28/ngx_http_upstream_control_module.so).  The row "lua" is of
+# Debian's nginx and build/debian, whatever these say.
 
 use v5.36;
 
@@ -26,6 +27,7 @@ use Getopt::Long;
 use Bench::Report;
 use Bench::Row::Change;
 use Bench::Row::Instructions;
+use Bench::Row::Lua;
 use Bench::Row::Members;
 use Bench::Row::Memory;
 use Bench::Row::Pools;
@@ -41,6 +43,7 @@ my @ROWS = (
 	[ instructions => 'Bench::Row::Instructions' ],
 	[ pools => 'Bench::Row::Pools' ],
 	[ change => 'Bench::Row::Change' ],
+	[ lua => 'Bench::Row::Lua' ],
 	[ members => 'Bench::Row::Members' ],
 	[ replace => 'Bench::Row::Replace' ],
 	[ status => 'Bench::Row::Status' ],

@@ -15,7 +15,7 @@ use Test::Nginx::Lua;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6 lua/)
-	->plan(122);
+	->plan(123);
 
 $t->write_file_expand('nginx.conf', <<'CONF',
 %%TEST_GLOBALS%%
@@ -52,6 +52,12 @@ http {
         server 127.0.0.1:8081;
     }
 
+    # A reply about them does not fit into the first buffer.
+    upstream large {
+        zone large 2m;
+%%LARGE%%
+    }
+
     # These cannot be controlled.
     upstream zoneless { server 127.0.0.1:8081; }
 
@@ -76,6 +82,7 @@ http {
 }
 CONF
 	LUA_PATH => Test::Nginx::Lua::path(),
+	LARGE => join("\n", map { "        server 127.0.1.$_:8081;" } 1 .. 200),
 	LOCATION => Test::Nginx::Lua::location('/lua'));
 
 $t->backend($_) for '127.0.0.1:8081', '127.0.0.1:8085', '[::1]:8082',
@@ -123,7 +130,12 @@ sub servers ($upstream) {
 
 sub lists {
 	answers('get_upstreams()',
-		'true, {"backend", "other", "guarded", "hashed"}, nil');
+		'true, {"backend", "other", "guarded", "hashed", "large"}, nil');
+	is(lua('local _, s = du.get_servers("large") local names = {}'
+		. ' for i, server in ipairs(s) do names[i] = server.name end'
+		. ' return #s, table.concat(names, " ")'),
+		'200, "' . join(' ', map { "127.0.1.$_:8081" } 1 .. 200) . '"',
+		'very many servers');
 
 	answers('get_servers("other")', 'true, {'
 		. join(', ', map {
@@ -311,6 +323,7 @@ sub own_lists {
 		. ' return table.concat(words, "|")'),
 		'"backend backend round_robin nil|other zone_of_other round_robin nil'
 		. '|guarded guarded round_robin nil|hashed hashed ip_hash nil'
+		. '|large large round_robin nil'
 		. '|zoneless nil round_robin upstream has no "zone": '
 		. 'add "upstream_auto_zone 64k;" or "zone NAME 64k;"'
 		. '|excluded excluded round_robin "upstream_dynamic off" is set"',

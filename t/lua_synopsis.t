@@ -14,7 +14,7 @@ use Test::More;
 use Test::Nginx;
 
 my $t = Test::Nginx->new()
-	->has(qw/module http proxy upstream_zone lua/)->plan(16);
+	->has(qw/module http proxy upstream_zone lua/)->plan(17);
 
 # "say" without "ngx." is a slip of the synopsis itself.  It is reached only
 # when a server cannot be added or removed, and ends in an error then.
@@ -141,8 +141,15 @@ my $changed = $synopsis =~ s{(/path/to/[^?]*lib)/\?|\b(9090|9091|8888)\b}
 # What the harness adds, and what others see of it.
 $changed =~ s/^http \{\n/http {\n%%TEST_GLOBALS_HTTP%%\n%%STATUS%%\n/;
 
-$t->write_file_expand('nginx.conf', "%%TEST_GLOBALS%%\n"
-	. "worker_processes 2;\nevents { }\n$changed", STATUS => <<'CONF');
+my $whole = "%%TEST_GLOBALS%%\nworker_processes 2;\nevents { }\n$changed";
+
+# With no directive of ours at all.
+$t->write_file_expand('nginx.conf', $whole, STATUS => '')->run();
+is(body('/backend/add?peer=127.0.0.1:8082'),
+	"Added 127.0.0.1:8082 to backend upstream\n", 'the module alone is enough');
+$t->stop();
+
+$t->write_file_expand('nginx.conf', $whole, STATUS => <<'CONF');
 server {
     listen 127.0.0.1:8083;
     location /status { upstream_status; }

@@ -24,7 +24,7 @@ plan(skip_all => 'no prometheus_client for python3') unless $python;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_least_conn/)
-	->plan(37);
+	->plan(43);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -53,6 +53,11 @@ http {
         zone fails_zone;
         server 127.0.0.1:8085;
         server 127.0.0.1:8085;
+    }
+
+    upstream composed {
+        pool all priority=3;
+        pool fails priority=7;
     }
 
     upstream static {
@@ -100,6 +105,7 @@ form();
 structure();
 values_of_peers();
 values_of_upstreams();
+values_of_pools();
 hostile();
 chosen();
 changing();
@@ -135,7 +141,8 @@ sub form {
 
 sub structure {
 	is_deeply([ map { $_->[0] =~ s/\Anginx_upstream_//r } @$families ], [ qw/
-		info revision peers zone_size_bytes zone_memory_bytes
+		info revision pool_active pool_usable pool_priority
+		pools_since_timestamp_seconds peers zone_size_bytes zone_memory_bytes
 		peer_state peer_up peer_active_connections peer_max_connections
 		peer_weight peer_fails peer_max_fails peer_fail_timeout_seconds
 		peer_last_failure_timestamp_seconds
@@ -200,6 +207,21 @@ sub values_of_upstreams {
 		'a zone that two share is there once');
 	is(scalar(samples('peer_weight', upstream => 'twice')), 2,
 		'the same server twice');
+}
+
+sub values_of_pools {
+	my %pool = (upstream => 'composed');
+	is_deeply([ map { samples("pool_$_", %pool, pool => 'all') }
+		qw/active usable priority/ ], [ 1, 1, 3 ], 'the pool that is active');
+	is_deeply([ map { samples("pool_$_", %pool, pool => 'fails') }
+		qw/active usable priority/ ], [ 0, 1, 7 ], 'and the next');
+	is(scalar(samples('pool_active')), 2, 'no other upstream has pools');
+	my ($since) = samples('pools_since_timestamp_seconds', %pool);
+	cmp_ok(abs($since - time), '<', 60, 'since when');
+	is_deeply([ samples('info', %pool, zone => '', method => 'pools',
+		dynamic => 'false') ], [1], 'info of one that has pools');
+	is_deeply([ samples('peers', %pool), samples('peer_up', %pool) ], [],
+		'which has no servers');
 }
 
 sub hostile {

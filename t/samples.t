@@ -18,26 +18,43 @@ my @samples = map { s{.*/}{}r } sort glob "$folder/*.conf";
 # What each is there for.
 my %purposes = (
 	'demo.conf' => \&demo,
+	'load-balancer.conf' => \&load_balancer,
+	'lua.conf' => \&lua,
 	'upstream_candc.conf' => \&upstream_candc,
 );
 
+# Tests of one that not every nginx can run, and what it needs.
+my %needs = ('lua.conf' => [ 13, 'lua' ]);
+
 my $t = Test::Nginx->new()
-	->has(qw/module http proxy upstream_zone fastcgi uwsgi scgi/)
-	->plan(50);
+	->has(qw/
+		module http proxy ssl rewrite upstream_zone upstream_keepalive
+		fastcgi uwsgi scgi
+	/);
+plan(skip_all => 'no openssl') if system('openssl version >/dev/null 2>&1');
+$t->plan(90);
+
+certificates();
 
 is_deeply(\@samples, [ sort keys %purposes ], 'each sample has a test');
 
-for my $name (@samples) {
+for my $name (@samples) { SKIP: {
+	my ($tests, $module) = @{ $needs{$name} // [] };
+	skip "$name: nginx without $module", $tests
+		if $module && !$t->has_module_built($module);
+
 	my $sample = sample($name);
 	my ($code, $out) = $t->test_config($sample);
 	is($code, 0, "$name: nginx -t") or diag($out);
 	unlike($out, qr/\[(?:warn|error|emerg)\]/, "$name: no warnings");
 
 	$t->write_file_expand('nginx.conf', $sample)->run();
-	$t->leak_keys('/upstreamstatus');
+	# Sessions of TLS have their pages in the zone.
+	$t->leak_keys('/upstreamstatus', 8080,
+		pages => { primary_tls => 2, dr_tls => 2 });
 	$purposes{$name}->($name);
 	$t->stop();
-}
+} }
 
 # The text of a sample, with the harness's own in the place of what only a run
 # by hand needs.
@@ -47,15 +64,16 @@ sub sample ($name) {
 
 	$text =~ s/^(?:load_module|pid|error_log) [^;]*;\n//gm;
 	$text =~ s/^ *(?:access_log logs|\w+_temp_path )[^;]*;\n//gm;
+	$text =~ s{\$prefix/lualib}{$FindBin::Bin/../lualib}g;
 	$text =~ s/^http \{\n/http {\n%%TEST_GLOBALS_HTTP%%\n/m or die "no http\n";
 	return "%%TEST_GLOBALS%%\n$text";
 }
 
 # Who answers, and how often, as logical addresses.
-sub who ($uri, $requests) {
+sub who ($uri, $requests, %request) {
 	my %who;
 	for (1 .. $requests) {
-		my ($server) = http_get($uri)->body =~ /served by ([\d.:]+)/;
+		my ($server) = http_get($uri, %request)->body =~ /served by ([\d.:]+)/;
 		$who{$t->logical($server // 'nobody')}++;
 	}
 	return \%who;
@@ -150,6 +168,94 @@ sub demo ($name) {
 	cmp_ok(now() - $began, '>', 0.5, "$name: it is slow");
 }
 
+# The lines at the top of load-balancer.conf.
+sub certificates {
+	my $dir = $t->testdir() . '/certs';
+	my $name = 'origin.example.com';
+	mkdir $dir or die "$dir: $!\n";
+	system("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$name "
+		. "-addext subjectAltName=DNS:$name -keyout $dir/origin.key "
+		. "-out $dir/origin.crt >$dir/openssl.out 2>&1") == 0
+		or die 'openssl: ', $t->read_file('certs/openssl.out');
+	$t->write_file("certs/$_->[1]", $t->read_file("certs/$_->[0]")) for
+		[qw/origin.key site.key/], [qw/origin.crt site.crt/],
+		[qw/origin.crt origin-ca.crt/];
+}
+
+# lua-resty-upstream's example: its listeners and its API.
+sub load_balancer ($name) {
+	my @at = map { "127.0.0.1:$_" } 8081 .. 8084;
+	my %http = (port => 8000);
+
+	is_deeply(who('/', 4, %http), { map { $_ => 2 } @at[0, 1] },
+		"$name: the first pool");
+	my $pools = get_json('/pools');
+	is_deeply([ sort keys %$pools ], [qw/dr primary/], "$name: two pools");
+	is("@{$pools->{primary}}{qw/up priority failed_timeout max_fails/}",
+		'1 5 60 3', "$name: of the example");
+	is_deeply([ sort keys get_json('/tls/pools')->%* ],
+		[qw/dr_tls primary_tls/], "$name: and two more");
+
+	like(http(join("\r\n", 'POST / HTTP/1.1', 'Host: localhost',
+		'Transfer-Encoding: chunked', 'Connection: close', '', '1', 'x', '0',
+		'', ''), %http), qr{\AHTTP/1.1 200 .*served by}s, "$name: a chunked body");
+
+	is(line('/down_host/primary/1'), '200 ', "$name: down");
+	is_deeply(who('/', 4, %http), { $at[1] => 4 }, "$name: one host");
+	line('/down_host/primary/2');
+	is_deeply(who('/', 4, %http), { map { $_ => 2 } @at[2, 3] },
+		"$name: the second pool");
+	is(line("/up_host/primary/$_"), '200 ', "$name: up $_") for 1, 2;
+	is_deeply(who('/', 4, %http), { map { $_ => 2 } @at[0, 1] },
+		"$name: the first pool again");
+
+	# 502: all hosts of both pools answer badly.
+	is(http_get('/bad', %http)->status(), 502, "$name: bad answers");
+	# 504: nobody is there, or nobody may be asked.
+	for my $pool (qw/primary dr/) {
+		for my $id (0, 1) {
+			my $port = ($pool eq 'dr' ? 8097 : 8095) + $id;
+			line("/upstreamcontrol?upstream=$pool&id=$id&up="
+				. "&server=127.0.0.1:$port");
+		}
+	}
+	is(http_get('/', %http)->status(), 504, "$name: no connection");
+	line("/down_host/$_") for qw{primary/1 primary/2 dr/1 dr/2};
+	is(http_get('/', %http)->status(), 504, "$name: all pools are down");
+
+	is(origins(4), join(' ', (map { "127.0.0.1:$_" } 8091, 8092) x 2),
+		"$name: TLS");
+	line('/tls/down_host/primary_tls/1');
+	line('/tls/down_host/primary_tls/2');
+	is(origins(2), '127.0.0.1:8093 127.0.0.1:8094', "$name: TLS, second pool");
+	like(https('/'), qr/ for origin\.example\.com\n\z/, "$name: SNI");
+
+	page($name, 'primary');
+
+	# Another name than that of the certificate.
+	$t->stop();
+	$t->write_file_expand('nginx.conf', sample($name)
+		=~ s/proxy_ssl_name \K[^;]+/other.example.com/r)->run();
+	like(https('/'), qr{\AHTTP/1.1 502 }, "$name: TLS is verified");
+	ok($t->find_in_log(qr/certificate does not match "other\.example\.com"/),
+		"$name: by name");
+}
+
+# The bytes of a reply over TLS.
+sub https ($uri) {
+	my $address = $t->expand('127.0.0.1:8443');
+	my $file = $t->testdir() . '/request';
+	$t->write_file('request', join "\r\n", "GET $uri HTTP/1.1",
+		'Host: localhost', 'Connection: close', '', '');
+	return qx{openssl s_client -quiet -connect $address <$file 2>/dev/null};
+}
+
+# Who answers over TLS.
+sub origins ($requests) {
+	return $t->logical(join ' ',
+		map { https('/') =~ /served by ([\d.:]+) / } 1 .. $requests);
+}
+
 # EBLB's example: its curl lines, and its page.
 sub upstream_candc ($name) {
 	my $control = '/upstreamcontrol?peer=0&stream=luaupstfoo';
@@ -193,4 +299,35 @@ sub upstream_candc ($name) {
 	line(sprintf $uri, 'down=false');
 	is_deeply(who('/', 3), { map { ("127.0.0.1:$_" => 1) } 8081 .. 8083 },
 		"$name: back");
+}
+
+# The lines at its top.
+sub lua ($name) {
+	my $status = sub ($revision, @servers) {
+		return "200 backend, revision $revision\n"
+			. join '', map { "    $_\n" } @servers;
+	};
+	my @two = map { "127.0.0.1:$_" } 8081, 8082;
+
+	is(line('/backend/add?peer=127.0.0.1:8083'),
+		"200 Added 127.0.0.1:8083 to backend upstream\n", "$name: add");
+	is(line('/status'), $status->(2, (map { "$_ up " } @two),
+		'127.0.0.1:8083 down '), "$name: status");
+	is(line('/backend/add?peer=127.0.0.1:8083'),
+		"200 Internal server error\n", "$name: add again");
+	is(line('/backend/remove?peer=127.0.0.1:8083'),
+		"200 Removed 127.0.0.1:8083 from backend upstream\n", "$name: remove");
+	is(line('/nobody/remove?peer=127.0.0.1:8083'),
+		"200 Upstream not found\n", "$name: nobody");
+
+	is(line('/maintenance?down=127.0.0.1:8081&note=upgrade'),
+		"200 1 changed, revision 4\n", "$name: down");
+	is(line('/status'), $status->(4, '127.0.0.1:8081 down upgrade',
+		'127.0.0.1:8082 up '), "$name: note");
+	is_deeply(who('/', 4), { '127.0.0.1:8082' => 4 }, "$name: one server");
+	is(line('/maintenance?up=127.0.0.1:8081'),
+		"200 1 changed, revision 5\n", "$name: up");
+	is_deeply(who('/', 4), { map { $_ => 2 } @two }, "$name: two servers");
+	is(line('/maintenance?up=127.0.0.1:8099'),
+		"404 server or peer is not found\n", "$name: no such server");
 }

@@ -56,42 +56,53 @@ function _M.get_upstreams(...)
     return true, names, nil
 end
 
-function _M.get_servers(...)
-    if select("#", ...) ~= 1 then
-        return false, nil, "exactly one argument expected"
-    end
-
-    local upstream = name_of((...))
-    if not upstream then
-        return false, nil, bad_argument(1, "get_servers", "string", (...))
-    end
-
-    local head, rows, count = abi.peers(upstream)
-    if not head then
-        return first(rows, count)
-    end
-    if head.fixed.len ~= 0 then
-        return first(nil, "UpstreamStatic")
-    end
-
-    local servers = new_tab(count, 0)
-    for i = 0, count - 1 do
-        local row = rows[i]
-        local server = {
-            name = text(row.name),
-            weight = row.weight,
-            max_fails = row.max_fails,
-            fail_timeout = row.fail_timeout,
-        }
-        -- Scripts test whether the key is there.
-        if row.down ~= 0 then
-            server.down = true
+-- A function that lists servers of an upstream: what `entry` makes of each, if it makes anything of it. In the words of
+-- the first API an upstream that cannot be controlled is none.
+local function listing(fn, words, entry)
+    return function(...)
+        if select("#", ...) ~= 1 then
+            return false, nil, "exactly one argument expected"
         end
-        servers[i + 1] = server
-    end
 
-    return true, servers, nil
+        local upstream = name_of((...))
+        if not upstream then
+            return false, nil, bad_argument(1, fn, "string", (...))
+        end
+
+        local head, rows, count = abi.peers(upstream)
+        if not head then
+            return words(rows, count)
+        end
+        if words == first and head.fixed.len ~= 0 then
+            return words(nil, "UpstreamStatic")
+        end
+
+        local all, n = new_tab(count, 0), 0
+        for i = 0, count - 1 do
+            local one = entry(rows[i])
+            if one then
+                n = n + 1
+                all[n] = one
+            end
+        end
+
+        return true, all, nil
+    end
 end
+
+_M.get_servers = listing("get_servers", first, function(row)
+    local server = {
+        name = text(row.name),
+        weight = row.weight,
+        max_fails = row.max_fails,
+        fail_timeout = row.fail_timeout,
+    }
+    -- Scripts test whether the key is there.
+    if row.down ~= 0 then
+        server.down = true
+    end
+    return server
+end)
 
 -- A change of one server, in the words of one of the two APIs.
 local function change(words, fn, upstream, peer, ...)
@@ -156,50 +167,29 @@ end
 _M.add_primary_peer = verb("add_primary_peer", later, abi.ADD, 0, 0)
 _M.add_backup_peer = verb("add_backup_peer", later, abi.ADD, 0, abi.BACKUP)
 
--- A function that lists the servers of an upstream, or some of them.
-local function listing(fn, is_listed)
-    return function(...)
-        if select("#", ...) ~= 1 then
-            return false, nil, "exactly one argument expected"
-        end
-
-        local upstream = name_of((...))
-        if not upstream then
-            return false, nil, bad_argument(1, fn, "string", (...))
-        end
-
-        local head, rows, count = abi.peers(upstream)
-        if not head then
-            return later(rows, count)
-        end
-
-        local peers, n = new_tab(count, 0), 0
-        for i = 0, count - 1 do
-            local row = rows[i]
-            local backup = row.backup ~= 0
-            if is_listed(backup) then
-                n = n + 1
-                peers[n] = {
-                    server = text(row.server),
-                    name = text(row.name),
-                    weight = row.weight,
-                    max_conns = row.max_conns,
-                    conns = row.active,
-                    max_fails = row.max_fails,
-                    fail_timeout = row.fail_timeout,
-                    backup = backup,
-                    down = row.down ~= 0 or nil,
-                }
-            end
-        end
-
-        return true, peers, nil
-    end
+local function peer_of(row)
+    return {
+        server = text(row.server),
+        name = text(row.name),
+        weight = row.weight,
+        max_conns = row.max_conns,
+        conns = row.active,
+        max_fails = row.max_fails,
+        fail_timeout = row.fail_timeout,
+        backup = row.backup ~= 0,
+        down = row.down ~= 0 or nil,
+    }
 end
 
-_M.get_peers = listing("get_peers", function() return true end)
-_M.get_primary_peers = listing("get_primary_peers", function(backup) return not backup end)
-_M.get_backup_peers = listing("get_backup_peers", function(backup) return backup end)
+_M.get_peers = listing("get_peers", later, peer_of)
+
+_M.get_primary_peers = listing("get_primary_peers", later, function(row)
+    return row.backup == 0 and peer_of(row)
+end)
+
+_M.get_backup_peers = listing("get_backup_peers", later, function(row)
+    return row.backup ~= 0 and peer_of(row)
+end)
 
 function _M.current_upstream(...)
     if select("#", ...) ~= 0 then

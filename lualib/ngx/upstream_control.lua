@@ -142,7 +142,7 @@ local function is_server(value)
     return type(value) == "string" or (type(value) == "number" and value >= 0 and value % 1 == 0 and value < 2 ^ 53)
 end
 
--- Servers as the module takes them; or nil and what is wrong.
+-- Servers as the module takes them: a text or an array; or nil and what is wrong.
 local function servers_of(fn, servers)
     if type(servers) == "string" then
         return servers
@@ -165,20 +165,18 @@ local function servers_of(fn, servers)
     return list
 end
 
-local function change(fn, name, servers, action, what, options, address)
+-- A change. `what` may have the keys of `known`, `options` those of OPTION_KEYS; the latter are the argument in this
+-- place.
+local function change(fn, name, servers, action, what, known, options, place, address)
     if type(name) ~= "string" then
         return bad(abi.bad_argument(1, fn, "string", name))
     end
     local list, wrong = servers_of(fn, servers)
-    if not list then
-        return bad(wrong)
-    end
-    what = what or {}
-    wrong = wrong_keys(address and 4 or 3, fn, options, OPTION_KEYS)
+    wrong = wrong or wrong_keys(3, fn, what, known) or wrong_keys(place, fn, options, OPTION_KEYS)
     if wrong then
         return bad(wrong)
     end
-    options = options or {}
+    what, options = what or {}, options or {}
     if options.note ~= nil and type(options.note) ~= "string" then
         return bad("note: not a string")
     end
@@ -205,17 +203,13 @@ function _M.set(name, servers, what, options)
     if type(what) ~= "table" then
         return bad(abi.bad_argument(3, "set", "table", what))
     end
-    local wrong = wrong_keys(3, "set", what, CHANGE_KEYS)
-    if wrong then
-        return bad(wrong)
-    end
-    return change("set", name, servers, abi.SET, what, options)
+    return change("set", name, servers, abi.SET, what, CHANGE_KEYS, options, 4)
 end
 
 for fn in pairs(ADMIN) do
     local what = { state = fn }
     _M[fn] = function(name, servers, options)
-        return change(fn, name, servers, abi.SET, what, options)
+        return change(fn, name, servers, abi.SET, what, CHANGE_KEYS, options, 3)
     end
 end
 
@@ -223,22 +217,18 @@ function _M.add(name, server, what, options)
     if type(server) ~= "string" then
         return bad(abi.bad_argument(2, "add", "string", server))
     end
-    local wrong = wrong_keys(3, "add", what, ADD_KEYS)
-    if wrong then
-        return bad(wrong)
-    end
-    return change("add", name, server, abi.ADD, what, options)
+    return change("add", name, server, abi.ADD, what, ADD_KEYS, options, 4)
 end
 
 function _M.remove(name, server, options)
-    return change("remove", name, server, abi.REMOVE, nil, options)
+    return change("remove", name, server, abi.REMOVE, nil, nil, options, 3)
 end
 
 function _M.readdress(name, server, address, options)
     if type(address) ~= "string" then
         return bad(abi.bad_argument(3, "readdress", "string", address))
     end
-    return change("readdress", name, server, abi.READDRESS, nil, options, address)
+    return change("readdress", name, server, abi.READDRESS, nil, nil, options, 4, address)
 end
 
 return _M

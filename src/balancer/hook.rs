@@ -104,7 +104,9 @@ impl Hook {
     ) -> ngx_int_t {
         // SAFETY: see above; the function was nginx's own for this upstream.
         unsafe {
-            if let Some(control) = self.upstream().control() {
+            if self.upstream().is_pool.get()
+                && let Some(control) = self.upstream().control()
+            {
                 control.zone.settle_pool();
             }
             if let Some((tables, control)) = self.tables.as_ref().zip(self.upstream().control())

@@ -25,11 +25,11 @@ pub struct Caller<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotProxied {
     /// There is no request.
-    NoRequest,
+    Idle,
     /// It is not sent to another server, or not yet.
-    NoProxying,
+    Local,
     /// It is sent to an address that belongs to no upstream.
-    NoUpstream,
+    Nameless,
 }
 
 impl Caller<'_> {
@@ -97,11 +97,11 @@ impl Caller<'_> {
     ///
     /// There is no request, or it is sent to none.
     pub fn upstream(&self) -> Result<&[u8], NotProxied> {
-        let r = self.request.ok_or(NotProxied::NoRequest)?;
+        let r = self.request.ok_or(NotProxied::Idle)?;
         // SAFETY: by the duty of `serve` the request is alive, and with it what nginx keeps of its upstream.
         unsafe {
-            let upstream = r.as_ref().upstream.as_ref().ok_or(NotProxied::NoProxying)?;
-            let us = upstream.upstream.as_ref().ok_or(NotProxied::NoUpstream)?;
+            let upstream = r.as_ref().upstream.as_ref().ok_or(NotProxied::Local)?;
+            let us = upstream.upstream.as_ref().ok_or(NotProxied::Nameless)?;
             Ok(bytes(&us.host))
         }
     }

@@ -74,13 +74,12 @@ impl Zone {
         self.settle_locked();
     }
 
-    /// The same once more, if it is no longer so: nginx itself decides who is alone whenever a name resolves to other
-    /// addresses, and knows nothing of pools.
+    /// The same once more for such a pool, if it is no longer so: nginx itself decides who is alone whenever a name
+    /// resolves to other addresses, and knows nothing of pools.
     #[inline]
     pub fn settle_pool(&self) {
         // SAFETY: the list is mapped. The word is read without the lock: the next request sees what this one does not.
-        let is_single = unsafe { (*self.primary.as_ptr()).single() } != 0;
-        if is_single && self.has_fallback() {
+        if unsafe { (*self.primary.as_ptr()).single() } != 0 {
             self.settle_locked();
         }
     }

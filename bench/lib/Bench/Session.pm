@@ -7,9 +7,11 @@ package Bench::Session;
 #   dir                temporary directory
 #   keep($file, $as)   copies a file into build/bench
 #   nginx(%how)        a Test::Nginx, not yet running: module => 1 for the one
-#                      with the module; conf => text, with the holes of
-#                      Test::Nginx and those of holes => {}; log_level =>
-#                      'error'; binary => another program to start
+#                      with the module, or the path of another build of it;
+#                      conf => text, with the holes of Test::Nginx and those of
+#                      holes => {}; log_level => 'error'; binary => another
+#                      program to start; modules => what it must have
+#   debian             path of the module for Debian's nginx; undef for none
 #   start($nginx), stop($nginx)  the latter dies when nginx logged an error
 #   cpu($pid)          nanoseconds that the process has had a processor for
 #   calm               waits for other programs to leave the processors alone,
@@ -53,6 +55,15 @@ sub new ($class, %opt) {
 	copy($module, "$dir/" . MODULE)
 		or die "cannot copy \"$module\": $!; make build makes it\n";
 
+	# The same for what is built for Debian, if it is.
+	my $debian = "$root/build/debian/" . MODULE;
+	if (-e $debian) {
+		make_path("$dir/debian");
+		copy($debian, "$dir/debian/" . MODULE)
+			or die "cannot copy \"$debian\": $!\n";
+		$self->{debian} = "$dir/debian/" . MODULE;
+	}
+
 	$self->{start_load} = _load();
 
 	return $self;
@@ -64,6 +75,8 @@ sub dir ($self) { return $self->{dir} }
 
 sub binary ($self) { return $self->{binary} }
 
+sub debian ($self) { return $self->{debian} }
+
 sub keep ($self, $file, $as) {
 	make_path("$self->{root}/build/bench");
 	copy($file, "$self->{root}/build/bench/$as")
@@ -72,12 +85,14 @@ sub keep ($self, $file, $as) {
 
 sub nginx ($self, %how) {
 	local $ENV{TEST_NGINX_BINARY} = $how{binary} // $self->{binary};
-	local $ENV{TEST_NGINX_MODULE} = $how{module} && !$self->{null}
-		? "$self->{dir}/" . MODULE : undef;
+	my $module = $how{module} // 0;
+	local $ENV{TEST_NGINX_MODULE} = !$module || $self->{null} ? undef
+		: $module eq '1' ? "$self->{dir}/" . MODULE : $module;
 
 	my $t = Test::Nginx->new(
 		timeout => LIMIT, log_level => $how{log_level} // 'error',
 	);
+	$t->has(@{ $how{modules} // [] });
 
 	return $t->write_file_expand('nginx.conf', $how{conf},
 		%{ $how{holes} // {} });

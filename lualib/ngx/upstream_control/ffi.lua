@@ -6,8 +6,8 @@
 
 local ffi = require "ffi"
 
-local C, cast, copy, new, string = ffi.C, ffi.cast, ffi.copy, ffi.new, ffi.string
-local pcall, tonumber, tostring, type = pcall, tonumber, tostring, type
+local C, cast, new, string = ffi.C, ffi.cast, ffi.new, ffi.string
+local concat, pairs, pcall, tonumber, tostring, type = table.concat, pairs, pcall, tonumber, tostring, type
 
 local _M = {}
 
@@ -118,9 +118,11 @@ end
 
 _M.text = text
 
--- What is left when a call was refused: the word for programs, and the words for people.
-local function refusal()
-    return string(reply.data, reply.len):match("^(%S*) ?(.*)$")
+-- What a function returns when its call was refused: nil, the words for people, and the word for programs.
+local function refused()
+    local code, words = string(reply.data, reply.len):match("^(%S+) (.*)$")
+    -- After a panic it has said nothing.
+    return nil, words or "internal error", code or "Internal"
 end
 
 -- A pointer to the rows of all upstreams, and how many there are; or nil, words and code.
@@ -133,8 +135,7 @@ function _M.upstreams()
     end
 
     if code ~= OK then
-        local word, words = refusal()
-        return nil, words, word
+        return refused()
     end
 
     return cast(upstream_ptr, reply.data), reply.count
@@ -151,8 +152,7 @@ function _M.peers(name)
     end
 
     if code ~= OK then
-        local word, words = refusal()
-        return nil, words, word
+        return refused()
     end
 
     return cast(upstream_ptr, reply.data), cast(peer_ptr, reply.data + HEAD), reply.count
@@ -204,7 +204,7 @@ function _M.change(upstream, server, action, state, flags, params, address, note
             words[i] = is_id and ("%.0f"):format(word) or word
             lengths[i - 1] = #words[i] + (is_id and IS_ID or 0)
         end
-        server = table.concat(words)
+        server = concat(words)
     end
 
     local given = 0
@@ -230,8 +230,7 @@ function _M.change(upstream, server, action, state, flags, params, address, note
     local code = C.ngx_http_upstream_control_ffi_change(reply, ask, texts, request)
 
     if code ~= OK then
-        local word, words = refusal()
-        return nil, words, word
+        return refused()
     end
 
     return cast(done_ptr, reply.data)
@@ -248,8 +247,7 @@ function _M.current_upstream()
     end
 
     if code ~= OK then
-        local word, words = refusal()
-        return nil, words, word
+        return refused()
     end
 
     return string(reply.data, reply.len)

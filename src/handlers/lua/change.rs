@@ -100,6 +100,10 @@ pub struct Done {
 // SAFETY: four doubles.
 unsafe impl Row for Done {}
 
+// What lualib/ngx/upstream_control/ffi.lua takes them for.
+const _: () = assert!(size_of::<Ask>() == 4 * 8 + 4 * 4);
+const _: () = assert!(size_of::<Texts>() == 9 * size_of::<usize>());
+
 impl Texts {
     /// The words; none if a pointer is missing.
     ///
@@ -277,4 +281,4 @@ fn bad(text: &str) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -82,9 +82,9 @@ impl From<OpError> for Failure {
 impl From<NotProxied> for Failure {
     fn from(error: NotProxied) -> Self {
         match error {
-            NotProxied::NoRequest => Self::new("NoRequest", "no request object"),
-            NotProxied::NoProxying => Self::new("NoProxying", "no proxying"),
-            NotProxied::NoUpstream => Self::new("NoUpstream", "no upstream"),
+            NotProxied::Idle => Self::new("NoRequest", "no request object"),
+            NotProxied::Local => Self::new("NoProxying", "no proxying"),
+            NotProxied::Nameless => Self::new("NoUpstream", "no upstream"),
         }
     }
 }

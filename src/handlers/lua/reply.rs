@@ -69,7 +69,8 @@ impl<'a> Space<'a> {
     ///
     /// It has as much as it says for as long as the space is used.
     pub unsafe fn new(reply: &'a mut Reply) -> Self {
-        reply.count = 0;
+        // Whatever happens, the caller does not read what an earlier call has left.
+        (reply.len, reply.count) = (0, 0);
         Self { reply, end: 0 }
     }
 

@@ -69,10 +69,14 @@ pub struct PeerRow {
     down: u32,
 }
 
-// SAFETY: a double and pairs of 32-bit numbers, one after the other.
+// SAFETY: a double and pairs of 32-bit numbers, one after the other: the sizes below are their sums.
 unsafe impl Row for UpstreamRow {}
-// SAFETY: doubles, then an even number of 32-bit numbers.
+// SAFETY: doubles, then an even number of 32-bit numbers: likewise.
 unsafe impl Row for PeerRow {}
+
+// What lualib/ngx/upstream_control/ffi.lua takes them for.
+const _: () = assert!(size_of::<UpstreamRow>() == 8 + 4 * 8);
+const _: () = assert!(size_of::<PeerRow>() == 9 * 8 + 4 * 8 + 4 * 4);
 
 /// Writes all upstreams.
 pub fn upstreams(upstreams: &dyn Upstreams, space: &mut Space<'_>) -> Result<(), Failure> {
