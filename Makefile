@@ -67,7 +67,7 @@ prove-1.28: build
 prove-junk: build junk
 	@tools/prerequisites.sh test
 	@tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28-junk/nginx" \
-		t/hazard_members.t t/hazard_retry.t t/hazard_pools.t t/pools.t $(wildcard t/members*.t)
+		t/hazard_members.t t/hazard_pools.t t/hazard_retry.t $(wildcard t/members*.t t/pools*.t)
 
 prove-debian: build-debian
 	@tools/prerequisites.sh test

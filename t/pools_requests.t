@@ -18,7 +18,7 @@ use Test::Nginx;
 my $t = Test::Nginx->new()->has(qw/
 	module http proxy upstream_zone upstream_keepalive upstream_least_conn
 	auth_request mirror
-/)->plan(46);
+/)->plan(48);
 
 # How long a download takes, and how many pieces it has.
 use constant { SECONDS => 3, PIECES => 30, SIZE => 4000 };
@@ -333,6 +333,33 @@ sub logged {
 		'one that the first answer leads to the same pools');
 	like(line('/accel'), qr/\A200 \[808[12] : 808[12]\] \[200 : 200\]\z/,
 		'its log');
+	left();
+}
+
+# Where the first server was there is another one by the time of the log.
+sub left {
+	act('primary', 'server=127.0.0.1:8082&down=');
+	$at{8081}->set(uris => { '/app/left' => { status => 503, delay => 1 } });
+	$at{8083}->set(uris => { '/app/left' => { delay => 2 } });
+	my %count = map { $_ => $at{$_}->count() } 8081, 8083;
+	my $reached = sub ($port) {
+		$t->wait_for(sub { $at{$port}->count() > $count{$port} }, 5, $port);
+	};
+
+	my $under_way = http_start(uri => '/app/left');
+	$reached->(8081);
+	act('primary', 'remove=&server=127.0.0.1:8081');
+	$reached->(8083);
+	$t->wait_for(sub { !get_json('/status?verbose=')->{upstreams}{primary}
+		{zombies} }, 5, 'the server is gone');
+	act('primary', 'add=&server=127.0.0.1:8089&down=');
+	is(http_finish($under_way)->body(), '8083', 'one whose server left');
+	is(line('/app/left'), '200 [8081, 8083] [503, 200]', 'its log');
+
+	$_->set(uris => {}) for @at{8081, 8083};
+	act('primary', 'remove=&server=127.0.0.1:8089');
+	act('primary', 'add=&server=127.0.0.1:8081&max_fails=0');
+	act('primary', 'server=127.0.0.1:8082&up=');
 }
 
 sub background_update {

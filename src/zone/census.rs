@@ -84,6 +84,12 @@ impl Zone {
         }
     }
 
+    /// Whether requests that find no peer here are handed to another pool.
+    fn has_fallback(&self) -> bool {
+        // SAFETY: the words lie in the zone.
+        self.extra().is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
+    }
+
     /// What depends on the whole of the lists.
     #[cold]
     fn settle_locked(&self) {
@@ -95,10 +101,7 @@ impl Zone {
 
     /// Whether so many servers are one that nginx has no choice but to try.
     pub(super) fn is_single(&self, primaries: usize, backups: usize) -> bool {
-        primaries == 1
-            && backups == 0
-            // SAFETY: the words lie in the zone.
-            && !self.extra().is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
+        primaries == 1 && backups == 0 && !self.has_fallback()
     }
 }
 
