@@ -159,9 +159,9 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         for us in upstream::all(cf) {
             let own = conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf);
             let settings = own.as_ref().map(|own| &own.as_ref().settings);
-            let own_pools = settings.map_or(&[][..], |settings| settings.pools.as_slice());
+            let has_pools = settings.is_some_and(|settings| !settings.pools.is_empty());
             // The balancer that nginx gives to an upstream of pools is never asked.
-            let method = if own_pools.is_empty() { balancers.method(us.as_non_null()) } else { None };
+            let method = if !has_pools { balancers.method(us.as_non_null()) } else { None };
             if settings.is_some_and(|settings| settings.has_two_zones(us)) {
                 let name = us.name();
                 conf::emerg(
@@ -173,7 +173,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             let guard = settings.and_then(|settings| settings.guard(http));
             let fixed = match settings {
                 None => Some(StaticReason::Implicit),
-                Some(_) if !own_pools.is_empty() => Some(StaticReason::Pools),
+                Some(_) if has_pools => Some(StaticReason::Pools),
                 _ if us.zone().is_none() => Some(StaticReason::NoZone),
                 _ if method.is_none() => Some(StaticReason::UnknownBalancer),
                 Some(own) => {
@@ -195,7 +195,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             });
             let added = live.add(us, method, fixed, guard)?;
             let (name, fixed) = (added.name.clone(), added.fixed());
-            pools.push(PoolCandidate { upstream: us, name, pools: own_pools, fixed });
+            pools.push(PoolCandidate { upstream: us, name, settings, fixed });
         }
         compose(cf, &live, &pools)?;
         // Upstreams may share a zone: all are known before any gets its slots.
@@ -223,7 +223,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
 ///
 /// Called in `postconfiguration`; the candidates are all upstreams, in their order.
 unsafe fn compose(cf: NonNull<ngx_conf_t>, live: &Live, all: &[PoolCandidate<'_>]) -> Option<()> {
-    for (place, candidate) in all.iter().enumerate().filter(|(_, candidate)| !candidate.pools.is_empty()) {
+    for (place, candidate) in all.iter().enumerate().filter(|(_, candidate)| !candidate.pools().is_empty()) {
         match candidate.resolve(all) {
             Ok(pools) => live.compose(place, &pools),
             Err(message) => {

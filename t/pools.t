@@ -15,7 +15,7 @@ use Test::Nginx;
 my $t = Test::Nginx->new()->has(qw/
 	module http proxy upstream_zone upstream_least_conn upstream_hash
 	upstream_keepalive
-/)->plan(55);
+/)->plan(59);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -70,6 +70,11 @@ http {
         pool two priority=7;
     }
 
+    upstream recover {
+        pool primary failback=2s;
+        pool two priority=1;
+    }
+
     upstream full {
         pool small;
         pool two;
@@ -91,7 +96,7 @@ http {
             upstream_control;
         }
 
-        location ~ ^/(?<name>app|lone|patient|full|one)$ {
+        location ~ ^/(?<name>app|lone|patient|recover|full|one)$ {
             proxy_pass http://$name;
             proxy_next_upstream error timeout http_503;
             proxy_http_version 1.1;
@@ -127,6 +132,7 @@ answers();
 limits();
 lone();
 failback();
+recovery();
 max_conns();
 variable();
 reload();
@@ -313,6 +319,24 @@ sub failback {
 	is(pools('patient'), 'one active two unavail', 'which the status shows');
 	control('/control?upstream=two&peer=0&up=');
 	is_deeply(by_body('patient', 2), { 8085 => 2 }, 'and it keeps that part');
+}
+
+# The time runs from the first request that succeeds, which is a trial.
+sub recovery {
+	my $primary = qr/\A808[12]\z/;
+	$_->stop() for @at{8081, 8082};
+	is_deeply(by_body('recover', 3), { 8086 => 3 }, 'failures');
+	$_->restart() for @at{8081, 8082};
+	my $from;
+	$t->wait_for(sub {
+		$from = now();
+		return http_get('/recover')->body() =~ $primary;
+	}, 10, 'a trial');
+	is_deeply(by_body('recover', 4), { 8086 => 4 }, 'which is the only one');
+	is(pools('recover'), 'primary waiting two active', 'it waits from then');
+	$t->wait_for(sub { http_get('/recover')->body() =~ $primary }, 10, 'failback');
+	my $waited = now() - $from;
+	ok($waited >= 2 && $waited < 5, 'after its time') or diag("$waited s");
 }
 
 # A pool that has no connection left is passed over, and stays active.

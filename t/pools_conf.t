@@ -73,6 +73,9 @@ my @bad = (
 	[ 'pool a; zone app 64k;', '"zone" is not allowed in upstream "app", which has pools' ],
 	[ 'pool a; upstream_auto_zone 64k;', '"zone" is not allowed in upstream "app", which has pools' ],
 	[ 'pool a; least_conn;', 'a load balancing method, "keepalive" or "sticky" is not allowed in upstream "app"' ],
+	[ 'pool a; upstream_guard min=1;', '"upstream_guard" is not allowed in upstream "app"' ],
+	[ 'upstream_capacity 9; pool a;', '"upstream_capacity" is not allowed in upstream "app"' ],
+	[ 'pool a; upstream_dynamic on;', '"upstream_dynamic" is not allowed in upstream "app"' ],
 	[ 'pool app;', 'upstream "app" is a pool of itself' ],
 	[ 'pool App;', 'upstream "app" is a pool of itself' ],
 	[ 'pool a; pool nope;', 'pool "nope" not found in upstream "app"' ],
@@ -94,7 +97,6 @@ my @good = (
 	'pool a;',
 	'pool a priority=0 failback=0;',
 	'pool b failback=1m30s priority=4294967295; pool A;',
-	"upstream_guard min=1;\npool a;",
 );
 
 $t->plan(@bad + @good + 2);

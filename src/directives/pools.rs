@@ -96,13 +96,18 @@ pub struct Candidate<'a> {
     pub upstream: Upstream,
     /// Its name.
     pub name: String,
-    /// Its own pools.
-    pub pools: &'a [PoolSetting],
+    /// What its block says; none if it is no block.
+    pub settings: Option<&'a UpstreamSettings>,
     /// Why it cannot be changed at run time, if it cannot.
     pub fixed: Option<StaticReason>,
 }
 
 impl Candidate<'_> {
+    /// Its own pools.
+    pub fn pools(&self) -> &[PoolSetting] {
+        self.settings.map_or(&[], |settings| settings.pools.as_slice())
+    }
+
     /// Finds the upstreams that are the pools of this one: the place of each among `all`, its priority and its failback.
     ///
     /// # Errors
@@ -110,13 +115,14 @@ impl Candidate<'_> {
     /// What is wrong, in words.
     pub fn resolve(&self, all: &[Self]) -> Result<Vec<(usize, u32, Seconds)>, String> {
         let name = quoted(self.name.as_bytes());
-        if let Some(what) = self.upstream.unfit_for_pools() {
+        let unfit = self.settings.and_then(UpstreamSettings::unfit_for_pools);
+        if let Some(what) = unfit.or_else(|| self.upstream.unfit_for_pools()) {
             return Err(format!("{what} is not allowed in upstream {name}, which has pools"));
         }
-        if self.pools.len() > POOLS_MAX {
+        if self.pools().len() > POOLS_MAX {
             return Err(format!("upstream {name} has more than {POOLS_MAX} pools"));
         }
-        self.pools.iter().map(|pool| self.find(pool, all)).collect()
+        self.pools().iter().map(|pool| self.find(pool, all)).collect()
     }
 
     /// Finds one pool.
@@ -132,7 +138,7 @@ impl Candidate<'_> {
         if found.leads_to(&self.name, all, all.len()) {
             return Err(format!("upstreams {upstream} and {name} are pools of each other"));
         }
-        if !found.pools.is_empty() {
+        if !found.pools().is_empty() {
             return Err(format!("pool {name} of upstream {upstream} has pools itself"));
         }
         match &found.fixed {
@@ -149,7 +155,7 @@ impl Candidate<'_> {
     /// Whether its pools, or those of its pools, have that name. `depth` keeps from going in circles.
     fn leads_to(&self, name: &str, all: &[Self], depth: usize) -> bool {
         let Some(depth) = depth.checked_sub(1) else { return false };
-        self.pools.iter().any(|pool| {
+        self.pools().iter().any(|pool| {
             let next = || all.iter().find(|other| other.is_named(&pool.name));
             pool.name.eq_ignore_ascii_case(name) || next().is_some_and(|next| next.leads_to(name, all, depth))
         })

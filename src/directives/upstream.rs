@@ -76,6 +76,19 @@ impl UpstreamSettings {
         self.capacity.or_else(|| http?.capacity)
     }
 
+    /// A directive of these that is of no use in an upstream of pools, if one is there.
+    pub fn unfit_for_pools(&self) -> Option<&'static str> {
+        if self.dynamic != UNSET {
+            Some("\"upstream_dynamic\"")
+        } else if self.guard != GuardSetting::Unset {
+            Some("\"upstream_guard\"")
+        } else if self.capacity.is_some() {
+            Some("\"upstream_capacity\"")
+        } else {
+            None
+        }
+    }
+
     /// Whether the upstream has a `zone` after its `upstream_auto_zone`, which nginx took for the one zone of it.
     pub fn has_two_zones(&self, upstream: Upstream) -> bool {
         !self.auto_zone.is_null() && !ptr::eq(self.auto_zone, upstream.shm_zone())

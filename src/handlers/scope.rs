@@ -52,7 +52,12 @@ impl Upstreams for Scope<'_> {
     }
 
     fn pools(&self, upstream: UpstreamIndex) -> Option<Pools> {
-        self.all.pools(self.known(upstream)?)
+        let mut pools = self.all.pools(upstream)?;
+        // Of an upstream that is not known only the part is told that is: a pool is one whoever looks at it.
+        if self.known(upstream).is_none() {
+            pools.list.retain(|pool| self.find(&pool.name).is_some());
+        }
+        (!pools.list.is_empty()).then_some(pools)
     }
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
@@ -104,7 +109,8 @@ mod tests {
         for index in indexes() {
             let is_known = scope.snapshot(index).is_some();
             assert_eq!(scope.only(index, &[]).is_some(), is_known);
-            assert!(is_known || scope.pools(index).is_none());
+            let pools = scope.pools(index).map(|pools| pools.list).unwrap_or_default();
+            assert!(pools.iter().all(|pool| scope.find(&pool.name).is_some()));
             for refused in [scope.lookup(index).err(), scope.whole(index).err()] {
                 let is_hidden = matches!(refused, Some(OpError::UpstreamNotFound(_)));
                 assert_eq!(is_hidden, !is_known, "{index:?}");

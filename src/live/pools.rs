@@ -39,7 +39,7 @@ struct Shared {
 pub struct Pools {
     /// The best first.
     members: Vec<Member>,
-    /// Place of the active one, and since when, by nginx's clock of milliseconds.
+    /// Place of the active one, and since when, in seconds since the epoch.
     active: Shared,
 }
 
@@ -104,18 +104,30 @@ impl Member {
     }
 
     /// How much longer it waits for its failback, in milliseconds; none if it does not. Of a pool without a usable server
-    /// that is all of it.
+    /// that is all of it, unless one failed and may be tried again: that takes a request.
     #[inline]
     pub fn waits(&self, now: u64) -> Option<u64> {
         if self.failback == Seconds(0) {
             return None;
         }
-        let failback = self.failback.0.saturating_mul(1000);
         match self.usable_since.word().load(Ordering::Relaxed) {
             ALWAYS => None,
-            0 => Some(failback),
-            since => failback.checked_sub(now.saturating_sub(since)).filter(|left| *left > 0),
+            0 => self.waits_for_a_server(now),
+            since => self.failback_msec().checked_sub(now.saturating_sub(since)).filter(|left| *left > 0),
         }
+    }
+
+    /// The same, while none was usable when somebody looked last.
+    #[cold]
+    fn waits_for_a_server(&self, now: u64) -> Option<u64> {
+        let is_trial = |census: Census| census.usable == 0 && census.untried > 0;
+        let census = self.look(now, time::now());
+        if census.is_none_or(is_trial) { None } else { Some(self.failback_msec()) }
+    }
+
+    /// The failback in milliseconds.
+    fn failback_msec(&self) -> u64 {
+        self.failback.0.saturating_mul(1000)
     }
 
     /// How many servers the pool has to try.
@@ -125,14 +137,13 @@ impl Member {
         zone.map_or(0, |zone| zone.tries())
     }
 
-    /// Counts its servers, and notes whether requests may be handed to one. None if its lock is stuck, or it turned out to be static:
+    /// Counts its servers, and notes whether one is usable. None if its lock is stuck, or it turned out to be static:
     /// then it counts as usable, since whoever asks its balancer will find out.
     fn look(&self, now: u64, at: UnixTime) -> Option<Census> {
         let control = self.upstream().control()?;
         let census = control.zone.census(at)?;
         let since = self.usable_since.word();
-        // Whether one that is to be tried again is well, a request must find out.
-        if census.usable == 0 && census.untried == 0 {
+        if census.usable == 0 {
             since.store(0, Ordering::Relaxed);
         } else {
             // Another worker may have seen it before.
@@ -163,7 +174,7 @@ impl Pools {
     pub unsafe fn start(&self) {
         // SAFETY: see above.
         unsafe {
-            self.active.start(&self.members, pack(Some(0), time::msec()));
+            self.active.start(&self.members, pack(Some(0), time::now()));
             for member in self.members.iter().filter(|member| member.failback != Seconds(0)) {
                 member.usable_since.start([member], ALWAYS);
             }
@@ -180,25 +191,29 @@ impl Pools {
     pub fn observe(&self, name: &str) -> model::Pools {
         let (now, at) = (time::msec(), time::now());
         let Found { standings, active } = self.look(now, at);
-        let since = self.note(name, active, &standings, now);
+        let since = self.note(name, active, &standings, at);
         let list = self.members.iter().zip(standings).map(|(member, standing)| model::Pool {
             name: member.upstream().name.clone(),
             priority: member.priority,
             failback: member.failback,
             standing,
         });
-        let seconds = i64::try_from(now.saturating_sub(since) / 1000).unwrap_or(0);
-        model::Pools { list: list.collect(), since: UnixTime(at.0.saturating_sub(seconds)) }
+        model::Pools { list: list.collect(), since }
     }
 
     /// Looks at all pools.
     fn look(&self, now: u64, at: UnixTime) -> Found {
-        let mut active = None;
+        let (mut active, mut untried) = (None, None);
         let mut standings = Vec::with_capacity(self.members.len());
         for (place, member) in self.members.iter().enumerate() {
             let census = member.look(now, at);
             standings.push(match census.filter(|census| census.usable == 0) {
-                Some(Census { down, unavail, untried, .. }) => Standing::Unavail { down, unavail, untried },
+                // No request goes there to find out whether one that failed is well.
+                Some(census) if census.untried > 0 && active.is_some() => Standing::Standby,
+                Some(Census { down, unavail, untried: untried_servers, .. }) => {
+                    untried = untried.or_else(|| (untried_servers > 0).then_some(place));
+                    Standing::Unavail { down, unavail, untried: untried_servers }
+                }
                 None => match member.waits(now) {
                     Some(left) => Standing::Waiting { left: Seconds(left.div_ceil(1000)) },
                     None if active.is_some() => Standing::Standby,
@@ -213,18 +228,23 @@ impl Pools {
             // Better than nothing; and once requests are handed to it there is nothing to wait for.
             let waiting = |standing: &Standing| matches!(standing, Standing::Waiting { .. });
             active = standings.iter().position(waiting);
-            if let Some((member, standing)) =
-                active.and_then(|place| self.members.get(place).zip(standings.get_mut(place)))
-            {
-                *standing = Standing::Active;
+            if let Some(member) = active.and_then(|place| self.members.get(place)) {
                 member.usable_since.word().store(ALWAYS, Ordering::Relaxed);
+            }
+            // One whose servers are to be tried again takes over, too. But where none was active it takes a request that
+            // succeeds, else a dead pool would be active for a moment each time that one is tried.
+            if self.active().is_some() {
+                active = active.or(untried);
+            }
+            if let Some(standing) = active.and_then(|place| standings.get_mut(place)) {
+                *standing = Standing::Active;
             }
         }
         Found { standings, active }
     }
 
     /// Notes which pool is active. Returns since when.
-    fn note(&self, name: &str, active: Option<usize>, standings: &[Standing], now: u64) -> u64 {
+    fn note(&self, name: &str, active: Option<usize>, standings: &[Standing], now: UnixTime) -> UnixTime {
         let (word, fresh) = (self.active.word(), pack(active, now));
         let mut seen = word.load(Ordering::Relaxed);
         loop {
@@ -266,17 +286,17 @@ impl Pools {
     }
 }
 
-/// The word for a pool that is active since a moment.
-fn pack(active: Option<usize>, since: u64) -> u64 {
+/// The word for a pool that is active since a moment; one before 1970 counts as 1970.
+fn pack(active: Option<usize>, since: UnixTime) -> u64 {
     let place = active.and_then(|place| u64::try_from(place).ok()).unwrap_or(NONE);
-    since << INDEX_BITS | place
+    u64::try_from(since.0).unwrap_or(0) << INDEX_BITS | place
 }
 
 /// The pool and the moment of a word.
-fn unpack(word: u64) -> (Option<usize>, u64) {
+fn unpack(word: u64) -> (Option<usize>, UnixTime) {
     let place = word & NONE;
     let place = if place == NONE { None } else { usize::try_from(place).ok() };
-    (place, word >> INDEX_BITS)
+    (place, UnixTime(i64::try_from(word >> INDEX_BITS).unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -287,7 +307,7 @@ mod tests {
     #[test]
     fn a_word_holds_a_place_and_a_moment() {
         for place in [None, Some(0), Some(1), Some(POOLS_MAX - 1)] {
-            for since in [0, 1, 1_000, (1 << 56) - 1] {
+            for since in [0, 1, 1_000, (1 << 56) - 1].map(UnixTime) {
                 assert_eq!(unpack(pack(place, since)), (place, since));
             }
         }
