@@ -53,9 +53,10 @@ impl Upstreams for Scope<'_> {
 
     fn pools(&self, upstream: UpstreamIndex) -> Option<Pools> {
         let mut pools = self.all.pools(upstream)?;
-        // Of an upstream that is not known only the part is told that is: a pool is one whoever looks at it.
         if self.known(upstream).is_none() {
-            pools.list.retain(|pool| self.find(&pool.name).is_some());
+            // Who knows one upstream only may know that it is a pool.
+            let is_alone = self.known.as_ref().is_some_and(|known| known.len() == 1);
+            pools.list.retain(|pool| is_alone && self.find(&pool.name).is_some());
         }
         (!pools.list.is_empty()).then_some(pools)
     }

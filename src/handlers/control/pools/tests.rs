@@ -117,6 +117,7 @@ fn all_pools() {
     let (primary, _) = (pool(10, [host(1, 81), host(2, 82)]), dr);
     assert_eq!(narrow("other"), format!(r#"{{"primary":{primary},"spare":{spare}}}"#));
     assert_eq!(narrow("alone"), "{}");
+    assert_eq!(narrow("spare"), format!(r#"{{"spare":{spare}}}"#), "a pool by itself");
     assert_eq!(get("/pools", &fake::fake()), (200, "{}".to_owned()));
 }
 
