@@ -36,7 +36,8 @@ test: ## everything: check, unit and the tests in t/, on both nginxes
 	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 junk prove-junk \
 		prove-deaths build-debian check-debian prove-debian
 
-unit: tree-1.28 ## the tests in the crate, without nginx and against nginx's objects
+unit: tree-1.28 ## the tests in the crates, without nginx and against nginx's objects
+	@CARGO_TARGET_DIR="$(CURDIR)/build/nginx-1.28/target" cargo test --locked --package upstream-control-core
 	@tools/in-tree.sh nginx-1.28 cargo test --locked
 	@# nginx's code has one thread, cargo's test runner has many
 	@tools/in-tree.sh nginx-1.28 cargo test --locked --features nginx-objs -- --test-threads=1
@@ -48,8 +49,8 @@ unit-with: ## the same against the objects of your nginx, which is built: NGINX_
 
 check: tree-1.28 ## formatting and lints
 	@tools/prerequisites.sh check
-	@cargo fmt --check
-	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets -- -D warnings
+	@cargo fmt --all --check
+	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --workspace --all-targets -- -D warnings
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets --features nginx-objs -- -D warnings
 
 # What is compiled for the older kind of nginx only.

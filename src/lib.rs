@@ -7,9 +7,7 @@ mod balancer;
 mod directives;
 mod handlers;
 mod live;
-mod model;
 mod nginx;
-mod ops;
 mod store;
 mod zone;
 
@@ -17,6 +15,8 @@ use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
+
+use upstream_control_core::{model, ops};
 
 use nginx_sys::{
     NGX_ERROR, NGX_HTTP_MODULE, NGX_OK, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_int_t,

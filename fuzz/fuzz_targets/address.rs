@@ -3,10 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use upstream_control_core::model::address::{Address, AddressError};
 
-mod model;
-
-use model::address::Address;
+mod message;
 
 fuzz_target!(|text: &str| {
     match Address::parse(text) {
@@ -18,7 +17,7 @@ fuzz_target!(|text: &str| {
             assert_eq!(Address::parse_with_default_port(&shown, 1).as_ref(), Ok(&address));
         }
         Err(error) => {
-            model::check_message(&error);
+            message::check_message(&error);
             assert!(!(matches!(error, AddressError::HostName(_)) && text.contains(['[', ']', '/', '%'])));
         }
     }

@@ -5,13 +5,10 @@
 use std::fmt::Write;
 
 use libfuzzer_sys::fuzz_target;
-
-mod model;
-
-use model::list::List;
-use model::list::text::Reader;
-use model::params::PARAMS;
-use model::state::Admin;
+use upstream_control_core::model::list::List;
+use upstream_control_core::model::list::text::Reader;
+use upstream_control_core::model::params::PARAMS;
+use upstream_control_core::model::state::Admin;
 
 /// Everything that a text says; none if it is refused.
 fn read(text: &[u8]) -> Option<Vec<List>> {

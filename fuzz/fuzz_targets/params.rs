@@ -3,10 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use upstream_control_core::model::params::{PARAMS, Params};
 
-mod model;
-
-use model::params::{PARAMS, Params};
+mod message;
 
 fuzz_target!(|text: &str| {
     for row in &PARAMS {
@@ -19,7 +18,7 @@ fuzz_target!(|text: &str| {
                 assert_eq!(params.get(row.param), value);
             }
             Err(error) => {
-                model::check_message(&error);
+                message::check_message(&error);
                 assert_eq!(error.param(), row.param);
             }
         }

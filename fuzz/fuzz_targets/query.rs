@@ -3,10 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use upstream_control_core::model::query::{MAX_ARGUMENTS, MAX_RAW_LENGTH, Query};
 
-mod model;
-
-use model::query::{MAX_ARGUMENTS, MAX_RAW_LENGTH, Query};
+mod message;
 
 /// Appends every byte of `text` as `%HH`.
 fn encode(text: &str, raw: &mut String) {
@@ -18,7 +17,7 @@ fn encode(text: &str, raw: &mut String) {
 fuzz_target!(|raw: &[u8]| {
     let query = match Query::parse(raw) {
         Ok(query) => query,
-        Err(error) => return model::check_message(&error),
+        Err(error) => return message::check_message(&error),
     };
     assert!(query.iter().count() <= MAX_ARGUMENTS);
     let mut encoded = String::new();

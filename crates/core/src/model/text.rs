@@ -86,7 +86,6 @@ impl PartialEq<Text> for String {
     }
 }
 
-#[cfg(test)]
 impl PartialEq<&str> for Text {
     fn eq(&self, other: &&str) -> bool {
         **self == **other

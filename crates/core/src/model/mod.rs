@@ -1,4 +1,3 @@
-#![forbid(unsafe_code)]
 //! The vocabulary of the module: addresses, parameters, ids, snapshots, time. No HTTP and no nginx.
 
 pub mod address;

@@ -1,4 +1,3 @@
-#![forbid(unsafe_code)]
 //! The rules: what a command does to an upstream, or why it cannot. No HTTP and no nginx.
 
 pub mod access;

@@ -180,7 +180,7 @@ fn hex(digit: u8) -> Option<u8> {
 ///
 /// Control characters (also those above ASCII, and the ones that turn the writing direction), double quotes, backslashes
 /// and bytes that are not UTF-8 are written `\xHH`; after 64 written characters the text is cut with `...`.
-pub(crate) fn quoted(text: &[u8]) -> String {
+pub fn quoted(text: &[u8]) -> String {
     let mut shown = String::with_capacity(QUOTED_LENGTH);
     shown.push('"');
     let mut room = QUOTED_LENGTH;
