@@ -1,19 +1,9 @@
-//! Turns what `nginx-sys` reports of the nginx tree into capabilities, compiles `csrc/`, and joins the page of `dashboard/`.
+//! Turns what `nginx-sys` reports of the nginx tree into capabilities, and compiles `csrc/`.
 
-#![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a build script speaks to whoever builds by failing"
-)]
-
-#[path = "dashboard/join.rs"]
-mod join;
-#[path = "dashboard/sha256.rs"]
-mod sha256;
+#![expect(clippy::expect_used, reason = "a build script speaks to whoever builds by failing")]
 
 use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A capability of the nginx built against, and the first version that has it.
 const CAPABILITIES: &[(&str, u64)] = &[
@@ -66,26 +56,9 @@ fn main() {
     shim.flag("-fvisibility=hidden").warnings(true).extra_warnings(false);
     shim.compile("upstream_control_shim");
 
-    write_page();
-
     if env::var_os("CARGO_FEATURE_NGINX_OBJS").is_some() {
         link_nginx_objects();
     }
-}
-
-/// Writes the page, and what browsers are told of it, as constants.
-fn write_page() {
-    println!("cargo::rerun-if-changed=dashboard");
-    let page = join::join(Path::new("dashboard")).expect("dashboard/ holds a page");
-    let constant =
-        |name: &str, what: &str, text: &str| format!("/// {what}\npub const {name}: &str = {text:?};\n");
-    let constants = [
-        constant("HEAD", "The page up to the URI of the control location.", &page.head),
-        constant("TAIL", "The page from there on.", &page.tail),
-        constant("POLICY", "Its `Content-Security-Policy`.", &page.policy),
-    ];
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo says where to write"));
-    fs::write(out.join("dashboard.rs"), constants.concat()).expect("cargo's folder can be written");
 }
 
 /// Links nginx's own objects, archived by `tools/`, so that tests run against the real slab and round robin code.

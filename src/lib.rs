@@ -16,7 +16,7 @@ use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
-use upstream_control_core::{model, ops};
+use upstream_control_core::{forms, http, model, ops};
 
 use nginx_sys::{
     NGX_ERROR, NGX_HTTP_MODULE, NGX_OK, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_int_t,
@@ -63,7 +63,7 @@ struct UpstreamConf {
 #[derive(Default)]
 struct LocationConf {
     /// What the directives say; the handlers look for it here.
-    settings: handlers::Settings,
+    settings: forms::Settings,
 }
 
 /// The command table.

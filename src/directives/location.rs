@@ -8,10 +8,8 @@ use nginx_sys::{
     ngx_http_request_t, ngx_int_t,
 };
 
-use crate::handlers::{
-    Dialect, HostErrors, Methods, Role, Settings, ngx_http_upstream_control_handler,
-    ngx_http_upstream_status_handler,
-};
+use crate::forms::{Dialect, HostErrors, Methods, Role, Settings};
+use crate::handlers::{ngx_http_upstream_control_handler, ngx_http_upstream_status_handler};
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 use crate::nginx::upstream;
 

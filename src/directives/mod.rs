@@ -37,7 +37,7 @@ pub struct Offsets {
     pub http: usize,
     /// [`UpstreamSettings`] within the settings of an upstream.
     pub upstream: usize,
-    /// [`crate::handlers::Settings`] within the settings of a location.
+    /// [`crate::forms::Settings`] within the settings of a location.
     pub location: usize,
 }
 

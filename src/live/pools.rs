@@ -8,9 +8,10 @@ use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::model::log::Level;
 use crate::model::pools::{self as model, Standing};
 use crate::model::time::{Seconds, UnixTime};
-use crate::nginx::log::{Level, Log};
+use crate::nginx::log::Log;
 use crate::nginx::shm::Word;
 use crate::nginx::time;
 use crate::zone::Census;

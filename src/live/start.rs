@@ -4,8 +4,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::model::log::Level;
 use crate::model::snapshot::StaticReason;
-use crate::nginx::log::{Level, Log};
+use crate::nginx::log::Log;
 use crate::nginx::shm::{self, Word};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::{self, Locked, Store};

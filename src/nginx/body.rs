@@ -7,18 +7,10 @@ use nginx_sys::{
 
 use super::http::{Handler, Request, guarded, send};
 use super::work;
+use crate::http::BodyError;
 
 /// Most bytes that are taken out of nginx's buffers in one slice of work: a millisecond's worth, if they are in a file.
 const PIECE: usize = 1 << 20;
-
-/// Why there is no body to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyError {
-    /// It is longer than [`Handler::body_limit`].
-    TooLarge,
-    /// It could not be read from the file that nginx put it into.
-    Unreadable,
-}
 
 /// Reads the body and answers by [`Handler::finish`], now or when the body has come; the content handler returns what
 /// this returns. A body that says that it is too large is not read at all; one in chunks is found to be too large when

@@ -19,10 +19,9 @@ use super::body;
 use super::conf::{self, bytes, pool_value};
 use super::log::Log;
 use super::pieces;
+use crate::http::{BodyError, Method, Pieces, Response};
 use crate::model::time::UnixTime;
 
-pub use super::body::BodyError;
-pub use super::pieces::Pieces;
 pub use super::work::Work;
 
 unsafe extern "C" {
@@ -66,32 +65,6 @@ pub enum Finish {
     Reply(Response),
     /// Work on it first, in slices between which the worker serves others.
     Work(Box<dyn Work>),
-}
-
-/// A reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    /// The HTTP status.
-    pub status: u16,
-    /// `Content-Type`.
-    pub content_type: &'static str,
-    /// Names and values of other headers; values must not hold line breaks.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body, may be empty. It is not sent to `HEAD`.
-    pub body: Vec<u8>,
-}
-
-/// Method of a request, as far as handlers tell them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// `GET`.
-    Get,
-    /// `HEAD`.
-    Head,
-    /// `POST`.
-    Post,
-    /// Any other.
-    Other,
 }
 
 /// A request, while a handler is called for it.

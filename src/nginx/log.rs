@@ -1,7 +1,6 @@
 //! nginx's error log.
 
-use std::borrow::Cow;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -10,34 +9,19 @@ use nginx_sys::{
     ngx_log_t, ngx_uint_t,
 };
 
-/// How grave a message is, in nginx's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Must not happen: a bug, or memory that was overwritten.
-    Alert,
-    /// Something asked for could not be done.
-    Error,
-    /// Works, but not as somebody may expect.
-    Warn,
-    /// Something changed.
-    Notice,
-    /// Of use when one looks for it.
-    Info,
-}
+use crate::model::log::{Level, escaped};
 
-impl Level {
-    /// nginx's number; larger is less grave.
-    fn number(self) -> ngx_uint_t {
-        let number = match self {
-            Self::Alert => NGX_LOG_ALERT,
-            Self::Error => NGX_LOG_ERR,
-            Self::Warn => NGX_LOG_WARN,
-            Self::Notice => NGX_LOG_NOTICE,
-            Self::Info => NGX_LOG_INFO,
-        };
-        // A level is at most 8.
-        number as ngx_uint_t
-    }
+/// nginx's number of a level; larger is less grave.
+fn number(level: Level) -> ngx_uint_t {
+    let number = match level {
+        Level::Alert => NGX_LOG_ALERT,
+        Level::Error => NGX_LOG_ERR,
+        Level::Warn => NGX_LOG_WARN,
+        Level::Notice => NGX_LOG_NOTICE,
+        Level::Info => NGX_LOG_INFO,
+    };
+    // A level is at most 8.
+    number as ngx_uint_t
 }
 
 /// A log, while what it belongs to lives. A request's log adds the client and the request line to each message.
@@ -78,7 +62,7 @@ impl<'a> Log<'a> {
     /// Whether the log takes messages of this level.
     pub fn takes(self, level: Level) -> bool {
         // SAFETY: the log lives for `'a`, and nginx writes to it from this thread only.
-        level.number() <= unsafe { (*self.raw.as_ptr()).log_level }
+        number(level) <= unsafe { (*self.raw.as_ptr()).log_level }
     }
 
     /// Writes a message if the log takes messages of this level. nginx cuts it after some 2000 bytes. Control
@@ -92,7 +76,7 @@ impl<'a> Log<'a> {
         let message = escaped(&message);
         // SAFETY: the log lives for `'a`; nginx copies the bytes before it returns. No lock is held here, as the rooms
         // that hold locks do not log.
-        unsafe { ngx::log::log_error(level.number(), raw, 0, message.as_bytes()) };
+        unsafe { ngx::log::log_error(number(level), raw, 0, message.as_bytes()) };
     }
 
     /// Writes a message of level `alert`.
@@ -108,51 +92,5 @@ impl<'a> Log<'a> {
     /// Writes a message of level `notice`.
     pub fn notice(self, message: impl fmt::Display) {
         self.write(Level::Notice, message);
-    }
-}
-
-/// The text with its control characters, and those that turn the direction of writing, as `\xHH`: for a line that a
-/// terminal is to show.
-pub fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_special) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_special(character) {
-            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\x{byte:02x}");
-            }
-        } else {
-            out.push(character);
-        }
-    }
-    Cow::Owned(out)
-}
-
-/// Whether a character could change what the line around it looks like.
-fn is_special(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_escaped_and_nothing_else() {
-        let table = [
-            ("plain \"text\", \u{e4}\u{4e2d}", "plain \"text\", \u{e4}\u{4e2d}"),
-            ("two\nlines\r\n", "two\\x0alines\\x0d\\x0a"),
-            ("\u{1b}[31m", "\\x1b[31m"),
-            ("\u{9b}", "\\xc2\\x9b"),
-            ("\u{202e}gnp", "\\xe2\\x80\\xaegnp"),
-            ("", ""),
-        ];
-        for (text, wanted) in table {
-            assert_eq!(escaped(text), wanted);
-        }
     }
 }

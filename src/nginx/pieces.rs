@@ -13,7 +13,8 @@ use nginx_sys::{
 };
 
 use super::conf::{ctx_of_request, pool_value, set_ctx_of_request};
-use super::http::{Response, report, send_head};
+use super::http::{report, send_head};
+use crate::http::{Pieces, Response};
 
 unsafe extern "C" {
     /// Counts one more user of the request, whom `NGX_DONE` takes away, and looks out for a client that leaves.
@@ -24,13 +25,6 @@ unsafe extern "C" {
     fn nuc_wait(r: *mut ngx_http_request_t) -> ngx_int_t;
     /// Has the write handler called after other events had their turn.
     fn nuc_yield(r: *mut ngx_http_request_t) -> ngx_int_t;
-}
-
-/// The rest of a body.
-pub trait Pieces {
-    /// Writes the next piece, of about 64k at most, into an empty buffer. False if it was the last; it alone may be
-    /// empty.
-    fn next(&mut self, piece: &mut Vec<u8>) -> bool;
 }
 
 /// A reply under way. It is in the request's pool.

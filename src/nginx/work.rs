@@ -12,7 +12,8 @@ use nginx_sys::{
 use super::body::Collector;
 use super::conf::pool_value;
 use super::event::Event;
-use super::http::{Finish, Handler, Request, Response, guarded, send};
+use super::http::{Finish, Handler, Request, guarded, send};
+use crate::http::Response;
 
 unsafe extern "C" {
     /// Counts one more user of a request.

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use crate::model::address::Address;
 use crate::model::id::{Group, ServerId};
+use crate::model::log::Level;
 use crate::model::params::{PARAMS, Param, ParamError, Params};
 use crate::model::state::Admin;
 use crate::nginx::caller::Caller;
-use crate::nginx::log::Level;
 use crate::ops::{Action, Addition, Change, Command, Lookup, OpError, Plan, Selector, Upstreams, execute_if};
 
-use super::super::control::log;
-use super::super::error::{Kind, Refusal};
 use super::Failure;
 use super::reply::{Row, Space, bytes};
+use crate::forms::control::log;
+use crate::forms::{Kind, Refusal};
 
 /// The client of a change that no request asked for.
 const CLIENT: &str = "lua";

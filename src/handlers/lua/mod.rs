@@ -26,13 +26,13 @@ mod tests;
 
 use std::ffi::c_int;
 
+use crate::model::log::Level;
 use crate::nginx::caller::{Caller, NotProxied};
 use crate::nginx::http::ngx_http_request_t;
-use crate::nginx::log::Level;
 use crate::ops::{OpError, Upstreams};
 
 use super::Context;
-use super::error::{Kind, Refusal};
+use crate::forms::{Kind, Refusal};
 use change::{Ask, Texts};
 use reply::{Reply, Space};
 

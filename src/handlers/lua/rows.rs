@@ -8,9 +8,9 @@ use crate::model::state::{Reason, State};
 use crate::model::time::UnixTime;
 use crate::ops::{OpError, Upstreams};
 
-use super::super::peer::is_down;
 use super::Failure;
 use super::reply::{Part, Row, Space};
+use crate::forms::is_down;
 
 /// What stands for an id or a time that there is not.
 const NONE: f64 = -1.0;

@@ -1,9 +1,9 @@
 //! What is written into the memory of a caller.
 
-use super::super::fake::{self, fake, peer, upstream};
 use super::reply::Reply;
 use super::rows::{PeerRow, UpstreamRow};
 use super::*;
+use crate::forms::fake::{self, fake, peer, upstream};
 use crate::model::state::{Admin, Reason};
 use crate::model::time::UnixTime;
 

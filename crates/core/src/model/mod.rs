@@ -3,6 +3,7 @@
 pub mod address;
 pub mod id;
 pub mod list;
+pub mod log;
 pub mod params;
 pub mod pools;
 pub mod query;

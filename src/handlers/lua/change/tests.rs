@@ -1,7 +1,7 @@
 //! What the words and numbers of a script ask for, and what becomes of it.
 
-use super::super::super::fake::{Fake, fake, peer, upstream};
 use super::*;
+use crate::forms::fake::{Fake, fake, peer, upstream};
 use crate::ops::Guard;
 
 /// Words for one server of `backend`.

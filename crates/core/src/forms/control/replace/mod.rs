@@ -6,12 +6,10 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
-
+use crate::http::Method;
 use crate::model::list::text;
 use crate::model::list::{List, ListError, Place};
 use crate::model::query::{Query, quoted};
-use crate::nginx::http::{Method, Request, Response, Work};
 use crate::ops::replace::{Failure, Wanted};
 use crate::ops::{OpError, Progress, Replaced, Replacement, Upstreams};
 
@@ -22,15 +20,11 @@ use super::super::error::{Kind, Refusal};
 use super::super::respond::Answer;
 use super::super::scope::Scope;
 use super::super::settings::Dialect;
+use super::is_media;
 use super::words::given;
-use super::{is_media, upstreams};
 
 /// Largest list, in bytes: that of some 200 thousand servers.
 pub const BODY_LIMIT: usize = 16 << 20;
-
-/// How long a slice of work takes, at most, but for a look at an upstream and the change itself. A proxied request has
-/// several events, and each of them may have to wait for a slice.
-const SLICE: Duration = Duration::from_millis(2);
 
 /// Servers that are read before the clock is looked at again.
 const CHUNK: usize = 64;
@@ -121,17 +115,14 @@ pub fn begin(call: &Call<'_>, body: Vec<u8>, scope: Option<String>) -> Result<Re
     Ok(Replacing { stage: Some(stage), upstream, wanted, format, scope })
 }
 
-impl Work for Replacing {
-    fn slice(&mut self, request: &Request<'_>) -> Option<Response> {
-        let end = Instant::now() + SLICE;
-        let answer = self.advance(upstreams(request), || Instant::now() >= end)?;
-        Some(answer.deliver(request))
-    }
-}
-
 impl Replacing {
-    /// Works on until all is done, or it is time to stop.
-    fn advance(&mut self, upstreams: Option<&dyn Upstreams>, is_time: impl Fn() -> bool) -> Option<Answer> {
+    /// Works on until all is done, or it is time to stop. The answer, when all is done. A look at an upstream and the
+    /// change itself are not cut.
+    pub fn advance(
+        &mut self,
+        upstreams: Option<&dyn Upstreams>,
+        is_time: impl Fn() -> bool,
+    ) -> Option<Answer> {
         let Some(upstreams) = upstreams else {
             return Some(Answer::refused(&Refusal::no_memory_zone(), self.format));
         };

@@ -1,10 +1,10 @@
 //! The lines in which servers are listed as text.
 
+use crate::model::log::escaped;
 use crate::model::params::{PARAMS, Param};
 use crate::model::pools::{Pool, Pools};
 use crate::model::snapshot::Peer;
 use crate::model::state::Admin;
-use crate::nginx::log::escaped;
 
 use super::super::peer::is_down;
 

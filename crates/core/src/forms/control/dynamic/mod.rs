@@ -2,9 +2,9 @@
 //! whole upstream. With `id=`, and throughout in a location with `upstream_conf`, the lines are those of NGINX Plus's
 //! directive of that name, and a change is answered with the server that it was about.
 
+use crate::model::log::Level;
 use crate::model::query::Query;
 use crate::model::snapshot::{Peer, Snapshot};
-use crate::nginx::log::Level;
 use crate::ops::{Command, OpError, Selector, Upstreams};
 
 use super::super::accept::Format;

@@ -4,9 +4,9 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
+use crate::model::log::escaped;
 use crate::model::pools::{Pool, Pools, Standing};
 use crate::model::snapshot::Snapshot;
-use crate::nginx::log::escaped;
 
 /// The word for how an upstream chooses among its pools, where others have the balancing method.
 const METHOD: &str = "pools";

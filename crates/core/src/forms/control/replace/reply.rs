@@ -5,9 +5,9 @@ use std::fmt::{self, Write};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::model::log::{Level, escaped};
 use crate::model::state::Admin;
 use crate::model::time::Seconds;
-use crate::nginx::log::{Level, escaped};
 use crate::ops::plan::Difference;
 use crate::ops::{Addition, Entry, Removal, Replaced};
 

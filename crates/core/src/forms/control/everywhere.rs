@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use crate::model::id::UpstreamIndex;
-use crate::nginx::log::{Level, escaped};
+use crate::model::log::{Level, escaped};
 use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::Format;

@@ -4,10 +4,10 @@ use super::super::super::fake::{self, Fake, NOW, pooled};
 use super::super::super::settings::Settings;
 use super::super::{answer, is_replacement};
 use super::*;
+use crate::http::Method;
 use crate::model::snapshot::StaticReason;
 use crate::model::state::Failures;
 use crate::model::time::UnixTime;
-use crate::nginx::http::Method;
 use crate::ops::Guard;
 
 /// The answer in a location with these settings.

@@ -1,8 +1,8 @@
 //! A change that was made: what the reply says of it.
 
 use crate::model::id::ServerId;
+use crate::model::log::Level;
 use crate::model::snapshot::{Peer, Snapshot};
-use crate::nginx::log::Level;
 use crate::ops::{Command, OpError, Removal, Upstreams, execute};
 
 use super::super::call::Call;

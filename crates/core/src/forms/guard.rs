@@ -1,6 +1,6 @@
 //! Who may change anything: the method, and the site that made a browser send the request.
 
-use crate::nginx::http::Method;
+use crate::http::Method;
 
 use super::call::Call;
 use super::error::{Kind, Refusal};

@@ -1,5 +1,7 @@
 //! Upstreams in memory, for the tests of the handlers.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may fail in any way")]
+
 use std::cell::RefCell;
 
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};

@@ -25,78 +25,81 @@ mod replace;
 mod tests;
 mod words;
 
+pub use replace::Replacing;
+
+use crate::http::{BodyError, Method};
 use crate::model::query::{MAX_RAW_LENGTH, Query, QueryError};
-use crate::nginx::http::{BodyError, Finish, Handler, Method, Request, Response, Step};
 use crate::ops::Upstreams;
 
 use super::accept::{self, Format};
 use super::call::Call;
 use super::error::{Kind, Refusal};
-use super::respond::{self, Answer};
+use super::respond::Answer;
 use super::scope::Scope;
 use super::settings::Dialect;
-use super::{Context, Settings, guard};
+use super::{Settings, guard};
 
 /// The media type of a form.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The handler.
-pub struct Control;
+/// What is to be done with a request.
+pub enum Start {
+    /// Reply.
+    Answer(Answer),
+    /// Read the body first.
+    ReadBody,
+}
 
-impl Handler for Control {
-    fn body_limit(request: &Request<'_>) -> usize {
-        if is_replacement(&Call::of(request), settings(request).dialect) {
-            replace::BODY_LIMIT
-        } else {
-            MAX_RAW_LENGTH
-        }
-    }
+/// What is to be done with a request whose body is there.
+pub enum Finish {
+    /// Reply.
+    Answer(Answer),
+    /// Work on it first, in slices between which the worker serves others.
+    Work(Box<Replacing>),
+}
 
-    fn start(request: &Request<'_>) -> Step {
-        let call = Call::of(request);
-        match admit(&call, configured(request)) {
-            Err(refused) => Step::Reply(refused.deliver(request)),
-            Ok(_) if call.method == Method::Post => Step::ReadBody,
-            Ok(settings) => {
-                Step::Reply(answer(&call, Ok(&[]), upstreams(request), &settings).deliver(request))
-            }
-        }
-    }
+/// Largest body that is taken, in bytes.
+pub fn body_limit(call: &Call<'_>, settings: &Settings) -> usize {
+    if is_replacement(call, settings.dialect) { replace::BODY_LIMIT } else { MAX_RAW_LENGTH }
+}
 
-    fn finish(request: &Request<'_>, body: Vec<u8>) -> Finish {
-        let (call, settings) = (Call::of(request), settings(request));
-        if !is_replacement(&call, settings.dialect) {
-            return Finish::Reply(answer(&call, Ok(&body), upstreams(request), &settings).deliver(request));
-        }
-        match replace::begin(&call, body, settings.upstream) {
-            Ok(work) => Finish::Work(Box::new(work)),
-            Err(refusal) => Finish::Reply(Answer::refused(&refusal, likely_format(&call)).deliver(request)),
-        }
-    }
-
-    fn without_body(request: &Request<'_>, error: BodyError) -> Response {
-        let (call, settings) = (Call::of(request), settings(request));
-        if is_replacement(&call, settings.dialect) && error == BodyError::TooLarge {
-            let refusal = too_large(replace::BODY_LIMIT);
-            return Answer::refused(&refusal, likely_format(&call)).deliver(request);
-        }
-        answer(&call, Err(error), upstreams(request), &settings).deliver(request)
-    }
-
-    fn failed() -> Response {
-        respond::failed()
+/// Looks at a request whose body was not read yet; `settings` are what the directive of its location says, if it has
+/// one.
+pub fn start(call: &Call<'_>, settings: Option<&Settings>, upstreams: Option<&dyn Upstreams>) -> Start {
+    match admit(call, settings) {
+        Err(refused) => Start::Answer(refused),
+        Ok(_) if call.method == Method::Post => Start::ReadBody,
+        Ok(settings) => Start::Answer(answer(call, Ok(&[]), upstreams, settings)),
     }
 }
 
-/// What the directive of the location says, if it has one.
-fn configured(request: &Request<'_>) -> Option<Settings> {
-    // SAFETY: the module's location configuration begins with a `Settings`, by the duty of the entry function's caller.
-    unsafe { request.loc_conf::<Settings>() }.cloned()
+/// Answers a request for which [`start`] asked to read the body.
+pub fn finish(
+    call: &Call<'_>,
+    body: Vec<u8>,
+    settings: &Settings,
+    upstreams: Option<&dyn Upstreams>,
+) -> Finish {
+    if !is_replacement(call, settings.dialect) {
+        return Finish::Answer(answer(call, Ok(&body), upstreams, settings));
+    }
+    match replace::begin(call, body, settings.upstream.clone()) {
+        Ok(work) => Finish::Work(Box::new(work)),
+        Err(refusal) => Finish::Answer(Answer::refused(&refusal, likely_format(call))),
+    }
 }
 
-/// The same of a request that was admitted, so that it has one.
-fn settings(request: &Request<'_>) -> Settings {
-    configured(request).unwrap_or_default()
+/// Answers such a request whose body is not to be had.
+pub fn without_body(
+    call: &Call<'_>,
+    error: BodyError,
+    settings: &Settings,
+    upstreams: Option<&dyn Upstreams>,
+) -> Answer {
+    if is_replacement(call, settings.dialect) && error == BodyError::TooLarge {
+        return Answer::refused(&too_large(replace::BODY_LIMIT), likely_format(call));
+    }
+    answer(call, Err(error), upstreams, settings)
 }
 
 /// Whether a request asks for a replacement, whose body is a list.
@@ -104,15 +107,8 @@ fn is_replacement(call: &Call<'_>, dialect: Dialect) -> bool {
     replace::is_meant(call.args, dialect) && pools::wish(call.uri, dialect).is_none()
 }
 
-/// The upstreams of the http block.
-fn upstreams<'a>(request: &'a Request<'_>) -> Option<&'a dyn Upstreams> {
-    // SAFETY: the module's main configuration begins with a `Context`, by the duty of the entry function's caller.
-    let context = unsafe { request.main_conf::<Context>() };
-    context.and_then(|context| context.upstreams.as_deref())
-}
-
 /// Whether a request may go on, and the settings of its location; its body was not read yet.
-fn admit(call: &Call<'_>, settings: Option<Settings>) -> Result<Settings, Answer> {
+fn admit<'a>(call: &Call<'_>, settings: Option<&'a Settings>) -> Result<&'a Settings, Answer> {
     let settings = settings.ok_or_else(|| Refusal::new(Kind::Internal, "location is not configured"));
     settings
         .and_then(|settings| guard::control(call, settings.methods).map(|()| settings))

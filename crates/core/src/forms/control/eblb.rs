@@ -163,7 +163,7 @@ mod tests {
     use super::super::super::settings::Settings;
     use super::super::answer;
     use super::*;
-    use crate::nginx::log::Level;
+    use crate::model::log::Level;
 
     /// Status and body of the reply to a `GET`.
     fn get(args: &str) -> (u16, String) {

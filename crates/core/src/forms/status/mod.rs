@@ -11,19 +11,19 @@ mod writer;
 
 use std::collections::HashSet;
 
+use crate::http::Pieces;
 use crate::model::id::UpstreamIndex;
 use crate::model::query::Query;
 use crate::model::snapshot::Snapshot;
-use crate::nginx::http::{BodyError, Finish, Handler, Pieces, Request, Response, Step};
 use crate::ops::{OpError, Upstreams};
 
 use super::accept::{self, FORMAT, Format, StatusFormat};
 use super::arguments::{flag, invalid, only};
 use super::call::Call;
 use super::error::Refusal;
+use super::guard;
 use super::peer::Fields;
-use super::respond::{self, Answer};
-use super::{Context, Settings, guard};
+use super::respond::Answer;
 
 use listing::{Choice, LIMIT, Listing, OFFSET, STATE};
 use writer::{Form, Writer};
@@ -38,49 +38,11 @@ const KNOWN: [&str; 7] = ["upstream", "verbose", FORMAT, FIELDS, STATE, OFFSET, 
 const PARTS: [&str; 4] = [FIELDS, STATE, OFFSET, LIMIT];
 
 /// A reply, or its beginning.
-struct Reply {
+pub struct Reply {
     /// The reply, with the beginning of its body.
-    answer: Answer,
+    pub answer: Answer,
     /// The rest, if that is not all.
-    rest: Option<Box<dyn Pieces>>,
-}
-
-/// The handler.
-pub struct Status;
-
-impl Handler for Status {
-    fn body_limit(_request: &Request<'_>) -> usize {
-        0
-    }
-
-    fn start(request: &Request<'_>) -> Step {
-        // SAFETY: the module's main configuration begins with a `Context`, by the duty of the entry function's caller.
-        let context = unsafe { request.main_conf::<Context>() };
-        let upstreams = context.and_then(|context| context.upstreams.as_deref());
-        // SAFETY: the same of the location's configuration and a `Settings`.
-        let settings = unsafe { request.loc_conf::<Settings>() };
-        let control = settings.and_then(|settings| settings.control.as_deref());
-        let Reply { answer, rest } = answer(&Call::of(request), upstreams, control);
-        let response = answer.deliver(request);
-        match rest {
-            Some(rest) => Step::Stream(response, rest),
-            None => Step::Reply(response),
-        }
-    }
-
-    fn finish(_request: &Request<'_>, _body: Vec<u8>) -> Finish {
-        // Never called, as `start` does not ask for the body.
-        Finish::Reply(respond::failed())
-    }
-
-    fn without_body(_request: &Request<'_>, _error: BodyError) -> Response {
-        // Nor this.
-        respond::failed()
-    }
-
-    fn failed() -> Response {
-        respond::failed()
-    }
+    pub rest: Option<Box<dyn Pieces>>,
 }
 
 impl From<Answer> for Reply {
@@ -90,7 +52,7 @@ impl From<Answer> for Reply {
 }
 
 /// The answer to a status request; `control` is where the page sends changes.
-fn answer(call: &Call<'_>, upstreams: Option<&dyn Upstreams>, control: Option<&str>) -> Reply {
+pub fn answer(call: &Call<'_>, upstreams: Option<&dyn Upstreams>, control: Option<&str>) -> Reply {
     let query = match Query::parse(call.args) {
         Ok(query) => query,
         Err(error) => return Answer::refused(&Refusal::from(error), Format::Json).into(),
@@ -177,7 +139,7 @@ fn all(upstreams: &dyn Upstreams) -> Vec<Snapshot> {
 mod tests {
     use super::super::fake::{self, Fake, fake};
     use super::*;
-    use crate::nginx::http::Method;
+    use crate::http::Method;
 
     /// Status and body of a reply.
     fn get(call: &Call<'_>, upstreams: &Fake) -> (u16, String) {

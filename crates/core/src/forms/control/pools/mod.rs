@@ -9,9 +9,9 @@ mod list;
 mod tests;
 
 use crate::model::id::ServerId;
+use crate::model::log::Level;
 use crate::model::query::{Query, quoted};
 use crate::model::state::Admin;
-use crate::nginx::log::Level;
 use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::{FORMAT, Format};

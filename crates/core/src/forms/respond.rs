@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::nginx::http::{Request, Response};
-use crate::nginx::log::Level;
+use crate::http::Response;
+use crate::model::log::Level;
 
 use super::accept::Format;
 use super::error::{Kind, Refusal};
@@ -143,16 +143,6 @@ impl Answer {
     pub fn logged(mut self, level: Level, line: impl Display) -> Self {
         self.log.push((level, line.to_string()));
         self
-    }
-
-    /// Writes to the log and gives the reply.
-    pub fn deliver(self, request: &Request<'_>) -> Response {
-        if let Some(log) = request.log() {
-            for (level, line) in &self.log {
-                log.write(*level, line);
-            }
-        }
-        self.response
     }
 }
 

@@ -65,7 +65,7 @@ fn without_shared_memory() {
 fn guards_answer_in_the_form_asked_for() {
     let admit = |call: &Call<'_>, methods: Option<Methods>| {
         let settings = methods.map(|methods| Settings { methods, ..Settings::default() });
-        admit(call, settings).unwrap_err().response
+        admit(call, settings.as_ref()).unwrap_err().response
     };
     let head = Call { method: Method::Head, ..Call::get("upstream=backend&down=&server=x") };
     let refused = admit(&head, Some(Methods::Any));

@@ -1,7 +1,7 @@
 //! Writing a status piece by piece, from snapshots that were taken before the first of them.
 
+use crate::http::Pieces;
 use crate::model::snapshot::Peer;
-use crate::nginx::http::Pieces;
 
 use super::super::respond::Answer;
 use super::listing::Listing;

@@ -1,8 +1,7 @@
 //! A request as the handlers see it.
 
+use crate::http::Method;
 use crate::model::time::UnixTime;
-use crate::nginx::http::{Method, Request};
-use crate::nginx::log::Level;
 
 /// What the handlers look at in a request: no more than this, so that a test can write it down.
 #[derive(Clone, Debug)]
@@ -33,27 +32,9 @@ pub struct Call<'a> {
     pub notices: bool,
 }
 
+#[cfg(any(test, feature = "fake"))]
 impl<'a> Call<'a> {
-    /// The call that a request is.
-    pub fn of(request: &'a Request<'_>) -> Self {
-        Self {
-            method: request.method(),
-            is_subrequest: request.is_subrequest(),
-            uri: request.uri(),
-            args: request.args(),
-            host: request.host(),
-            accept: request.header("accept"),
-            content_type: request.header("content-type"),
-            origin: request.header("origin"),
-            fetch_site: request.header("sec-fetch-site"),
-            client: request.client(),
-            now: request.now(),
-            notices: request.log().is_some_and(|log| log.takes(Level::Notice)),
-        }
-    }
-
     /// A `GET` by curl, for tests.
-    #[cfg(test)]
     pub fn get(args: &'a str) -> Self {
         Self {
             method: Method::Get,

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::iter;
 
+use crate::model::log::escaped;
 use crate::model::snapshot::{Peer, Totals};
 use crate::model::time::{Seconds, UnixTime};
-use crate::nginx::log::escaped;
 
 use super::super::respond::Answer;
 use super::listing::Listing;

@@ -4,8 +4,8 @@ use super::super::super::fake::{self, Fake, fake};
 use super::super::super::settings::Settings;
 use super::super::answer;
 use super::*;
+use crate::model::log::Level;
 use crate::model::state::Admin;
-use crate::nginx::log::Level;
 
 /// Status and body of the reply to a `GET`.
 fn get(args: &str, upstreams: &Fake) -> (u16, String) {
