@@ -12,18 +12,7 @@ use crate::model::time::Seconds;
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 use crate::nginx::upstream::{self, Upstream};
 
-use super::UpstreamSettings;
-
-/// What one `pool` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolSetting {
-    /// Name of the upstream that is the pool.
-    pub name: String,
-    /// Lower ones are used first.
-    pub priority: u32,
-    /// How long it must have had a usable server before it takes the place of a worse one again.
-    pub failback: Seconds,
-}
+use super::upstream::{PoolSetting, UpstreamSettings};
 
 /// nginx's entry: `pool NAME [priority=N] [failback=TIME];`.
 pub(super) unsafe extern "C" fn cmd_upstream_pool(

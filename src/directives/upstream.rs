@@ -5,11 +5,10 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_flag_t, ngx_shm_zone_t};
 
+use crate::model::time::Seconds;
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK, UNSET};
 use crate::nginx::upstream::Upstream;
 use crate::ops::Guard;
-
-use super::pools::PoolSetting;
 
 /// Most servers that `upstream_capacity` may ask for: nginx's round robin looks at each place for a server, whether there
 /// is one or not, and so many take some 100 MB of shared memory.
@@ -29,6 +28,17 @@ pub struct UpstreamSettings {
     pub pools: Vec<PoolSetting>,
     /// The zone that `upstream_auto_zone` made; null if it is not there.
     pub(super) auto_zone: *const ngx_shm_zone_t,
+}
+
+/// What one `pool` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSetting {
+    /// Name of the upstream that is the pool.
+    pub name: String,
+    /// Lower ones are used first.
+    pub priority: u32,
+    /// How long it must have had a usable server before it takes the place of a worse one again.
+    pub failback: Seconds,
 }
 
 /// What `upstream_guard` says.

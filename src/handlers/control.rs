@@ -7,7 +7,7 @@ use crate::forms::{Settings, failed};
 use crate::http::{BodyError, Response};
 use crate::nginx::http::{Finish, Handler, Request, Step, Work};
 
-use super::{call, deliver, settings, upstreams};
+use super::edge::{call, deliver, settings, upstreams};
 
 /// How long a slice of work takes, at most. A proxied request has several events, and each of them may have to wait for
 /// a slice.

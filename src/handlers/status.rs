@@ -5,7 +5,7 @@ use crate::forms::status::{self, Reply};
 use crate::http::{BodyError, Response};
 use crate::nginx::http::{Finish, Handler, Request, Step};
 
-use super::{call, deliver, settings, upstreams};
+use super::edge::{call, deliver, settings, upstreams};
 
 /// The handler.
 pub struct Status;

@@ -10,7 +10,7 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 use crate::nginx::upstream as nginx;
-use crate::ops::plan::plan;
+use crate::ops::execute::plan;
 use crate::ops::{Action, Addition, Change, Command, CommitError, Lookup, Selector};
 use crate::store::Store;
 use crate::store::adopt::{Claim, Claimed, Wishes};

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::forms::control::log;
+use crate::forms::{Kind, Refusal};
 use crate::model::address::Address;
 use crate::model::id::{Group, ServerId};
 use crate::model::log::Level;
@@ -10,10 +12,8 @@ use crate::model::state::Admin;
 use crate::nginx::caller::Caller;
 use crate::ops::{Action, Addition, Change, Command, Lookup, OpError, Plan, Selector, Upstreams, execute_if};
 
-use super::Failure;
+use super::failure::Failure;
 use super::reply::{Row, Space, bytes};
-use crate::forms::control::log;
-use crate::forms::{Kind, Refusal};
 
 /// The client of a change that no request asked for.
 const CLIENT: &str = "lua";

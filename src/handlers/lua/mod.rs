@@ -19,6 +19,7 @@
 //! None of the locks of nginx or of this module may be held by the caller, and none are: no script runs under them.
 
 mod change;
+mod failure;
 mod reply;
 mod rows;
 #[cfg(test)]
@@ -26,68 +27,20 @@ mod tests;
 
 use std::ffi::c_int;
 
-use crate::model::log::Level;
-use crate::nginx::caller::{Caller, NotProxied};
-use crate::nginx::http::ngx_http_request_t;
-use crate::ops::{OpError, Upstreams};
-
-use super::Context;
 use crate::forms::{Kind, Refusal};
+use crate::model::log::Level;
+use crate::nginx::caller::Caller;
+use crate::nginx::http::ngx_http_request_t;
+use crate::ops::Upstreams;
+
+use super::context::Context;
 use change::{Ask, Texts};
+use failure::{Failure, REFUSED};
 use reply::{Reply, Space};
 
 /// Version of all of this. It is raised when a function, a structure or the meaning of either changes, so that the Lua
 /// files of another version refuse to work rather than read nonsense.
 const VERSION: u32 = 1;
-
-/// It was done.
-const OK: c_int = 0;
-
-/// More memory is needed.
-const MORE: c_int = 1;
-
-/// Nothing was done, for a reason.
-const REFUSED: c_int = -1;
-
-/// Why nothing was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Failure {
-    /// The word for programs: that of [`Kind::code`], or one of this file.
-    code: &'static str,
-    /// The words for people.
-    text: String,
-    /// Whether the operator has something to look at.
-    is_grave: bool,
-}
-
-impl Failure {
-    /// Something that is wrong with the call.
-    fn new(code: &'static str, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), is_grave: false }
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(Refusal { kind, text }: Refusal) -> Self {
-        Self { code: kind.code(), text, is_grave: kind.is_failure() }
-    }
-}
-
-impl From<OpError> for Failure {
-    fn from(error: OpError) -> Self {
-        Refusal::from(error).into()
-    }
-}
-
-impl From<NotProxied> for Failure {
-    fn from(error: NotProxied) -> Self {
-        match error {
-            NotProxied::Idle => Self::new("NoRequest", "no request object"),
-            NotProxied::Local => Self::new("NoProxying", "no proxying"),
-            NotProxied::Nameless => Self::new("NoUpstream", "no upstream"),
-        }
-    }
-}
 
 /// Version of the interface.
 #[unsafe(no_mangle)]

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::slice;
 
-use super::{Failure, MORE, OK, REFUSED};
+use super::failure::{Failure, MORE, OK, REFUSED};
 
 /// Where a caller wants its answer.
 #[repr(C)]

@@ -2,15 +2,15 @@
 //!
 //! Numbers are doubles: scripts have no others.
 
+use crate::forms::is_down;
 use crate::model::id::UpstreamIndex;
 use crate::model::snapshot::{Peer, Snapshot};
 use crate::model::state::{Reason, State};
 use crate::model::time::UnixTime;
 use crate::ops::{OpError, Upstreams};
 
-use super::Failure;
+use super::failure::Failure;
 use super::reply::{Part, Row, Space};
-use crate::forms::is_down;
 
 /// What stands for an id or a time that there is not.
 const NONE: f64 = -1.0;

@@ -1,11 +1,13 @@
 //! What is written into the memory of a caller.
 
+use super::failure::{MORE, OK};
 use super::reply::Reply;
 use super::rows::{PeerRow, UpstreamRow};
 use super::*;
 use crate::forms::fake::{self, fake, peer, upstream};
 use crate::model::state::{Admin, Reason};
 use crate::model::time::UnixTime;
+use crate::nginx::caller::NotProxied;
 
 /// What an answer left in so many bytes of memory: the code, the bytes, and the number of rows.
 fn written(

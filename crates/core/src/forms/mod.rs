@@ -12,6 +12,7 @@ mod error;
 pub mod fake;
 mod guard;
 mod markup;
+mod media;
 mod peer;
 mod respond;
 mod scope;

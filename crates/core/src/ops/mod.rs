@@ -3,6 +3,7 @@
 pub mod access;
 pub mod command;
 pub mod error;
+pub mod execute;
 #[cfg(test)]
 mod fake;
 pub mod guard;
@@ -16,6 +17,7 @@ mod tests;
 pub use access::{CommitError, Committed, Lookup, Part, Upstreams, Whole};
 pub use command::{Action, Addition, Change, Command, Selector};
 pub use error::OpError;
+pub use execute::{execute, execute_if};
 pub use guard::Guard;
-pub use plan::{Entry, Outcome, Plan, Removal, execute, execute_if};
+pub use plan::{Entry, Outcome, Plan, Removal};
 pub use replace::{Progress, Replaced, Replacement};

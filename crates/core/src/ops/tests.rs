@@ -11,9 +11,10 @@ use crate::model::state::Admin;
 use super::access::Lookup;
 use super::command::{Action, Change, Command, Selector};
 use super::error::OpError;
+use super::execute::{ATTEMPTS, execute, plan};
 use super::fake::{Fake, act, add, admin, command, fake, peer, readdress, weight};
 use super::guard::Guard;
-use super::plan::{ATTEMPTS, NOTE_MAX, execute, plan};
+use super::plan::NOTE_MAX;
 use super::rules::CONSISTENT_WEIGHT_MAX;
 
 #[test]

@@ -34,13 +34,11 @@ use crate::ops::Upstreams;
 use super::accept::{self, Format};
 use super::call::Call;
 use super::error::{Kind, Refusal};
+use super::media::{FORM, is_form};
 use super::respond::Answer;
 use super::scope::Scope;
 use super::settings::Dialect;
 use super::{Settings, guard};
-
-/// The media type of a form.
-const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What is to be done with a request.
 pub enum Start {
@@ -179,15 +177,4 @@ fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, R
 /// The refusal of a body that is larger than the limit.
 fn too_large(limit: usize) -> Refusal {
     Refusal::new(Kind::BodyTooLarge, format!("request body is larger than {limit} bytes"))
-}
-
-/// Whether `Content-Type` names a form.
-fn is_form(content_type: Option<&[u8]>) -> bool {
-    is_media(content_type, FORM)
-}
-
-/// Whether `Content-Type` names this media type.
-fn is_media(content_type: Option<&[u8]>, media: &str) -> bool {
-    let essence = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
-    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(media.as_bytes()))
 }

@@ -15,7 +15,8 @@ use crate::model::list::{List, Listed, Place};
 use super::access::{CommitError, Committed, Part, Upstreams};
 use super::command::Addition;
 use super::error::OpError;
-use super::plan::{ATTEMPTS, Entry, NOTE_MAX, Plan, Removal};
+use super::execute::ATTEMPTS;
+use super::plan::{Entry, NOTE_MAX, Plan, Removal};
 use difference::{Difference, Keys};
 
 /// Servers that one step is about.

@@ -11,9 +11,10 @@ use crate::model::state::Admin;
 
 use super::super::command::Addition;
 use super::super::error::OpError;
+use super::super::execute::ATTEMPTS;
 use super::super::fake::{Fake, fake, peer};
 use super::super::guard::Guard;
-use super::super::plan::{ATTEMPTS, NOTE_MAX};
+use super::super::plan::NOTE_MAX;
 use super::super::rules::CONSISTENT_WEIGHT_MAX;
 use super::*;
 

@@ -17,10 +17,10 @@ use super::super::accept::{self, FORMAT, Format};
 use super::super::arguments::{flag, only};
 use super::super::call::Call;
 use super::super::error::{Kind, Refusal};
+use super::super::media::is_media;
 use super::super::respond::Answer;
 use super::super::scope::Scope;
 use super::super::settings::Dialect;
-use super::is_media;
 use super::words::given;
 
 /// Largest list, in bytes: that of some 200 thousand servers.
