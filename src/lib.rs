@@ -6,6 +6,7 @@
 mod balancer;
 mod directives;
 mod handlers;
+mod jobs;
 mod live;
 mod nginx;
 mod store;
@@ -93,6 +94,7 @@ pub static mut ngx_http_upstream_control_module: ngx_module_t = ngx_module_t {
     commands: (&raw mut COMMANDS).cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
     init_module: Some(ngx_http_upstream_control_init_module),
+    init_process: Some(ngx_http_upstream_control_init_process),
     ..ngx_module_t::default()
 };
 
@@ -268,5 +270,31 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
             live.as_ref().start(zone, old, main.drains, Log::from_cycle(cycle));
         }
         main.context.is_started.set(true);
+    }
+}
+
+/// nginx's entry: a process of the configuration begins.
+unsafe extern "C" fn ngx_http_upstream_control_init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    // SAFETY: nginx calls this once in each process, before it handles events.
+    let done = catch_unwind(AssertUnwindSafe(|| unsafe { init_process(cycle) }));
+    if done.is_ok() { NGX_OK as ngx_int_t } else { NGX_ERROR as ngx_int_t }
+}
+
+/// Starts the jobs.
+///
+/// # Safety
+///
+/// See [`ngx_http_upstream_control_init_process`].
+unsafe fn init_process(cycle: *mut ngx_cycle_t) {
+    // SAFETY: see above; the settings are those that `create_conf` made, or there is no http block.
+    unsafe {
+        if conf::module().is_null() {
+            return;
+        }
+        let live = conf::main_conf_of_cycle::<MainConf>(cycle).and_then(|main| main.as_ref().live);
+        if let Some(live) = live {
+            // A worker runs one configuration, which lives as long as the process. Jobs start in no other process.
+            jobs::start(live.as_ref());
+        }
     }
 }

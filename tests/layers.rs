@@ -25,7 +25,7 @@ const ROOMS: &[Room] = &[
     Room { name: "ops", rooms: &["model"], crates: &[] },
     Room { name: "forms", rooms: &["ops", "http", "model"], crates: &["serde", "serde_json"] },
     Room { name: "nginx", rooms: &["http", "model"], crates: &["ngx", "nginx_sys", "libc"] },
-    Room { name: "store", rooms: &["nginx", "model"], crates: &["nginx_sys"] },
+    Room { name: "store", rooms: &["nginx", "ops", "model"], crates: &["nginx_sys"] },
     Room { name: "zone", rooms: &["nginx", "model"], crates: &["nginx_sys", "libc"] },
     Room { name: "live", rooms: &["ops", "store", "zone", "nginx", "model"], crates: &[] },
     Room {
@@ -43,7 +43,7 @@ const ROOMS: &[Room] = &[
 ];
 
 /// Modules of the nginx room that handlers and jobs may use.
-const EDGE: &[&str] = &["http", "caller", "log", "timers"];
+const EDGE: &[&str] = &["http", "caller", "log", "process", "time", "timer"];
 
 /// Crates that some room may use.
 const CRATES: &[&str] = &["ngx", "nginx_sys", "libc", "serde", "serde_json"];

@@ -7,8 +7,11 @@ use crate::model::id::{ServerId, UpstreamIndex};
 use crate::model::pools as model;
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::model::time::Seconds;
-use crate::nginx::upstream as nginx;
+use crate::nginx::{process, upstream as nginx};
+use crate::ops::job::{JobKind, Upkeep};
+use crate::ops::lease::Candidate;
 use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
+use crate::store::Store;
 
 use super::change::{self, Made, Task};
 use super::lookup::{look_up, only};
@@ -22,6 +25,8 @@ pub struct Live {
     /// In configuration order.
     #[expect(clippy::vec_box, reason = "each stays at its address, which the hooks of the balancer know")]
     upstreams: Vec<Box<Upstream>>,
+    /// The module's zone, and the number of the configuration there, once the master has started it.
+    pub(super) started: OnceCell<(Store, u64)>,
 }
 
 impl Live {
@@ -81,6 +86,25 @@ impl Live {
         let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
         let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
         upstream.control().map(|control| (upstream, control)).ok_or_else(|| OpError::Static(reason()))
+    }
+}
+
+impl Upkeep for Live {
+    fn count(&self) -> usize {
+        self.upstreams.len()
+    }
+
+    fn reap(&self, upstream: UpstreamIndex) {
+        if let Some(control) = self.get(upstream).and_then(Upstream::control) {
+            control.reap();
+        }
+    }
+
+    fn may_do(&self, kind: JobKind, now: u64, period: u64) -> bool {
+        self.started.get().is_some_and(|(store, generation)| {
+            let candidate = Candidate { pid: process::pid(), generation: *generation };
+            store.hold(kind, candidate, now, period, process::is_alive)
+        })
     }
 }
 

@@ -61,6 +61,7 @@ impl Live {
                 return;
             }
         };
+        self.started.get_or_init(|| (store, generation));
         for upstream in self.iter().filter(|upstream| upstream.fixed().is_none()) {
             match control(upstream, store, generation, drains, log) {
                 // Set once: the master starts a configuration once.

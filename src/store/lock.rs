@@ -12,6 +12,7 @@ use nginx_sys::{
 };
 
 use super::death;
+use super::lease::Lease;
 use super::records::{Header, MAGIC, Text, UNKNOWN, Upstream, Wish};
 
 /// The module's zone as one process sees it.
@@ -57,6 +58,13 @@ impl Store {
             let header = NonNull::new(header)?;
             ((*header.as_ptr()).magic == MAGIC).then_some(Self { pool, header })
         }
+    }
+
+    /// The leases of jobs, which are not under the lock.
+    pub(super) fn leases(&self) -> &[Lease] {
+        // SAFETY: the header is mapped as long as the configuration that this store belongs to. The words of leases are
+        // atomic: they may be shared while other processes write them.
+        unsafe { &(*self.header.as_ptr()).leases }
     }
 
     /// Takes the lock, unless it is held for so long that its holder must be stuck.

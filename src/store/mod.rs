@@ -11,6 +11,7 @@ pub mod commit;
 mod death;
 pub mod find;
 mod index;
+mod lease;
 pub mod lock;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]

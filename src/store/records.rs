@@ -9,6 +9,7 @@ use crate::model::params::Params;
 use crate::model::state::Admin;
 
 use super::index::{Chains, Index};
+use super::lease::{LEASES, Lease};
 
 /// Longest client address that is kept, in bytes: an IPv6 address, or `unix:`.
 pub const CLIENT_MAX: usize = 46;
@@ -27,6 +28,8 @@ pub struct Header {
     pub upstreams: *mut Upstream,
     /// The upstream that is being written, so that a writer's death is noticed.
     pub writing: *mut Upstream,
+    /// Who does which job.
+    pub leases: [Lease; LEASES],
 }
 
 /// Says that the zone was set up by a module with these very structures: a version, mixed with their sizes. The version

@@ -215,20 +215,20 @@ fn is_plain(character: char) -> bool {
     !character.is_control() && !is_layout && character != '"' && character != '\\'
 }
 
-/// Random input for the tests of this folder.
+/// Random input for tests.
 #[cfg(test)]
-pub(super) mod random {
+pub(crate) mod random {
     /// A xorshift generator (Marsaglia 2003): the same seed gives the same cases on every machine.
-    pub(in super::super) struct Random(u64);
+    pub(crate) struct Random(u64);
 
     impl Random {
         /// A generator for a seed that is not 0.
-        pub(in super::super) fn new(seed: u64) -> Random {
+        pub(crate) fn new(seed: u64) -> Random {
             Random(seed)
         }
 
         /// 64 random bits.
-        pub(in super::super) fn next(&mut self) -> u64 {
+        pub(crate) fn next(&mut self) -> u64 {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
             self.0 ^= self.0 << 17;
@@ -236,17 +236,17 @@ pub(super) mod random {
         }
 
         /// A number below `limit`, which is not 0.
-        pub(in super::super) fn below(&mut self, limit: usize) -> usize {
+        pub(crate) fn below(&mut self, limit: usize) -> usize {
             ((self.next() >> 33) as usize) % limit
         }
 
         /// One of `items`.
-        pub(in super::super) fn pick<T: Copy + Default>(&mut self, items: &[T]) -> T {
+        pub(crate) fn pick<T: Copy + Default>(&mut self, items: &[T]) -> T {
             items.get(self.below(items.len())).copied().unwrap_or_default()
         }
 
         /// Damages `text` in one to three places, mostly with bytes of `alphabet`.
-        pub(in super::super) fn mutate(&mut self, text: &mut Vec<u8>, alphabet: &[u8]) {
+        pub(crate) fn mutate(&mut self, text: &mut Vec<u8>, alphabet: &[u8]) {
             for _ in 0..=self.below(3) {
                 let place = self.below(text.len() + 1);
                 let byte = match self.below(8) {

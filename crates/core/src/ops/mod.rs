@@ -8,6 +8,8 @@ pub mod execute;
 mod fake;
 pub mod guard;
 pub mod host;
+pub mod job;
+pub mod lease;
 pub mod plan;
 pub mod replace;
 mod rules;
