@@ -6,7 +6,7 @@
 #   bench/run.pl [--null] [--no-file] [ROW...]
 #
 #   ROW        proxy, instructions, pools, change, lua, members, replace, status,
-#              memory, workers; all of them without
+#              reload, memory, workers; all of them without
 #   --null     leaves the module out of both sides: what is measured then is
 #              the noise of the machine, and must come out at 1
 #   --no-file  writes no file
@@ -32,6 +32,7 @@ use Bench::Row::Members;
 use Bench::Row::Memory;
 use Bench::Row::Pools;
 use Bench::Row::Proxy;
+use Bench::Row::Reload;
 use Bench::Row::Replace;
 use Bench::Row::Status;
 use Bench::Row::Workers;
@@ -47,6 +48,7 @@ my @ROWS = (
 	[ members => 'Bench::Row::Members' ],
 	[ replace => 'Bench::Row::Replace' ],
 	[ status => 'Bench::Row::Status' ],
+	[ reload => 'Bench::Row::Reload' ],
 	[ memory => 'Bench::Row::Memory' ],
 	[ workers => 'Bench::Row::Workers' ],
 );
