@@ -120,7 +120,7 @@ pub unsafe fn socket_hash(pc: &ngx_peer_connection_t) -> Option<u64> {
 /// # Safety
 ///
 /// The address is `len` bytes long.
-unsafe fn hash(address: *const sockaddr, len: socklen_t) -> u64 {
+pub(super) unsafe fn hash(address: *const sockaddr, len: socklen_t) -> u64 {
     // SAFETY: see above.
     let bytes = unsafe { std::slice::from_raw_parts(address.cast::<u8>(), len as usize) };
     // The kernel says how long the path of a unix socket is, nginx has the whole buffer.
