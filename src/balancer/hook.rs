@@ -12,6 +12,7 @@ use nginx_sys::{
 use crate::live::{Upstream, follow};
 use crate::nginx::conf;
 use crate::nginx::event::Event;
+use crate::store::AT_ONCE;
 use crate::zone;
 use crate::zone::backend::Backend;
 
@@ -186,11 +187,12 @@ unsafe fn init(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t
     rc
 }
 
-/// Catches up with the store, after the present event.
+/// Catches up with the store, after the present event. This worker serves requests: if another one has the store's lock,
+/// the next request tries again.
 unsafe fn catch_up_later(upstream: *mut c_void) {
     // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
     if let Some(control) = unsafe { upstream.cast::<Upstream>().as_ref() }.and_then(Upstream::control) {
-        follow(control);
+        follow(control, AT_ONCE);
     }
 }
 
@@ -200,8 +202,8 @@ unsafe fn look_later(hook: *mut c_void) {
     let Some(hook) = (unsafe { hook.cast::<Hook>().as_ref() }) else { return };
     let Some(control) = hook.upstream().control() else { return };
     hook.idle.look(control.extra());
-    control.reap();
-    if hook.idle.any() {
+    let is_reaped = control.reap(AT_ONCE);
+    if hook.idle.any() || !is_reaped {
         hook.look_soon();
     }
 }

@@ -126,7 +126,7 @@ impl Upstreams for Live {
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
         let (upstream, control) = self.changeable(upstream)?;
-        match View::look(upstream, control).ok_or(OpError::Stuck)? {
+        match View::look(upstream, control)? {
             (view, true) => Ok(view.into_whole()),
             (_, false) => Err(OpError::Busy),
         }

@@ -1,6 +1,8 @@
 //! Making up for a change that this process's peers do not show: a worker committed it and died, or it was committed by
 //! a process of another configuration, or nginx resolved a name in the middle of it.
 
+use std::time::Duration;
+
 use crate::model::address::Address;
 use crate::model::id::Group;
 use crate::store::{Locked, records};
@@ -44,21 +46,21 @@ struct Difference {
     leaving: Vec<Spot>,
 }
 
-/// Applies what the store has and the peers do not show.
-pub fn catch_up(control: &Control) {
+/// Applies what the store has and the peers do not show, unless the store's lock is not to be had within `limit`.
+pub fn catch_up(control: &Control, limit: Duration) {
     for _ in 0..ATTEMPTS {
-        if !control.pulse().differs() || try_catch_up(control) {
+        if !control.pulse().differs() || try_catch_up(control, limit) {
             return;
         }
     }
 }
 
 /// One attempt. False if store or peers changed meanwhile, or if more is missing.
-fn try_catch_up(control: &Control) -> bool {
+fn try_catch_up(control: &Control, limit: Duration) -> bool {
     // With stuck locks there is nothing to be done.
     let Some(copy) = control.zone.copy() else { return true };
-    control.reap();
-    let difference = compare(control, &copy);
+    control.reap(limit);
+    let Some(difference) = compare(control, &copy, limit) else { return true };
     let mut edits = Edits::default();
     for missing in &difference.missing {
         // A zone that is full now was not when the change was made; what fits is applied.
@@ -73,7 +75,7 @@ fn try_catch_up(control: &Control) -> bool {
 
     edits.make_room();
 
-    let mut locked = control.store.lock();
+    let Ok(mut locked) = control.store.lock_within(limit) else { return true };
     if locked.revision(control.record) != difference.revision {
         return false;
     }
@@ -102,17 +104,18 @@ fn try_catch_up(control: &Control) -> bool {
     true
 }
 
-/// Compares. Processes of an older configuration have other peers by right: they change parameters only.
-fn compare(control: &Control, copy: &zone::Copy) -> Difference {
+/// Compares. Processes of an older configuration have other peers by right: they change parameters only. None without
+/// the store's lock.
+fn compare(control: &Control, copy: &zone::Copy, limit: Duration) -> Option<Difference> {
     let mut found = vec![false; copy.rows.len()];
     let mut missing = Vec::with_capacity(MISSING_MAX);
     let mut more = false;
     let rows = copy.rows.iter().map(|row| (row.slot.group, copy.bytes(&row.server), copy.bytes(&row.name)));
 
-    let mut locked = control.store.lock();
+    let mut locked = control.store.lock_within(limit).ok()?;
     let revision = locked.revision(control.record);
     if locked.generation() != control.generation {
-        return Difference { revision, missing, more, leaving: Vec::new() };
+        return Some(Difference { revision, missing, more, leaving: Vec::new() });
     }
     locked.compare(control.record, rows, &mut found, |record| {
         if missing.len() < missing.capacity() {
@@ -127,7 +130,7 @@ fn compare(control: &Control, copy: &zone::Copy) -> Difference {
     let strangers = copy.rows.iter().zip(&found).filter(|(row, found)| !**found && !row.managed);
     let spot = |row: &Row| Spot { peer: Some(row.place), ..Spot::unknown(row.slot.group) };
     let leaving = strangers.map(|(row, _)| spot(row)).collect();
-    Difference { revision, missing, more, leaving }
+    Some(Difference { revision, missing, more, leaving })
 }
 
 /// A copy of a text; none was made longer than the buffer.

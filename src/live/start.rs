@@ -45,7 +45,7 @@ impl Live {
         let store = unsafe { Store::open(zone) }.ok_or(StaticReason::StoreFull);
         let started = store.and_then(|store| {
             // A worker that waits for a lock that died with another may hold this one: the master must go on.
-            let mut locked = store.lock_within(PATIENCE).ok_or(StaticReason::StoreLocked)?;
+            let mut locked = store.lock_within(PATIENCE).map_err(|_| StaticReason::StoreLocked)?;
             Ok((store, locked.begin_generation()))
         });
         let (store, generation) = match started {
@@ -88,7 +88,8 @@ impl Live {
 /// The zone is mapped.
 unsafe fn close(zone: shm::Zone, log: Option<Log<'_>>) {
     // SAFETY: see above.
-    if let Some(mut locked) = unsafe { Store::open(zone) }.and_then(|store| store.lock_within(PATIENCE)) {
+    if let Some(mut locked) = unsafe { Store::open(zone) }.and_then(|store| store.lock_within(PATIENCE).ok())
+    {
         locked.close();
     }
     if let Some(log) = log {
@@ -116,7 +117,7 @@ fn control(
     let copy = zone.copy().ok_or(StaticReason::Stuck)?;
     let claims: Vec<Claim<'_>> = copy.rows.iter().map(|row| claim(&copy, row)).collect();
     let mut claimed = Claimed::with_room(claims.len());
-    let mut locked = store.lock_within(PATIENCE).ok_or(StaticReason::StoreLocked)?;
+    let mut locked = store.lock_within(PATIENCE).map_err(|_| StaticReason::StoreLocked)?;
     let adopted = adopt(upstream, &mut locked, generation, &copy, &claims, &mut claimed);
     let adopted = adopted.map(|(record, dropped)| (record, dropped, locked.revision(record)));
     drop(locked);
@@ -170,7 +171,7 @@ fn adopt(
 fn forget_others(store: Store, generation: u64, log: Option<Log<'_>>) {
     let mut names = [([0_u8; NAME_MAX], 0_usize); NAMES_MAX];
     let mut count = 0;
-    let Some(mut locked) = store.lock_within(PATIENCE) else { return };
+    let Ok(mut locked) = store.lock_within(PATIENCE) else { return };
     locked.forget_others(generation, |name| {
         if let Some((bytes, len)) = names.get_mut(count) {
             for (to, from) in bytes.iter_mut().zip(name) {

@@ -3,11 +3,12 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::model::snapshot::{Method, StaticReason};
 use crate::nginx::upstream as nginx;
-use crate::ops::Guard;
-use crate::store::{self, Locked, Store};
+use crate::ops::{Guard, OpError};
+use crate::store::{self, Holder, Locked, PATIENCE, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::{Extra, Zone};
 
@@ -49,6 +50,39 @@ pub struct Control {
     pub abilities: Abilities,
     /// The module's words in the zone of the upstream.
     pub extra: NonNull<Extra>,
+}
+
+/// A lock that is not to be had, since its holder is dead, stopped or stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// That of the peers.
+    Peers,
+    /// That of the store.
+    Store(Holder),
+}
+
+impl From<Holder> for Stuck {
+    fn from(holder: Holder) -> Self {
+        Self::Store(holder)
+    }
+}
+
+impl From<Stuck> for OpError {
+    fn from(stuck: Stuck) -> Self {
+        match stuck {
+            Stuck::Peers => Self::Stuck,
+            Stuck::Store(Holder(process)) => Self::StoreStuck(process),
+        }
+    }
+}
+
+impl From<Stuck> for StaticReason {
+    fn from(stuck: Stuck) -> Self {
+        match stuck {
+            Stuck::Peers => Self::Stuck,
+            Stuck::Store(Holder(process)) => Self::StoreStuck(process),
+        }
+    }
 }
 
 /// Two words that differ when a process has to catch up.
@@ -99,13 +133,21 @@ impl Control {
         unsafe { self.extra.as_ref() }
     }
 
-    /// Frees the peers that left and that no request uses any more.
-    pub fn reap(&self) {
-        if self.zone.has_remains() {
-            let locked = self.store.lock();
-            self.zone.reap();
-            drop(locked);
+    /// Takes the lock of the store, for a control request.
+    pub(super) fn lock(&self) -> Result<Locked, Stuck> {
+        Ok(self.store.lock_within(PATIENCE)?)
+    }
+
+    /// Frees the peers that left and that no request uses any more. False if the store's lock is not to be had within
+    /// `limit`.
+    pub fn reap(&self, limit: Duration) -> bool {
+        if !self.zone.has_remains() {
+            return true;
         }
+        let Ok(locked) = self.store.lock_within(limit) else { return false };
+        self.zone.reap();
+        drop(locked);
+        true
     }
 
     /// Revision that the peers show.

@@ -10,9 +10,16 @@ use crate::nginx::fixture;
 use super::adopt::{Claim, Claimed, Wishes};
 use super::commit::{Arrival, Change};
 use super::records::Reason;
-use super::{Locked, Store, Upstream};
+use super::{AT_ONCE, Holder, Locked, PATIENCE, Store, Upstream};
 
 use std::ptr::NonNull;
+
+impl Store {
+    /// Takes the lock, which nobody else has.
+    pub fn lock(&self) -> Locked {
+        self.lock_within(PATIENCE).unwrap()
+    }
+}
 
 /// A store in a zone of 32 pages, and the zone.
 fn store() -> (Store, NonNull<nginx_sys::ngx_shm_zone_t>) {
@@ -122,6 +129,37 @@ fn twins_have_a_record_each_when_one_between_them_has_no_peer() {
         assert_eq!([next(), next()], [Some(1), Some(3)]);
         assert_eq!(next(), Some(1), "more peers than records");
     }
+}
+
+#[test]
+fn a_lock_that_another_process_keeps_is_not_waited_for_without_end() {
+    use std::time::{Duration, Instant};
+
+    let (store, zone) = store();
+    // SAFETY: the fixture made a slab pool at the start of the zone.
+    let word = unsafe { &raw mut (*fixture::pool(zone)).lock.lock };
+    // SAFETY: nobody else uses the zone.
+    unsafe { *word = 4711 };
+    let wait = |limit| {
+        let start = Instant::now();
+        let taken = store.lock_within(limit).map(drop);
+        (taken, start.elapsed())
+    };
+    let limit = Duration::from_millis(200);
+    assert_eq!(wait(AT_ONCE).0, Err(Holder(4711)));
+    let (taken, waited) = wait(limit);
+    assert_eq!(taken, Err(Holder(4711)));
+    assert!(waited >= limit, "{waited:?}");
+    let (taken, waited) = wait(limit);
+    assert_eq!(taken, Err(Holder(4711)));
+    assert!(waited < limit / 2, "it is waited for once: {waited:?}");
+    // SAFETY: as above.
+    unsafe { *word = 0 };
+    assert_eq!(wait(AT_ONCE).0, Ok(()));
+    // SAFETY: as above.
+    unsafe { *word = 4711 };
+    let (_, waited) = wait(limit);
+    assert!(waited >= limit, "it was to be had since: {waited:?}");
 }
 
 #[test]
