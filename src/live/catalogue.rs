@@ -126,6 +126,10 @@ impl Upstreams for Live {
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
         let (upstream, control) = self.changeable(upstream)?;
+        if !control.is_newest(&mut control.lock()?) {
+            // The list is meant for the servers of the new configuration. By the next attempt a worker of that answers.
+            return Err(OpError::Reloaded);
+        }
         match View::look(upstream, control)? {
             (view, true) => Ok(view.into_whole()),
             (_, false) => Err(OpError::Busy),

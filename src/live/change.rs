@@ -133,10 +133,10 @@ impl<'a> Task<'a> {
     fn take(&mut self, locked: &mut Locked) -> Result<(), CommitError> {
         let (control, plan) = (self.control, self.plan);
         let moves = self.leaving.capacity() + self.arriving.capacity();
-        if locked.is_closed() || (moves > 0 && locked.generation() != control.generation) {
+        if locked.is_closed() || (moves > 0 && !control.is_newest(locked)) {
             // Nobody would see the change, or it was planned for other servers than the new configuration has. By the
             // next attempt a worker of that answers.
-            return Err(CommitError::Refused(OpError::Busy));
+            return Err(CommitError::Refused(OpError::Reloaded));
         }
         if locked.revision(control.record) != plan.revision.0 || self.is_behind(locked) {
             return Err(CommitError::Moved);

@@ -79,7 +79,7 @@ impl Room {
 /// Lets the store know the peers of all servers, which takes a walk if nginx changed the lists since. False in a process
 /// of an older configuration, whose peers are others.
 pub(super) fn know_peers(control: &Control, locked: &mut Locked, lists: &Lists) -> bool {
-    if locked.generation() != control.generation {
+    if !control.is_newest(locked) {
         return false;
     }
     // It stands still while the locks are held.

@@ -1,5 +1,6 @@
 //! From a configuration that was read to one that can be controlled.
 
+use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -119,10 +120,11 @@ fn control(
     let mut claimed = Claimed::with_room(claims.len());
     let mut locked = store.lock_within(PATIENCE).map_err(|_| StaticReason::StoreLocked)?;
     let adopted = adopt(upstream, &mut locked, generation, &copy, &claims, &mut claimed);
-    let adopted = adopted.map(|(record, dropped)| (record, dropped, locked.revision(record)));
+    let adopted = adopted
+        .map(|(record, dropped)| (record, dropped, locked.revision(record), locked.departures(record)));
     drop(locked);
 
-    let (record, dropped, revision) = match adopted {
+    let (record, dropped, revision, departures) = match adopted {
         Ok(adopted) => adopted,
         Err(store::lock::Full { .. }) => {
             // SAFETY: made above from this pool, and known to nobody else.
@@ -140,6 +142,7 @@ fn control(
     }
     // SAFETY: the words lie in the zone of these peers, and nobody else knows them before the workers start.
     let zone = unsafe {
+        extra.as_ref().seen.set(departures);
         extra.as_ref().applied.store(revision, Ordering::Release);
         zone.with_extra(extra)
     };
@@ -150,7 +153,9 @@ fn control(
             zone.begin_as_pool();
         }
     }
-    Ok(Control { store, generation, record, zone, abilities: Abilities { method, drains }, extra })
+    let abilities = Abilities { method, drains };
+    let has_backups = upstream.conf.has_backups();
+    Ok(Control { store, generation, record, zone, abilities, has_backups, extra, is_old: Cell::new(false) })
 }
 
 /// Finds or makes the records of an upstream and its servers. Returns how many servers lost run-time changes, too.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use crate::model::snapshot::{Method, StaticReason};
 use crate::nginx::upstream as nginx;
 use crate::ops::{Guard, OpError};
-use crate::store::{self, Holder, Locked, PATIENCE, Store};
+use crate::store::{self, Holder, Locked, PATIENCE, SOON, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::{Extra, Zone};
 
+use super::catch_up::catch_up;
 use super::pools::Pools;
 
 /// An upstream, from the reading of the configuration to the end of its last process.
@@ -48,8 +49,12 @@ pub struct Control {
     pub zone: Zone,
     /// What its balancer understands.
     pub abilities: Abilities,
+    /// Whether it has a list of backups.
+    pub has_backups: bool,
     /// The module's words in the zone of the upstream.
     pub extra: NonNull<Extra>,
+    /// Whether another configuration has the store now, as it was last seen. It never gets it back.
+    pub is_old: Cell<bool>,
 }
 
 /// A lock that is not to be had, since its holder is dead, stopped or stuck.
@@ -112,9 +117,29 @@ impl Control {
     /// read on the way of a request.
     #[inline]
     pub fn is_behind(&self, membership: u64) -> bool {
-        // SAFETY: the record is never freed; the word is atomic.
-        let known = unsafe { (*self.record.as_ptr()).membership.load(Ordering::Relaxed) };
+        let known = if self.is_old.get() {
+            self.extra().told.load(Ordering::Relaxed)
+        } else {
+            // SAFETY: the record is never freed; the word is atomic.
+            unsafe { (*self.record.as_ptr()).membership.load(Ordering::Relaxed) }
+        };
         self.pulse().differs() || known < membership
+    }
+
+    /// On the way of a request, before a peer is chosen: lets the peers show what others changed, unless the store's lock
+    /// is not to be had soon.
+    #[inline]
+    pub fn keep_up(&self) {
+        if self.pulse().differs() {
+            catch_up(self, SOON);
+        }
+    }
+
+    /// Whether this process runs the configuration that has the store.
+    pub(super) fn is_newest(&self, locked: &mut Locked) -> bool {
+        let is_newest = locked.generation() == self.generation;
+        self.is_old.set(!is_newest);
+        is_newest
     }
 
     /// The words to compare on the way of a request.
@@ -155,8 +180,9 @@ impl Control {
         self.extra().applied.load(Ordering::Acquire)
     }
 
-    /// Notes the revision that the peers show now.
-    pub(super) fn set_applied(&self, _lock: &Locked, revision: u64) {
+    /// Notes the revision that the peers show now: the last one.
+    pub(super) fn set_applied(&self, lock: &Locked, revision: u64) {
+        self.extra().seen.set(lock.departures(self.record));
         self.extra().applied.store(revision, Ordering::Release);
     }
 }

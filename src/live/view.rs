@@ -18,7 +18,7 @@ use crate::store::{Locked, PATIENCE};
 use crate::zone::apply::{Abilities, admin_of};
 use crate::zone::{self, Row};
 
-use super::catch_up::{apply_wishes, catch_up};
+use super::catch_up::{apply_wishes, catch_up, tell_new_peers};
 use super::upstream::{Control, Stuck, Upstream};
 
 /// Reasons that a view makes room for before it takes the lock.
@@ -39,6 +39,8 @@ pub struct View {
     has_backups: bool,
     /// How many usable servers a change must leave.
     guard: Option<Guard>,
+    /// Whether the servers are those of an older configuration.
+    is_old: bool,
 }
 
 /// What the store knows of one peer.
@@ -157,12 +159,13 @@ impl View {
             membership: copy.membership,
             has_backups: upstream.conf.has_backups(),
             guard: upstream.guard,
+            is_old: control.is_old.get(),
         }
     }
 
     /// The moment, for a replacement of all servers.
     pub fn into_whole(self) -> ops::Whole {
-        let Self { snapshot, method, membership, has_backups, guard } = self;
+        let Self { snapshot, method, membership, has_backups, guard, .. } = self;
         let Snapshot { name, revision, peers, .. } = snapshot;
         ops::Whole { name, revision, membership, method, has_backups, guard, peers }
     }
@@ -232,7 +235,10 @@ impl Lookup for View {
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
-        Ok(self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect())
+        let found: Vec<_> =
+            self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect();
+        // The new configuration may have it. By the next attempt a worker of that answers.
+        if found.is_empty() && self.is_old { Err(OpError::Reloaded) } else { Ok(found) }
     }
 
     fn place(&self, peers: &mut [Peer]) {
@@ -363,7 +369,7 @@ fn ask(
 /// shown without an id.
 fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> bool {
     let moved = |locked: &mut Locked| {
-        locked.generation() == control.generation && locked.membership(control.record) < copy.membership
+        control.is_newest(locked) && locked.membership(control.record) < copy.membership
     };
     if !control.store.lock_within(limit).is_ok_and(|mut locked| moved(&mut locked)) {
         return false;
@@ -394,7 +400,9 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> boo
 /// lock within `limit` it stays undone.
 pub fn follow(control: &Control, limit: Duration) {
     catch_up(control, limit);
-    if let Some(copy) = control.zone.copy() {
+    if control.is_old.get() {
+        tell_new_peers(control, limit);
+    } else if let Some(copy) = control.zone.copy() {
         adopt_new_peers(control, &copy, limit);
     }
 }

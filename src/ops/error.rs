@@ -79,6 +79,8 @@ pub enum OpError {
     StoreStuck(u64),
     /// Others changed the upstream each time the change was about to be made.
     Busy,
+    /// This process runs the configuration of before a reload, and does not know the servers of the new one.
+    Reloaded,
     /// This is so because of what stands at a place of a list.
     At(Place, Box<OpError>),
     /// A list says the same thing twice.
@@ -154,6 +156,7 @@ impl fmt::Display for OpError {
             Self::Stuck => f.write_str("a worker died with the lock of the upstream: reload nginx"),
             Self::StoreStuck(holder) => store_stuck(*holder, f),
             Self::Busy => f.write_str("upstream is being changed by others, try again"),
+            Self::Reloaded => f.write_str("nginx was reloaded meanwhile, try again"),
             Self::At(place, error) => write!(f, "{place}: {error}"),
             Self::Twice { what, text, place } => {
                 write!(f, "{what} {} is also in {place}", quoted(text.as_bytes()))

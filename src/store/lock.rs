@@ -18,6 +18,9 @@ use super::records::{Header, MAGIC, Text, UNKNOWN, Upstream, Wish};
 /// How long a worker waits for the lock before its holder is taken for stuck: as long as for those of the peers.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a request waits for it, before it goes where the peers of this process say: a change takes less.
+pub const SOON: Duration = Duration::from_millis(100);
+
 /// No waiting at all: for what serves requests, and can be done later.
 pub const AT_ONCE: Duration = Duration::ZERO;
 
@@ -25,9 +28,9 @@ pub const AT_ONCE: Duration = Duration::ZERO;
 const SPINS: usize = 2048;
 
 thread_local! {
-    /// The pool whose lock was last waited for in vain. It is not waited for a second time, until it was to be had: a
-    /// worker that serves requests cannot spend seconds on each.
-    static STUCK: Cell<*mut ngx_slab_pool_t> = const { Cell::new(ptr::null_mut()) };
+    /// The pool whose lock was last waited for in vain, and for how long. It is not waited for so long a second time,
+    /// until it was to be had: a worker that serves requests cannot spend seconds on each.
+    static STUCK: Cell<(*mut ngx_slab_pool_t, Duration)> = const { Cell::new((ptr::null_mut(), Duration::ZERO)) };
 }
 
 /// The process that has the lock, by its number: it is stopped, or stuck.
@@ -97,8 +100,8 @@ impl Store {
                 // SAFETY: see above. This thread does not hold the mutex: `Locked` is not kept across calls that take
                 // it.
                 if unsafe { ngx_shmtx_trylock(&raw mut (*pool).mutex) } != 0 {
-                    if STUCK.get() == pool {
-                        STUCK.set(ptr::null_mut());
+                    if STUCK.get().0 == pool {
+                        STUCK.set((ptr::null_mut(), Duration::ZERO));
                     }
                     let mut locked = Locked { pool: self.pool, header: self.header, not_send: PhantomData };
                     locked.recover();
@@ -113,8 +116,12 @@ impl Store {
             if limit.is_zero() {
                 return Err(holder);
             }
-            if STUCK.get() == pool || waiting.get_or_insert_with(Instant::now).elapsed() > limit {
-                STUCK.set(pool);
+            let (stuck, waited) = STUCK.get();
+            if stuck == pool && limit <= waited {
+                return Err(holder);
+            }
+            if waiting.get_or_insert_with(Instant::now).elapsed() > limit {
+                STUCK.set((pool, limit));
                 return Err(holder);
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -21,5 +21,5 @@ pub mod records;
 #[cfg(feature = "nginx-objs")]
 mod tests;
 
-pub use lock::{AT_ONCE, Holder, Locked, PATIENCE, Store};
+pub use lock::{AT_ONCE, Holder, Locked, PATIENCE, SOON, Store};
 pub use records::Upstream;
