@@ -373,8 +373,39 @@ fn comparing_says_who_is_missing_and_who_is_a_stranger() {
     let rows = [("a", "1"), ("x", "5"), ("b", "2")];
     let rows = rows.map(|(server, name)| (Group::Primary, server.as_bytes(), name.as_bytes()));
     let (mut found, mut missing) = ([false; 3], Vec::new());
-    locked.compare(record, rows.into_iter(), &mut found, |record| missing.push(record.id()));
+    locked.compare(record, rows.into_iter(), false, &mut found, |record| missing.push(record.id()));
     assert_eq!((found, missing), ([true, false, true], vec![1]));
+}
+
+#[test]
+fn what_another_configuration_calls_otherwise_is_compared_by_its_address() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let backup = Claim { group: Group::Backup, ..claim("b", "2") };
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), backup, claim("c", "3")]);
+    let rows = [("x", "1"), ("a", "1"), ("y", "2"), ("z", "9")];
+    let rows = rows.map(|(server, name)| (Group::Primary, server.as_bytes(), name.as_bytes()));
+    let (mut found, mut missing) = ([false; 4], Vec::new());
+    locked.compare(record, rows.into_iter(), true, &mut found, |record| missing.push(record.id()));
+    assert_eq!((found, missing), ([false, true, true, false], vec![2]), "each record is one row's");
+}
+
+#[test]
+fn servers_that_were_removed_are_remembered_but_not_those_that_a_reload_dropped() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2"), claim("c", "3")]);
+    let then = locked.departures(record);
+    let gone = locked.server(record, 1).unwrap();
+    commit(&mut locked, record, &mut [], &[gone], &mut []).unwrap();
+    let is_gone = |locked: &Locked, then| {
+        ["1", "2", "3"].map(|name| locked.gone_since(record, then).has(name.as_bytes()))
+    };
+    assert_eq!(is_gone(&locked, then), [false, true, false]);
+    let then = locked.departures(record);
+    assert_eq!(is_gone(&locked, then), [false; 3]);
+    adopt(&mut locked, &[claim("a", "1")]);
+    assert_eq!(is_gone(&locked, then), [false; 3]);
 }
 
 #[test]
