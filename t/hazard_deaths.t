@@ -4,6 +4,7 @@
 # a name in the source, or while they read: the change is there or it is not,
 # and other workers go on, unless a lock of nginx's own peers died with the
 # worker.  Then changes are refused in words, and a reload is the end of it.
+# Nobody waits for long for one that is stopped.
 #
 # The module has to be built for it: make hazard-deaths.
 #
@@ -50,7 +51,7 @@ my @stuck = $ENV{TEST_NGINX_LONG}
 	: ([ @{ $STUCK[1] }, $KINDS[1] ], [ @{ $STUCK[4] }, $KINDS[2] ],
 		[ @{ $STUCK[5] }, $KINDS[0] ]);
 
-$t->plan(@MOMENTS * @KINDS * 6 + 3 + @stuck * 9 + 1);
+$t->plan(@MOMENTS * @KINDS * 6 + 3 + @stuck * 9 + 12 + 1);
 
 # Each change has its own.
 my @upstreams = ('u', (map { my $moment = $_->[0];
@@ -116,6 +117,7 @@ for my $moment (@MOMENTS) {
 }
 while_looking();
 left_locked(@$_) for @stuck;
+stopped();
 is_deeply([ $t->grep_log(qr/panicked/) ], [], 'nothing else went wrong');
 
 # The feature of the build shows by the name that it reads.
@@ -151,18 +153,26 @@ sub faults ($name) {
 		[qw/tries counted_usable/]);
 }
 
-# A worker gets the request, and dies at the moment; what it replied, and who it
-# was.
-sub dies ($moment, $uri) {
+# A connection to a worker that something is to happen to, and who it is.
+sub victim ($what) {
 	my $s = IO::Socket::IP->new(PeerHost => '127.0.0.1',
 		PeerPort => port(8080), Timeout => 5) or die "connect: $@\n";
 	my $got = ask($s, '/worker', 'keep-alive', qr/\r\n\r\n\d+\z/);
 	my ($pid) = $got =~ /(\d+)\z/;
 
-	$t->expect_exit($pid);
-	$t->write_file('death.new', $moment);
+	$t->write_file('death.new', $what);
 	rename "$file.new", $file or die "rename: $!\n";
-	$got = ask($s, $t->expand($uri), 'close', qr/(?!)/);
+
+	return ($s, $pid);
+}
+
+# A worker gets the request, and dies at the moment; what it replied, and who it
+# was.
+sub dies ($moment, $uri) {
+	my ($s, $pid) = victim($moment);
+
+	$t->expect_exit($pid);
+	my $got = ask($s, $t->expand($uri), 'close', qr/(?!)/);
 	wait_until(sub { !alive($pid) }, 10);
 
 	# For the next one, if there was no such moment.
@@ -170,11 +180,19 @@ sub dies ($moment, $uri) {
 	return (alive($pid) ? "$pid lives" : $got, $pid);
 }
 
-sub ask ($s, $uri, $connection, $end) {
-	my $got = '';
-	local $SIG{ALRM} = sub { die "no reply to $uri\n" };
+sub request ($s, $uri, $connection) {
 	print {$s} "GET $uri HTTP/1.1\r\nHost: localhost\r\n"
 		. "Connection: $connection\r\n\r\n";
+	return;
+}
+
+sub ask ($s, $uri, $connection, $end) {
+	request($s, $uri, $connection);
+	return hear($s, $end);
+}
+
+sub hear ($s, $end) {
+	my $got = '';
 
 	while ($got !~ $end) {
 		my $r = '';
@@ -279,4 +297,71 @@ sub left_locked ($moment, $there, $row) {
 	is(join(' ', sort keys %{ burst(uri => "/u/$name", n => 12)->{by_body} }),
 		'8081 8082 8083', "$what: and serves");
 	$t->leak_baseline();
+}
+
+# A worker is stopped with the store's lock, after the peers of its change were
+# set and before it noted that: whoever has a request sees that something is to
+# be caught up with.
+sub stopped {
+	my ($s, $pid) = stops('applied', '/control?upstream=u&peer=0&weight=3');
+	my $words = qr/\A503 process $pid holds the lock of the module's zone, and does not go on: /;
+
+	# Each of the two others waits once.
+	my $began = now();
+	my @got = map { act('id=0&max_conns=7', 'other') } 1 .. 6;
+	cmp_ok(now() - $began, '<', 6, 'stopped: nobody waits for long');
+	is(scalar(grep { text($_) =~ $words } @got), 6,
+		'stopped: changes are refused in words') or diag(map { text($_) } @got);
+	is($got[0]->header('Retry-After'), 1, 'stopped: for now');
+
+	my $all = get_json('/status')->{upstreams};
+	is_deeply([ map { @{ $all->{$_} }{qw/dynamic reason/} } qw/u other/ ],
+		[ (JSON::PP::false(), "process $pid holds the lock of the module's zone, "
+			. 'and does not go on: resume it or end it') x 2 ], 'stopped: what the status says');
+	is(scalar @{ $all->{other}{peers} }, 2, 'stopped: which shows the servers');
+
+	$began = now();
+	is(burst(uri => '/u/u', n => 30, concurrency => 1)->{failed}, 0,
+		'stopped: requests are served');
+	cmp_ok(now() - $began, '<', 1, 'stopped: without waiting');
+
+	kill CONT => $pid;
+	like(hear($s, qr/weight=3/), qr/ 200 OK/, 'stopped: it makes its change');
+	is(act('id=0&max_conns=6', 'other')->status(), 200,
+		'stopped: as others do');
+
+	# The master does not wait for long either.
+	($s, $pid) = stops('applied', '/control?upstream=u&peer=0&weight=4');
+	my %old = map { $_ => 1 } $t->workers();
+	$t->signal('HUP');
+	$t->wait_for(sub {
+		my @new = grep { !$old{$_} } $t->workers();
+		return @new == 3 && $t->workers() == 4;
+	}, 10, 'stopped: new workers');
+	is(text(act('peer=0&down=')), "501 upstream is static: a process holds the "
+		. "lock of the module's zone, reload nginx once more",
+		'stopped: a reload goes on without it');
+	kill CONT => $pid;
+	like(hear($s, qr/weight=4/), qr/ 200 OK/, 'stopped: it ends what it began');
+	$t->reload(old_gone => 1);
+	is(act('peer=0&max_conns=5')->status(), 200,
+		'stopped: the next reload takes control');
+	$t->leak_baseline();
+	return;
+}
+
+# A worker gets the request, and stops at the moment; the connection, and who it
+# is.
+sub stops ($moment, $uri) {
+	my ($s, $pid) = victim("stop $moment");
+
+	request($s, $uri, 'close');
+	wait_until(sub { is_stopped($pid) }, 10) or die "$pid goes on\n";
+
+	return ($s, $pid);
+}
+
+sub is_stopped ($pid) {
+	open my $fh, '<', "/proc/$pid/stat" or return 0;
+	return <$fh> =~ /\) T /;
 }

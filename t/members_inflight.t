@@ -17,10 +17,6 @@ my $t = Test::Nginx->new()->has(qw/
 	module http proxy upstream_zone upstream_least_conn
 /);
 
-# Where a list has slots, an address that returns has its own back, with the
-# requests that are under way there.
-my $slots = !$t->has_version('1.27.3');
-
 $t->plan(55);
 
 # How long a download takes, and how many pieces it has.
@@ -194,8 +190,9 @@ sub answer ($handle, $say = undef) {
 	return $got;
 }
 
-# Whether the requests are at a server that left and is there again.
-sub has_own ($name) { return $slots && $name eq 'moved' }
+# Whether the requests are at a server that left and is there again: it has its
+# own back, with the requests that are under way there.
+sub has_own ($name) { return $name eq 'moved' }
 
 sub leave ($name, $quick, @changes) {
 	is(act($name, $_)->status(), 200, "$name: $_") for @changes;
@@ -252,11 +249,11 @@ sub retried {
 	$t->wait_for(sub { $failing->count() == 1 }, 5, 'retried: a first try');
 	act('retried', 'remove=&id=0');
 	act('retried', 'add=&server=127.0.0.1:8082');
-	is(upstream('retried')->{zombies}, $slots ? 0 : 1, 'retried: under way');
+	is(upstream('retried')->{zombies}, 0, 'retried: it has its own back');
 	is(http_finish($h)->body(), '8083', 'retried: the second try succeeds');
 	is_deeply([ map { @$_{qw/id fails state/} }
 		@{ upstream('retried')->{peers} } ],
-		[ 2, $slots ? (1, 'unavail') : (0, 'up'), 1, 0, 'up' ],
+		[ 2, 1, 'unavail', 1, 0, 'up' ],
 		'retried: whose failure it was');
 	ok($t->wait_for(sub { !upstream('retried')->{zombies} }, 10,
 		'retried: it is gone'), 'retried: it is gone');

@@ -12,6 +12,7 @@ use nginx_sys::{
 use crate::live::{Upstream, follow};
 use crate::nginx::conf;
 use crate::nginx::event::Event;
+use crate::store::AT_ONCE;
 use crate::zone;
 use crate::zone::backend::Backend;
 
@@ -119,6 +120,19 @@ impl Hook {
         }
     }
 
+    /// Before a peer is chosen: lets the lists show what others changed. What cannot be done at once is done after the
+    /// present event.
+    #[inline]
+    pub(super) fn keep_up(&self) {
+        let Some(control) = self.upstream().control() else { return };
+        control.keep_up();
+        if control.is_behind(control.zone.membership()) {
+            // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it,
+            // the cycle's does not.
+            unsafe { (*self.catching_up.get()).post((*nginx_sys::ngx_cycle).log) };
+        }
+    }
+
     /// Notes a connection that keepalive took, and makes sure that somebody looks at it.
     ///
     /// # Safety
@@ -168,29 +182,25 @@ unsafe fn init(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t
     let Some(hook) = (unsafe { Hook::of(us) }) else {
         return NGX_ERROR as ngx_int_t;
     };
+    hook.keep_up();
     let control = hook.upstream().control();
     // Asked before the balancer asks, so that a change in between is seen as one.
     let membership = control.map_or(0, |control| control.zone.membership());
     // SAFETY: see above.
     let rc = unsafe { hook.prepare(r, us) };
-    let Some(control) = control.filter(|_| rc == NGX_OK as ngx_int_t) else {
-        return rc;
-    };
-    if control.is_behind(membership) {
-        // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it,
-        // the cycle's does not.
-        unsafe { (*hook.catching_up.get()).post((*nginx_sys::ngx_cycle).log) };
+    if control.is_some() && rc == NGX_OK as ngx_int_t {
+        // SAFETY: see above; the balancer has prepared the request's connection to a peer.
+        unsafe { request::ride(r, us, NonNull::from(hook), membership) };
     }
-    // SAFETY: see above; the balancer has prepared the request's connection to a peer.
-    unsafe { request::ride(r, us, NonNull::from(hook), membership) };
     rc
 }
 
-/// Catches up with the store, after the present event.
+/// Catches up with the store, after the present event. This worker serves requests: if another one has the store's lock,
+/// the next request tries again.
 unsafe fn catch_up_later(upstream: *mut c_void) {
     // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
     if let Some(control) = unsafe { upstream.cast::<Upstream>().as_ref() }.and_then(Upstream::control) {
-        follow(control);
+        follow(control, AT_ONCE);
     }
 }
 
@@ -200,8 +210,8 @@ unsafe fn look_later(hook: *mut c_void) {
     let Some(hook) = (unsafe { hook.cast::<Hook>().as_ref() }) else { return };
     let Some(control) = hook.upstream().control() else { return };
     hook.idle.look(control.extra());
-    control.reap();
-    if hook.idle.any() {
+    let is_reaped = control.reap(AT_ONCE);
+    if hook.idle.any() || !is_reaped {
         hook.look_soon();
     }
 }

@@ -12,7 +12,8 @@ use nginx_sys::{
     ngx_peer_connection_t, ngx_sockaddr_t, sockaddr, socklen_t,
 };
 
-use crate::zone::{Departures, Extra, extra::Left};
+use crate::model::departures::Departures;
+use crate::zone::{Extra, extra::Left};
 
 use super::connection;
 

@@ -10,8 +10,9 @@ use nginx_sys::{
     ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
 };
 
-use crate::zone::Chosen;
+use crate::model::departures::Departures;
 use crate::zone::extra::socket_hash;
+use crate::zone::{Chosen, Extra};
 
 use super::guarded;
 use super::hook::Hook;
@@ -142,6 +143,8 @@ pub(super) struct Ride {
     pub one_more: bool,
     /// The peer that the request holds.
     pub peer: Option<Chosen>,
+    /// How many peers had left before it was chosen.
+    pub departures: Departures,
     /// Peers that this request failed on.
     pub failed: *mut Failed,
     /// Where the cookies of sticky begin.
@@ -177,6 +180,7 @@ pub(super) unsafe fn ride(
             prepared_again: false,
             one_more: false,
             peer: None,
+            departures: Departures::default(),
             failed: ptr::null_mut(),
             cookies: Cookies::from_here(r),
         });
@@ -197,6 +201,9 @@ impl Ride {
             let (Some(get), Some(control)) = (self.head.inner.get, hook.upstream().control()) else {
                 return NGX_ERROR as ngx_int_t;
             };
+            // Since it was prepared the request may have waited for long.
+            hook.keep_up();
+            self.departures = control.extra().departures();
             hook.idle().look(control.extra());
             let mut rc = if retry::is_old(self) {
                 NGX_BUSY as ngx_int_t
@@ -243,8 +250,10 @@ impl Ride {
             }
             self.head.note(pc);
             let control = self.hook.as_ref().upstream().control();
-            let left =
-                self.peer.take().zip(control).is_some_and(|(peer, control)| peer.has_left(&control.zone));
+            let left = self.peer.take().zip(control).is_some_and(|(peer, control)| {
+                // It may be back, with this request: but the connection is one of before.
+                peer.has_left(&control.zone) || has_left_since(self.departures, control.extra(), &*pc)
+            });
             if state & NGX_PEER_FAILED as ngx_uint_t != 0 && self.was_idle_too_long(pc) {
                 state = NGX_PEER_NEXT as ngx_uint_t;
                 self.one_more = true;
@@ -319,6 +328,16 @@ impl Ride {
             }
         }
     }
+}
+
+/// Whether the address that a request was given left since a moment.
+///
+/// # Safety
+///
+/// `pc` holds a peer.
+unsafe fn has_left_since(then: Departures, extra: &Extra, pc: &ngx_peer_connection_t) -> bool {
+    // SAFETY: see above.
+    extra.departures() != then && unsafe { extra.left_since(then).0.has(pc.sockaddr, pc.socklen) }
 }
 
 /// As many of these tries as `proxy_next_upstream_tries` leaves to a request that was given so many peers.

@@ -12,6 +12,7 @@ use crate::ops::job::{JobKind, Upkeep};
 use crate::ops::lease::Candidate;
 use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
 use crate::store::Store;
+use crate::store::lock::AT_ONCE;
 
 use super::change::{self, Made, Task};
 use super::lookup::{look_up, only};
@@ -96,7 +97,8 @@ impl Upkeep for Live {
 
     fn reap(&self, upstream: UpstreamIndex) {
         if let Some(control) = self.get(upstream).and_then(Upstream::control) {
-            control.reap();
+            // Without the lock the next round does it.
+            control.reap(AT_ONCE);
         }
     }
 
@@ -150,7 +152,11 @@ impl Upstreams for Live {
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
         let (upstream, control) = self.changeable(upstream)?;
-        match View::look(upstream, control).ok_or(OpError::Stuck)? {
+        if !control.is_newest(&mut control.lock()?) {
+            // The list is meant for the servers of the new configuration. By the next attempt a worker of that answers.
+            return Err(OpError::Reloaded);
+        }
+        match View::look(upstream, control)? {
             (view, true) => Ok(view.into_whole()),
             (_, false) => Err(OpError::Busy),
         }

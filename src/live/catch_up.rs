@@ -1,5 +1,12 @@
 //! Making up for a change that this process's peers do not show: a worker committed it and died, or it was committed by
 //! a process of another configuration, or nginx resolved a name in the middle of it.
+//!
+//! A process of the newest configuration gives its peers what the records have. One of an older configuration has other
+//! servers by right, and goes with the changes that were made since: servers that were added come, those that were
+//! removed leave, and parameters are set.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::model::address::Address;
 use crate::model::id::Group;
@@ -11,8 +18,8 @@ use super::upstream::Control;
 /// Attempts to find store and peers unchanged from one look to the next. If they fail, the next request tries again.
 const ATTEMPTS: usize = 8;
 
-/// Missing servers that one attempt adds; the next adds more.
-const MISSING_MAX: usize = 16;
+/// Missing servers that the first attempt has room for; the next has room for all.
+const MISSING: usize = 16;
 
 /// Longest server text and address of a server that was added at run time: each is an address.
 const TEXT_MAX: usize = 128;
@@ -36,35 +43,45 @@ struct Missing {
 struct Difference {
     /// The revision that it is true for.
     revision: u64,
-    /// The servers that are missing.
+    /// The servers that are missing, as many as there was room for.
     missing: Vec<Missing>,
-    /// Whether there are more.
-    more: bool,
+    /// How many there are.
+    needed: usize,
     /// The peers that leave.
     leaving: Vec<Spot>,
 }
 
-/// Applies what the store has and the peers do not show.
-pub fn catch_up(control: &Control) {
+/// Applies what the store has and the peers do not show, unless the store's lock is not to be had within `limit`.
+pub fn catch_up(control: &Control, limit: Duration) {
+    // Who makes a change has the lock until the peers of that process show it.
+    if !control.pulse().differs() || control.store.lock_within(limit).is_err() {
+        return;
+    }
+    let mut room = MISSING;
     for _ in 0..ATTEMPTS {
-        if !control.pulse().differs() || try_catch_up(control) {
+        if !control.pulse().differs() || try_catch_up(control, limit, &mut room) {
             return;
         }
     }
 }
 
-/// One attempt. False if store or peers changed meanwhile, or if more is missing.
-fn try_catch_up(control: &Control) -> bool {
+/// One attempt, with room for so many missing servers. False if store or peers changed meanwhile, or if more are missing.
+fn try_catch_up(control: &Control, limit: Duration, room: &mut usize) -> bool {
     // With stuck locks there is nothing to be done.
     let Some(copy) = control.zone.copy() else { return true };
-    control.reap();
-    let difference = compare(control, &copy);
+    control.reap(limit);
+    let Some(difference) = compare(control, &copy, limit, *room) else { return true };
+    if difference.needed > *room {
+        *room = difference.needed;
+        return false;
+    }
     let mut edits = Edits::default();
     for missing in &difference.missing {
         // A zone that is full now was not when the change was made; what fits is applied.
         edits.append.extend(prepare(control, missing).map(|prepared| (missing.group, prepared)));
     }
-    if edits.append.len() == difference.missing.len() {
+    // A process of an older configuration has a zone of another size: what left is to receive nothing in any case.
+    if control.is_old.get() || edits.append.len() == difference.missing.len() {
         edits.at = difference.leaving.iter().map(|spot| (*spot, Fate::Leave)).collect();
     }
     if edits.append.iter().any(|(group, _)| group.is_backup()) {
@@ -73,7 +90,7 @@ fn try_catch_up(control: &Control) -> bool {
 
     edits.make_room();
 
-    let mut locked = control.store.lock();
+    let Ok(mut locked) = control.store.lock_within(limit) else { return true };
     if locked.revision(control.record) != difference.revision {
         return false;
     }
@@ -81,53 +98,54 @@ fn try_catch_up(control: &Control) -> bool {
     // What has a place is applied.
     let seated = control.zone.seat(&lists, &mut edits);
     // Peers that nginx made since are still to be adopted: that sets the count itself.
-    let adopted =
-        locked.generation() == control.generation && locked.membership(control.record) >= copy.membership;
+    let adopted = control.is_newest(&mut locked) && locked.membership(control.record) >= copy.membership;
     // SAFETY: the places are those of the copy, and the count of changes is that of the copy.
     let applied = unsafe { control.zone.apply(lists, control.abilities, copy.membership, &mut edits) };
     let Some(membership) = applied else { return false };
     if adopted {
         locked.set_membership(control.record, membership);
     }
-    if difference.more {
-        return false;
-    }
+    apply_wishes(control, &locked, difference.revision, control.applied());
     if seated == Err(NoSeat::Busy) {
         // The next request tries again: by then a place may be idle.
         return true;
     }
-    apply_wishes(control, &locked, difference.revision, control.applied());
     control.set_applied(&locked, difference.revision);
     control.zone.reap();
     true
 }
 
-/// Compares. Processes of an older configuration have other peers by right: they change parameters only.
-fn compare(control: &Control, copy: &zone::Copy) -> Difference {
+/// Compares. None without the store's lock.
+fn compare(control: &Control, copy: &zone::Copy, limit: Duration, room: usize) -> Option<Difference> {
     let mut found = vec![false; copy.rows.len()];
-    let mut missing = Vec::with_capacity(MISSING_MAX);
-    let mut more = false;
+    let mut missing = Vec::with_capacity(room);
+    let mut needed = 0;
     let rows = copy.rows.iter().map(|row| (row.slot.group, copy.bytes(&row.server), copy.bytes(&row.name)));
 
-    let mut locked = control.store.lock();
+    let mut locked = control.store.lock_within(limit).ok()?;
     let revision = locked.revision(control.record);
-    if locked.generation() != control.generation {
-        return Difference { revision, missing, more, leaving: Vec::new() };
-    }
-    locked.compare(control.record, rows, &mut found, |record| {
-        if missing.len() < missing.capacity() {
+    let (is_old, since) = (!control.is_newest(&mut locked), control.applied());
+    locked.compare(control.record, rows, is_old, &mut found, |record| {
+        // What the new configuration has is its own, and so are backups where this one has no list for them.
+        let comes = record.came_after(since) && (control.has_backups || !record.group().is_backup());
+        if is_old && !comes {
+            return;
+        }
+        needed += 1;
+        if missing.len() < room {
             let (server, name) = (text(record.server()), text(record.name()));
             missing.push(Missing { group: record.group(), server, name, wish: record.wish(revision) });
-        } else {
-            more = true;
         }
     });
+    let gone = is_old.then(|| locked.gone_since(control.record, control.extra().seen.get()));
     drop(locked);
 
     let strangers = copy.rows.iter().zip(&found).filter(|(row, found)| !**found && !row.managed);
+    let leaving =
+        strangers.filter(|(row, _)| gone.as_ref().is_none_or(|gone| gone.has(copy.bytes(&row.name))));
     let spot = |row: &Row| Spot { peer: Some(row.place), ..Spot::unknown(row.slot.group) };
-    let leaving = strangers.map(|(row, _)| spot(row)).collect();
-    Difference { revision, missing, more, leaving }
+    let leaving = leaving.map(|(row, _)| spot(row)).collect();
+    Some(Difference { revision, missing, needed, leaving })
 }
 
 /// A copy of a text; none was made longer than the buffer.
@@ -157,8 +175,21 @@ pub(super) fn apply_wishes(control: &Control, locked: &Locked, revision: u64, si
     }
     let Some(lists) = control.zone.write() else { return };
     let mut finder = locked.finder(control.record);
+    let is_old = control.is_old.get();
     control.zone.apply_by_name(lists, control.abilities, |group, server, name| {
-        let wish = finder.find(group, server, name)?.wish(revision);
+        let found = finder.find(group, server, name);
+        // Another configuration may have called the same server otherwise.
+        let found = if is_old { found.or_else(|| finder.find_address(name)) } else { found };
+        let wish = found?.wish(revision);
         (wish.revision > since).then(|| Setting { admin: wish.admin(), params: wish.params(), revive: false })
     });
+}
+
+/// In a process of an older configuration: tells the peers that nginx made since what is wanted of them.
+pub(super) fn tell_new_peers(control: &Control, limit: Duration) {
+    let Ok(locked) = control.store.lock_within(limit) else { return };
+    // Another weight may raise the count once more: then the next request does this again, and nothing changes.
+    let membership = control.zone.membership();
+    apply_wishes(control, &locked, control.applied(), 0);
+    control.extra().told.store(membership, Ordering::Relaxed);
 }

@@ -9,14 +9,14 @@ use crate::ops::plan::Wish;
 use crate::ops::{Addition, CommitError, Committed, Entry, OpError, Part, Plan};
 use crate::store::commit::{Arrival, Change};
 use crate::store::records::{Reason, Server};
-use crate::store::{self, Locked, adopt::Claim};
+use crate::store::{self, Locked, PATIENCE, adopt::Claim};
 use crate::zone::backend::Backend;
 use crate::zone::prepared::Full;
 use crate::zone::{self, Edits, Fate, Lists, NewPeer, NoSeat, Place, Prepared, Setting, Spot};
 
 use super::catch_up::catch_up;
 use super::lookup::know_peers;
-use super::upstream::{Control, Upstream};
+use super::upstream::{Control, Stuck, Upstream};
 
 /// Servers that were made for a plan before any lock is taken, and what the store has to know of them.
 #[derive(Default)]
@@ -60,7 +60,7 @@ pub struct Task<'a> {
 /// Carries out a plan, wholly or not at all. When it returns, the peers show it.
 pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Committed, CommitError> {
     // What left and is not used any more makes room.
-    control.reap();
+    control.reap(PATIENCE);
     let mut made = Made::default();
     if let Err(full) = make(control, plan, &mut made, usize::MAX) {
         return Err(CommitError::Refused(zone_full(upstream, full.needed)));
@@ -81,7 +81,8 @@ pub fn commit_all(mut tasks: Vec<Task<'_>>) -> Result<Vec<Committed>, (usize, Co
     let mut done = Vec::with_capacity(tasks.len());
 
     death::may_come("prepared");
-    let mut locked = store.lock();
+    let locked = store.lock_within(PATIENCE).map_err(Stuck::from);
+    let mut locked = locked.map_err(|stuck| (0, CommitError::Refused(stuck.into())))?;
     // Who takes the locks of several upstreams has the store's, so that their order does not matter.
     let taken = tasks.iter_mut().enumerate().try_for_each(|(at, task)| {
         task.take(&mut locked).map_err(|error| (at, error, task.is_behind(&locked)))
@@ -90,7 +91,7 @@ pub fn commit_all(mut tasks: Vec<Task<'_>>) -> Result<Vec<Committed>, (usize, Co
         tasks.iter_mut().for_each(|task| task.give_back(&mut locked));
         drop(locked);
         if let (true, Some(task)) = (is_behind, tasks.get(at)) {
-            catch_up(task.control);
+            catch_up(task.control, PATIENCE);
         }
         return Err((at, error));
     }
@@ -132,10 +133,10 @@ impl<'a> Task<'a> {
     fn take(&mut self, locked: &mut Locked) -> Result<(), CommitError> {
         let (control, plan) = (self.control, self.plan);
         let moves = self.leaving.capacity() + self.arriving.capacity();
-        if locked.is_closed() || (moves > 0 && locked.generation() != control.generation) {
+        if locked.is_closed() || (moves > 0 && !control.is_newest(locked)) {
             // Nobody would see the change, or it was planned for other servers than the new configuration has. By the
             // next attempt a worker of that answers.
-            return Err(CommitError::Refused(OpError::Busy));
+            return Err(CommitError::Refused(OpError::Reloaded));
         }
         if locked.revision(control.record) != plan.revision.0 || self.is_behind(locked) {
             return Err(CommitError::Moved);
@@ -273,7 +274,7 @@ pub fn prepare(
 ) -> Result<bool, OpError> {
     let mut ready = part.ready.take().and_then(|ready| ready.downcast::<Made>().ok()).unwrap_or_else(|| {
         // What left and is not used any more makes room.
-        control.reap();
+        control.reap(PATIENCE);
         Box::default()
     });
     let is_all = make(control, &part.plan, &mut ready, limit).map_err(|full| {

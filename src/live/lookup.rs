@@ -9,8 +9,8 @@ use crate::model::snapshot::{Method, Peer, Snapshot};
 use crate::model::text::Whole;
 use crate::nginx::death;
 use crate::ops::{Guard, Lookup, OpError, Selector};
-use crate::store::Locked;
 use crate::store::records::{self, Server};
+use crate::store::{Locked, PATIENCE};
 use crate::zone::place::Sums;
 use crate::zone::{Copy, Lists, Place};
 
@@ -79,7 +79,7 @@ impl Room {
 /// Lets the store know the peers of all servers, which takes a walk if nginx changed the lists since. False in a process
 /// of an older configuration, whose peers are others.
 pub(super) fn know_peers(control: &Control, locked: &mut Locked, lists: &Lists) -> bool {
-    if locked.generation() != control.generation {
+    if !control.is_newest(locked) {
         return false;
     }
     // It stands still while the locks are held.
@@ -96,12 +96,12 @@ pub(super) fn know_peers(control: &Control, locked: &mut Locked, lists: &Lists) 
 ///
 /// # Errors
 ///
-/// The locks of the peers are stuck.
+/// A lock is stuck.
 pub fn look_up<'a>(upstream: &'a Upstream, control: &'a Control) -> Result<Box<dyn Lookup + 'a>, OpError> {
     if let Some(index) = Index::take(upstream, control)? {
         return Ok(Box::new(index));
     }
-    Ok(Box::new(View::take(upstream, control).ok_or(OpError::Stuck)?))
+    Ok(Box::new(View::take(upstream, control)?))
 }
 
 /// An upstream with no peers but those of these servers, in nginx's order.
@@ -121,10 +121,10 @@ impl<'a> Index<'a> {
     /// resolved: those need the whole of the lists.
     fn take(upstream: &'a Upstream, control: &'a Control) -> Result<Option<Self>, OpError> {
         for _ in 0..ATTEMPTS {
-            catch_up(control);
+            catch_up(control, PATIENCE);
             // A process that died has left these locked: that is found out without the store's lock in hand.
             drop(control.zone.read().ok_or(OpError::Stuck)?);
-            let mut locked = control.store.lock();
+            let mut locked = control.lock()?;
             let lists = control.zone.read().ok_or(OpError::Stuck)?;
             let membership = control.zone.membership();
             if !know_peers(control, &mut locked, &lists) {
@@ -143,7 +143,7 @@ impl<'a> Index<'a> {
             if known >= membership {
                 return Ok(Some(Self { upstream, control, revision, membership, sums }));
             }
-            follow(control);
+            follow(control, PATIENCE);
         }
         Ok(None)
     }
@@ -186,7 +186,7 @@ impl Index<'_> {
     /// The same, within the room that there is. False if the configuration is another one by now.
     fn read_into(&self, wanted: &Wanted<'_>, room: &mut Room) -> Result<bool, OpError> {
         let control = self.control;
-        let mut locked = control.store.lock();
+        let mut locked = control.lock()?;
         let lists = control.zone.read().ok_or(OpError::Stuck)?;
         if !know_peers(control, &mut locked, &lists) {
             return Ok(false);
@@ -276,7 +276,7 @@ impl Lookup for Index<'_> {
             Selector::Host(_) => None,
         };
         let Some(mut peers) = found else {
-            let view = View::take(self.upstream, self.control).ok_or(OpError::Stuck)?;
+            let view = View::take(self.upstream, self.control)?;
             return view.select(selector);
         };
         self.place(&mut peers);
@@ -289,7 +289,7 @@ impl Lookup for Index<'_> {
         }
         let control = self.control;
         let mut places = Vec::with_capacity(peers.len());
-        let mut locked = control.store.lock();
+        let Ok(mut locked) = control.lock() else { return };
         let Some(lists) = control.zone.read() else { return };
         if !know_peers(control, &mut locked, &lists) {
             return;

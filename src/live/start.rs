@@ -1,5 +1,6 @@
 //! From a configuration that was read to one that can be controlled.
 
+use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl Live {
         let store = unsafe { Store::open(zone) }.ok_or(StaticReason::StoreFull);
         let started = store.and_then(|store| {
             // A worker that waits for a lock that died with another may hold this one: the master must go on.
-            let mut locked = store.lock_within(PATIENCE).ok_or(StaticReason::StoreLocked)?;
+            let mut locked = store.lock_within(PATIENCE).map_err(|_| StaticReason::StoreLocked)?;
             Ok((store, locked.begin_generation()))
         });
         let (store, generation) = match started {
@@ -90,7 +91,8 @@ impl Live {
 /// The zone is mapped.
 unsafe fn close(zone: shm::Zone, log: Option<Log<'_>>) {
     // SAFETY: see above.
-    if let Some(mut locked) = unsafe { Store::open(zone) }.and_then(|store| store.lock_within(PATIENCE)) {
+    if let Some(mut locked) = unsafe { Store::open(zone) }.and_then(|store| store.lock_within(PATIENCE).ok())
+    {
         locked.close();
     }
     if let Some(log) = log {
@@ -118,12 +120,13 @@ fn control(
     let copy = zone.copy().ok_or(StaticReason::Stuck)?;
     let claims: Vec<Claim<'_>> = copy.rows.iter().map(|row| claim(&copy, row)).collect();
     let mut claimed = Claimed::with_room(claims.len());
-    let mut locked = store.lock_within(PATIENCE).ok_or(StaticReason::StoreLocked)?;
+    let mut locked = store.lock_within(PATIENCE).map_err(|_| StaticReason::StoreLocked)?;
     let adopted = adopt(upstream, &mut locked, generation, &copy, &claims, &mut claimed);
-    let adopted = adopted.map(|(record, dropped)| (record, dropped, locked.revision(record)));
+    let adopted = adopted
+        .map(|(record, dropped)| (record, dropped, locked.revision(record), locked.departures(record)));
     drop(locked);
 
-    let (record, dropped, revision) = match adopted {
+    let (record, dropped, revision, departures) = match adopted {
         Ok(adopted) => adopted,
         Err(store::lock::Full { .. }) => {
             // SAFETY: made above from this pool, and known to nobody else.
@@ -141,6 +144,7 @@ fn control(
     }
     // SAFETY: the words lie in the zone of these peers, and nobody else knows them before the workers start.
     let zone = unsafe {
+        extra.as_ref().seen.set(departures);
         extra.as_ref().applied.store(revision, Ordering::Release);
         zone.with_extra(extra)
     };
@@ -151,7 +155,9 @@ fn control(
             zone.begin_as_pool();
         }
     }
-    Ok(Control { store, generation, record, zone, abilities: Abilities { method, drains }, extra })
+    let abilities = Abilities { method, drains };
+    let has_backups = upstream.conf.has_backups();
+    Ok(Control { store, generation, record, zone, abilities, has_backups, extra, is_old: Cell::new(false) })
 }
 
 /// Finds or makes the records of an upstream and its servers. Returns how many servers lost run-time changes, too.
@@ -172,7 +178,7 @@ fn adopt(
 fn forget_others(store: Store, generation: u64, log: Option<Log<'_>>) {
     let mut names = [([0_u8; NAME_MAX], 0_usize); NAMES_MAX];
     let mut count = 0;
-    let Some(mut locked) = store.lock_within(PATIENCE) else { return };
+    let Ok(mut locked) = store.lock_within(PATIENCE) else { return };
     locked.forget_others(generation, |name| {
         if let Some((bytes, len)) = names.get_mut(count) {
             for (to, from) in bytes.iter_mut().zip(name) {

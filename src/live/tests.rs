@@ -1,6 +1,7 @@
 //! Store and peers together, against nginx's real lists and slab.
 
 use std::cell::{OnceCell, RefCell};
+use std::sync::atomic::Ordering;
 
 use crate::model::address::Address;
 use crate::model::id::{Group, ServerId, Slot};
@@ -12,8 +13,8 @@ use crate::nginx::shm::Word;
 use crate::nginx::upstream as nginx;
 use crate::ops::execute::plan;
 use crate::ops::{Action, Addition, Change, Command, CommitError, Lookup, Selector};
-use crate::store::Store;
 use crate::store::adopt::{Claim, Claimed, Wishes};
+use crate::store::{AT_ONCE, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::backend::Backend;
 use crate::zone::tests::{Server, exact, upstream};
@@ -22,20 +23,26 @@ use crate::zone::{self, Edits, Extra, Fate, NewPeer, Spot, Zone};
 use super::change;
 use super::lookup::{know_peers, look_up, only};
 use super::upstream::{Control, Upstream};
-use super::view::{View, claim};
+use super::view::{View, claim, follow};
 
 /// Round robin in a core without sticky.
 const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
 
 /// An upstream that was started with these primaries.
 fn start(servers: &[Server<'_>]) -> Upstream {
+    let zone = fixture::shm_zone(64);
+    // SAFETY: the fixture made the slab pool, which is never given back.
+    reload(unsafe { Store::open(zone) }.unwrap(), servers)
+}
+
+/// The same with a store that other configurations had before.
+fn reload(store: Store, servers: &[Server<'_>]) -> Upstream {
     let (us, _) = upstream(servers, &[]);
-    let store_zone = fixture::shm_zone(64);
-    // SAFETY: the fixtures made the lists and the slab pools, which are never given back.
-    let (store, zone, extra) = unsafe {
+    // SAFETY: the fixture made the lists and the slab pool, which are never given back.
+    let (zone, extra) = unsafe {
         let zone = Zone::of(us).unwrap();
         let extra = Word::<Extra>::alloc(zone.pool().unwrap()).unwrap();
-        (Store::open(store_zone).unwrap(), zone.with_extra(extra), extra)
+        (zone.with_extra(extra), extra)
     };
     let copy = zone.copy().unwrap();
     let claims: Vec<Claim<'_>> = copy.rows.iter().map(|row| claim(&copy, row)).collect();
@@ -44,6 +51,11 @@ fn start(servers: &[Server<'_>]) -> Upstream {
     let generation = locked.begin_generation();
     let record = locked.upstream(b"u").unwrap();
     locked.claim(record, generation, copy.membership, &claims, &mut claimed, Wishes::Dropped).unwrap();
+    // SAFETY: the words are the test's own.
+    unsafe {
+        extra.as_ref().applied.store(locked.revision(record), Ordering::Relaxed);
+        extra.as_ref().seen.set(locked.departures(record));
+    }
     drop(locked);
     let upstream = Upstream {
         pools: OnceCell::new(),
@@ -56,7 +68,8 @@ fn start(servers: &[Server<'_>]) -> Upstream {
         fixed: RefCell::new(None),
         control: OnceCell::new(),
     };
-    let control = Control { store, generation, record, zone, abilities: ROUND_ROBIN, extra };
+    let (abilities, has_backups, is_old) = (ROUND_ROBIN, false, false.into());
+    let control = Control { store, generation, record, zone, abilities, has_backups, extra, is_old };
     assert!(upstream.control.set(control).is_ok());
     upstream
 }
@@ -266,4 +279,66 @@ fn a_worker_of_an_older_configuration_sets_its_own_peers() {
     assert_eq!(copy.rows.iter().map(|row| row.down).collect::<Vec<_>>(), [0, 1]);
     let peer = &only(&upstream, control, &[ServerId(1)]).peers[0];
     assert_eq!((shown(peer).2, peer.slot), (Admin::Down, Slot { group: Group::Primary, index: 1 }));
+}
+
+/// The addresses, and nginx's word for their states, in a process of any configuration that is about to choose one.
+fn chosen_from(upstream: &Upstream) -> Vec<(String, u64)> {
+    let control = upstream.control().unwrap();
+    control.keep_up();
+    let copy = control.zone.copy().unwrap();
+    assert!(exact(&copy.primary));
+    copy.rows.iter().map(|row| (copy.string(&row.name), row.down)).collect()
+}
+
+#[test]
+fn a_worker_of_an_older_configuration_goes_with_what_changes() {
+    if zone::Current::HAS_BLANKS {
+        // The fixture's lists have no slots.
+        return;
+    }
+    let up = |ports: &[u16]| ports.iter().map(|port| (format!("127.0.0.1:{port}"), 0)).collect::<Vec<_>>();
+    let server = |port: u16| vec![Selector::Server(format!("127.0.0.1:{port}"))];
+    let old = start(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 1), ("b", 3, 1)]);
+    let store = old.control().unwrap().store;
+    let new = reload(store, &[("127.0.0.1:2", 2, 1), ("127.0.0.1:3", 3, 1), ("127.0.0.1:4", 4, 1)]);
+    assert_eq!(chosen_from(&old), up(&[1, 2, 3]), "its servers are its own");
+    assert!(act(&new, server(2), admin(Admin::Down)));
+    assert_eq!(chosen_from(&old)[1].1, 1);
+    assert!(act(&new, server(3), admin(Admin::Down)));
+    assert_eq!(chosen_from(&old)[2].1, 1, "whatever its text is");
+    assert!(act(&new, server(2), Action::Remove));
+    assert!(act(&new, server(4), Action::Remove));
+    assert!(act(&new, vec![], addition("127.0.0.1:5")));
+    assert!(act(&new, server(3), admin(Admin::Up)));
+    assert_eq!(chosen_from(&old), up(&[1, 3, 5]), "what left, and what came");
+    // More than the store remembers.
+    for port in 100..120 {
+        assert!(act(&new, vec![], addition(&format!("127.0.0.1:{port}"))));
+        assert!(act(&new, server(port), Action::Remove));
+    }
+    assert_eq!(chosen_from(&old), up(&[3, 5]), "nothing but what the new configuration has");
+    let newest = reload(store, &[("127.0.0.1:3", 3, 1)]);
+    assert!(act(&newest, vec![], addition("127.0.0.1:6")));
+    assert!(act(&newest, server(3), Action::Remove));
+    assert_eq!(chosen_from(&new), up(&[5, 6]));
+    assert_eq!(chosen_from(&old), up(&[5, 6]), "what changed two reloads later");
+}
+
+#[test]
+fn what_an_older_configuration_takes_up_by_itself_is_told_what_is_wanted() {
+    let old = start(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 1)]);
+    let control = old.control().unwrap();
+    let new = reload(control.store, &[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 1)]);
+    assert!(act(&new, vec![Selector::Server("127.0.0.1:2".into())], admin(Admin::Down)));
+    assert_eq!(chosen_from(&old)[1].1, 1);
+    if zone::Current::HAS_BLANKS {
+        // nginx takes up nothing there.
+        return;
+    }
+    resolve(control, Some(1), None);
+    resolve(control, None, Some("127.0.0.1:2"));
+    assert!(control.is_behind(control.zone.membership()));
+    follow(control, AT_ONCE);
+    assert_eq!(chosen_from(&old)[1].1, 1);
+    assert!(!control.is_behind(control.zone.membership()));
 }

@@ -3,14 +3,16 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::model::snapshot::{Method, StaticReason};
 use crate::nginx::upstream as nginx;
-use crate::ops::Guard;
-use crate::store::{self, Locked, Store};
+use crate::ops::{Guard, OpError};
+use crate::store::{self, Holder, Locked, PATIENCE, SOON, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::{Extra, Zone};
 
+use super::catch_up::catch_up;
 use super::pools::Pools;
 
 /// An upstream, from the reading of the configuration to the end of its last process.
@@ -47,8 +49,45 @@ pub struct Control {
     pub zone: Zone,
     /// What its balancer understands.
     pub abilities: Abilities,
+    /// Whether it has a list of backups.
+    pub has_backups: bool,
     /// The module's words in the zone of the upstream.
     pub extra: NonNull<Extra>,
+    /// Whether another configuration has the store now, as it was last seen. It never gets it back.
+    pub is_old: Cell<bool>,
+}
+
+/// A lock that is not to be had, since its holder is dead, stopped or stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// That of the peers.
+    Peers,
+    /// That of the store.
+    Store(Holder),
+}
+
+impl From<Holder> for Stuck {
+    fn from(holder: Holder) -> Self {
+        Self::Store(holder)
+    }
+}
+
+impl From<Stuck> for OpError {
+    fn from(stuck: Stuck) -> Self {
+        match stuck {
+            Stuck::Peers => Self::Stuck,
+            Stuck::Store(Holder(process)) => Self::StoreStuck(process),
+        }
+    }
+}
+
+impl From<Stuck> for StaticReason {
+    fn from(stuck: Stuck) -> Self {
+        match stuck {
+            Stuck::Peers => Self::Stuck,
+            Stuck::Store(Holder(process)) => Self::StoreStuck(process),
+        }
+    }
 }
 
 /// Two words that differ when a process has to catch up.
@@ -78,9 +117,29 @@ impl Control {
     /// read on the way of a request.
     #[inline]
     pub fn is_behind(&self, membership: u64) -> bool {
-        // SAFETY: the record is never freed; the word is atomic.
-        let known = unsafe { (*self.record.as_ptr()).membership.load(Ordering::Relaxed) };
+        let known = if self.is_old.get() {
+            self.extra().told.load(Ordering::Relaxed)
+        } else {
+            // SAFETY: the record is never freed; the word is atomic.
+            unsafe { (*self.record.as_ptr()).membership.load(Ordering::Relaxed) }
+        };
         self.pulse().differs() || known < membership
+    }
+
+    /// On the way of a request, before a peer is chosen: lets the peers show what others changed, unless the store's lock
+    /// is not to be had soon.
+    #[inline]
+    pub fn keep_up(&self) {
+        if self.pulse().differs() {
+            catch_up(self, SOON);
+        }
+    }
+
+    /// Whether this process runs the configuration that has the store.
+    pub(super) fn is_newest(&self, locked: &mut Locked) -> bool {
+        let is_newest = locked.generation() == self.generation;
+        self.is_old.set(!is_newest);
+        is_newest
     }
 
     /// The words to compare on the way of a request.
@@ -99,13 +158,21 @@ impl Control {
         unsafe { self.extra.as_ref() }
     }
 
-    /// Frees the peers that left and that no request uses any more.
-    pub fn reap(&self) {
-        if self.zone.has_remains() {
-            let locked = self.store.lock();
-            self.zone.reap();
-            drop(locked);
+    /// Takes the lock of the store, for a control request.
+    pub(super) fn lock(&self) -> Result<Locked, Stuck> {
+        Ok(self.store.lock_within(PATIENCE)?)
+    }
+
+    /// Frees the peers that left and that no request uses any more. False if the store's lock is not to be had within
+    /// `limit`.
+    pub fn reap(&self, limit: Duration) -> bool {
+        if !self.zone.has_remains() {
+            return true;
         }
+        let Ok(locked) = self.store.lock_within(limit) else { return false };
+        self.zone.reap();
+        drop(locked);
+        true
     }
 
     /// Revision that the peers show.
@@ -113,8 +180,9 @@ impl Control {
         self.extra().applied.load(Ordering::Acquire)
     }
 
-    /// Notes the revision that the peers show now.
-    pub(super) fn set_applied(&self, _lock: &Locked, revision: u64) {
+    /// Notes the revision that the peers show now: the last one.
+    pub(super) fn set_applied(&self, lock: &Locked, revision: u64) {
+        self.extra().seen.set(lock.departures(self.record));
         self.extra().applied.store(revision, Ordering::Release);
     }
 }

@@ -1,23 +1,25 @@
 //! An upstream at one moment: its peers, and what the store knows of them.
 
+use std::time::Duration;
+
 use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
-use crate::model::snapshot::{Faults, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
+use crate::model::snapshot::{Faults, Method, Peer, Snapshot, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::text::{Text, Whole};
 use crate::model::time::UnixTime;
 use crate::nginx::death;
 use crate::nginx::upstream::Configured;
 use crate::ops::{self, Guard, Lookup, OpError, Selector};
-use crate::store::Locked;
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::find::Found;
 use crate::store::records;
+use crate::store::{Locked, PATIENCE};
 use crate::zone::apply::{Abilities, admin_of};
 use crate::zone::{self, Row};
 
-use super::catch_up::{apply_wishes, catch_up};
-use super::upstream::{Control, Upstream};
+use super::catch_up::{apply_wishes, catch_up, tell_new_peers};
+use super::upstream::{Control, Stuck, Upstream};
 
 /// Reasons that a view makes room for before it takes the lock.
 const REASONS: usize = 16;
@@ -37,6 +39,8 @@ pub struct View {
     has_backups: bool,
     /// How many usable servers a change must leave.
     guard: Option<Guard>,
+    /// Whether the servers are those of an older configuration.
+    is_old: bool,
 }
 
 /// What the store knows of one peer.
@@ -67,18 +71,22 @@ struct Knowledge {
 }
 
 impl View {
-    /// A moment of a changeable upstream; none if the locks of its peers are stuck.
-    pub fn take(upstream: &Upstream, control: &Control) -> Option<Self> {
+    /// A moment of a changeable upstream.
+    ///
+    /// # Errors
+    ///
+    /// The lock that is not to be had.
+    pub fn take(upstream: &Upstream, control: &Control) -> Result<Self, Stuck> {
         for _ in 0..ATTEMPTS {
             let (view, is_one) = Self::look(upstream, control)?;
             if is_one {
-                return Some(view);
+                return Ok(view);
             }
         }
         // Changes come faster than one can look: they wait for this look.
         for _ in 0..ATTEMPTS {
             if let Some(view) = Self::look_locked(upstream, control)? {
-                return Some(view);
+                return Ok(view);
             }
         }
         Self::look(upstream, control).map(|(view, _)| view)
@@ -86,40 +94,40 @@ impl View {
 
     /// The same, with the lock of the store in hand, which keeps changes away. None inside if there was too little room,
     /// or if a change is not shown yet.
-    fn look_locked(upstream: &Upstream, control: &Control) -> Option<Option<Self>> {
-        catch_up(control);
+    fn look_locked(upstream: &Upstream, control: &Control) -> Result<Option<Self>, Stuck> {
+        catch_up(control, PATIENCE);
         let mut copy = control.zone.room();
         let mut known = vec![Known::default(); copy.rows.capacity()];
         let mut reasons = Vec::with_capacity(copy.rows.capacity());
-        let locked = control.store.lock();
-        let fits = control.zone.copy_within(&mut copy)?;
+        let locked = control.lock()?;
+        let fits = control.zone.copy_within(&mut copy).ok_or(Stuck::Peers)?;
         let revision = locked.revision(control.record);
         let is_shown = control.applied() == revision;
         ask(control, &locked, &copy, &mut known, &mut reasons);
         drop(locked);
         let knowledge = Knowledge { known, reasons, revision };
-        Some((fits && is_shown).then(|| Self::new(upstream, control, copy, &knowledge)))
+        Ok((fits && is_shown).then(|| Self::new(upstream, control, copy, &knowledge)))
     }
 
     /// The same, and whether nothing changed while it was taken. The lists and the store are read one after the other. A
     /// view with a change in between, or of lists that do not show the last one yet, has the revision before it, so that
     /// no plan is carried out that was made with it.
-    pub fn look(upstream: &Upstream, control: &Control) -> Option<(Self, bool)> {
+    pub fn look(upstream: &Upstream, control: &Control) -> Result<(Self, bool), Stuck> {
         let mut room = REASONS;
         loop {
-            catch_up(control);
-            let locked = control.store.lock();
+            catch_up(control, PATIENCE);
+            let locked = control.lock()?;
             let (before, shown) = (locked.revision(control.record), control.applied());
             drop(locked);
-            let copy = control.zone.copy()?;
-            if adopt_new_peers(control, &copy) {
+            let copy = control.zone.copy().ok_or(Stuck::Peers)?;
+            if adopt_new_peers(control, &copy, PATIENCE) {
                 continue;
             }
-            match know(control, &copy, room) {
+            match know(control, &copy, room)? {
                 Ok(mut knowledge) => {
                     let is_one = knowledge.revision == before && before == shown;
                     knowledge.revision = shown;
-                    return Some((Self::new(upstream, control, copy, &knowledge), is_one));
+                    return Ok((Self::new(upstream, control, copy, &knowledge), is_one));
                 }
                 Err(needed) => room = needed.saturating_add(REASONS),
             }
@@ -151,25 +159,30 @@ impl View {
             membership: copy.membership,
             has_backups: upstream.conf.has_backups(),
             guard: upstream.guard,
+            is_old: control.is_old.get(),
         }
     }
 
     /// The moment, for a replacement of all servers.
     pub fn into_whole(self) -> ops::Whole {
-        let Self { snapshot, method, membership, has_backups, guard } = self;
+        let Self { snapshot, method, membership, has_backups, guard, .. } = self;
         let Snapshot { name, revision, peers, .. } = snapshot;
         ops::Whole { name, revision, membership, method, has_backups, guard, peers }
     }
 
     /// Any upstream at one moment.
     pub fn snapshot(upstream: &Upstream) -> Snapshot {
-        if let Some(control) = upstream.control() {
-            return Self::take(upstream, control).map_or_else(
-                || Snapshot { fixed: Some(StaticReason::Stuck), ..empty(upstream) },
-                |view| view.snapshot,
-            );
-        }
         let mut snapshot = empty(upstream);
+        if let Some(control) = upstream.control() {
+            let stuck = match Self::take(upstream, control) {
+                Ok(view) => return view.snapshot,
+                Err(stuck) => stuck,
+            };
+            snapshot.fixed = Some(stuck.into());
+            if stuck == Stuck::Peers {
+                return snapshot;
+            }
+        }
         if snapshot.pools.is_some() {
             return snapshot;
         }
@@ -222,7 +235,10 @@ impl Lookup for View {
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
-        Ok(self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect())
+        let found: Vec<_> =
+            self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect();
+        // The new configuration may have it. By the next attempt a worker of that answers.
+        if found.is_empty() && self.is_old { Err(OpError::Reloaded) } else { Ok(found) }
     }
 
     fn place(&self, peers: &mut [Peer]) {
@@ -308,17 +324,17 @@ fn operator(reason: &records::Reason, clients: &mut Option<Text>) -> Reason {
     Reason::Operator { at: UnixTime(reason.at), client, note: reason.note() }
 }
 
-/// Asks the store about each row. The error is the number of reasons that room is needed for.
-fn know(control: &Control, copy: &zone::Copy, room: usize) -> Result<Knowledge, usize> {
+/// Asks the store about each row. The error inside is the number of reasons that room is needed for.
+fn know(control: &Control, copy: &zone::Copy, room: usize) -> Result<Result<Knowledge, usize>, Stuck> {
     let mut known = vec![Known::default(); copy.rows.len()];
     let mut reasons = Vec::with_capacity(room);
 
-    let locked = control.store.lock();
+    let locked = control.lock()?;
     let revision = locked.revision(control.record);
     death::may_come("looking");
     let needed = ask(control, &locked, copy, &mut known, &mut reasons);
     drop(locked);
-    if needed > reasons.len() { Err(needed) } else { Ok(Knowledge { known, reasons, revision }) }
+    Ok(if needed > reasons.len() { Err(needed) } else { Ok(Knowledge { known, reasons, revision }) })
 }
 
 /// The same, with the lock in hand and within the room that there is. Returns how many reasons there are.
@@ -351,16 +367,16 @@ fn ask(
 ///
 /// Only processes of the newest configuration do so: others have other peers. Peers for which the store has no room are
 /// shown without an id.
-fn adopt_new_peers(control: &Control, copy: &zone::Copy) -> bool {
+fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> bool {
     let moved = |locked: &mut Locked| {
-        locked.generation() == control.generation && locked.membership(control.record) < copy.membership
+        control.is_newest(locked) && locked.membership(control.record) < copy.membership
     };
-    if !moved(&mut control.store.lock()) {
+    if !control.store.lock_within(limit).is_ok_and(|mut locked| moved(&mut locked)) {
         return false;
     }
     let claims: Vec<Claim<'_>> = copy.rows.iter().map(|row| claim(copy, row)).collect();
     let mut claimed = Claimed::with_room(claims.len());
-    let mut locked = control.store.lock();
+    let Ok(mut locked) = control.store.lock_within(limit) else { return false };
     if !moved(&mut locked) {
         return true;
     }
@@ -380,11 +396,14 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy) -> bool {
     claimed.is_ok()
 }
 
-/// Does what a request found undone: shows what others changed, and takes up peers that nginx made.
-pub fn follow(control: &Control) {
-    catch_up(control);
-    if let Some(copy) = control.zone.copy() {
-        adopt_new_peers(control, &copy);
+/// Does what a request found undone: shows what others changed, and takes up peers that nginx made. Without the store's
+/// lock within `limit` it stays undone.
+pub fn follow(control: &Control, limit: Duration) {
+    catch_up(control, limit);
+    if control.is_old.get() {
+        tell_new_peers(control, limit);
+    } else if let Some(copy) = control.zone.copy() {
+        adopt_new_peers(control, &copy, limit);
     }
 }
 

@@ -106,7 +106,10 @@ impl Locked {
         }
         for server in leaving {
             // SAFETY: likewise.
-            unsafe { (*server.as_ptr()).gone = next };
+            unsafe {
+                (*server.as_ptr()).gone = next;
+                (*upstream.as_ptr()).departed.note(Key::Name((*server.as_ptr()).name()).hash());
+            }
             death::may_come();
         }
         for arrival in arriving.iter_mut() {

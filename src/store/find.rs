@@ -3,11 +3,12 @@
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
+use crate::model::departures::{Departures, Left};
 use crate::model::id::Group;
 
 use super::index::Key;
 use super::lock::Locked;
-use super::records::{Reason, Server, Upstream, Wish};
+use super::records::{REMEMBERED, Reason, Server, Upstream, Wish};
 
 /// Finds records by list, text and address, for a walk over peers: those that share all three have a record each. Peers
 /// are mostly asked for in the order of the records, so that the one after the last match is tried first.
@@ -29,6 +30,16 @@ pub struct Finder<'a> {
 pub struct Found<'a> {
     /// The record.
     server: &'a Server,
+}
+
+/// Servers that were removed or moved between two moments.
+pub struct Gone(Left<REMEMBERED>);
+
+impl Gone {
+    /// Whether a server with this address was. If too many were to remember them, it may have been.
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.0.has(Key::Name(name).hash())
+    }
 }
 
 impl Locked {
@@ -69,6 +80,19 @@ impl<'a> Finder<'a> {
         Some(found)
     }
 
+    /// The record of a server with this address, whatever its list and its text are.
+    pub fn find_address(&self, name: &[u8]) -> Option<Found<'a>> {
+        self.of_address(name, |_| true)
+    }
+
+    /// The record of a server with this address, among those that `accept` takes.
+    fn of_address(&self, name: &[u8], accept: impl Fn(&Server) -> bool) -> Option<Found<'a>> {
+        let mut candidates = self.locked.candidates(self.upstream, Key::Name(name));
+        let found =
+            candidates.find(|record| accept(record) && record.exists(self.revision) && record.name() == name);
+        found.map(Found::of)
+    }
+
     /// The record of a peer, among those that `accept` takes.
     fn search(
         &mut self,
@@ -96,18 +120,24 @@ impl<'a> Finder<'a> {
 
 impl Locked {
     /// Compares the records of an upstream with rows of list, text and address: says of each row whether it has a
-    /// record, and calls `missing` with each record that has no row, unless nginx makes its peers. `missing` must not
+    /// record, and calls `missing` with each record that has no row, unless nginx makes its peers. If the rows are
+    /// those of another configuration, those that have no record so may have one by their address. `missing` must not
     /// allocate.
     pub fn compare<'a>(
         &self,
         upstream: NonNull<Upstream>,
-        rows: impl Iterator<Item = (Group, &'a [u8], &'a [u8])>,
+        rows: impl Iterator<Item = (Group, &'a [u8], &'a [u8])> + Clone,
+        are_others: bool,
         found: &mut [bool],
         mut missing: impl FnMut(Found<'_>),
     ) {
         let mut finder = self.finder(upstream);
-        for ((group, server, name), found) in rows.zip(found) {
+        for ((group, server, name), found) in rows.clone().zip(&mut *found) {
             *found = finder.find_new(group, server, name).is_some();
+        }
+        for ((_, _, name), found) in rows.zip(found).filter(|(_, found)| are_others && !**found) {
+            let record = finder.of_address(name, |record| record.taken.get() == 0);
+            *found = record.is_some_and(|record| record.server.taken.replace(1) == 0);
         }
         for server in self.servers(upstream) {
             // SAFETY: the record is linked, and the lock is held.
@@ -116,6 +146,18 @@ impl Locked {
                 missing(Found::of(server));
             }
         }
+    }
+
+    /// How many servers were removed or moved by changes of the run time.
+    pub fn departures(&self, upstream: NonNull<Upstream>) -> Departures {
+        // SAFETY: records of upstreams are never freed; the lock is held.
+        unsafe { (*upstream.as_ptr()).departed.count() }
+    }
+
+    /// The servers that were so since a moment.
+    pub fn gone_since(&self, upstream: NonNull<Upstream>, then: Departures) -> Gone {
+        // SAFETY: likewise.
+        Gone(unsafe { (*upstream.as_ptr()).departed.since(then) }.0)
     }
 
     /// Whether anything was wanted of any server of an upstream after a revision.
@@ -180,6 +222,11 @@ impl Found<'_> {
     /// What is wanted of it, if its upstream is at `revision`.
     pub fn wish(&self, revision: u64) -> Wish {
         self.server.wish(revision)
+    }
+
+    /// Whether it came by a change of the run time after revision `since`.
+    pub fn came_after(&self, since: u64) -> bool {
+        self.server.came_after(since)
     }
 
     /// Who wanted it.

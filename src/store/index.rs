@@ -95,7 +95,7 @@ impl Kind {
 impl Key<'_> {
     /// A number that servers with the same key share. A later build of the module finds its servers by it in chains that
     /// an earlier one made: whoever changes it raises the number in [`MAGIC`](super::records::MAGIC).
-    fn hash(&self) -> u64 {
+    pub(super) fn hash(&self) -> u64 {
         match self {
             Self::Name(bytes) | Self::Text(bytes) => {
                 // FNV-1a, and the upper half mixed into the lower one, which chooses the chain.

@@ -1,9 +1,10 @@
 //! The module's zone, and its lock.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nginx_sys::{
@@ -14,6 +15,28 @@ use nginx_sys::{
 use super::death;
 use super::lease::Lease;
 use super::records::{Header, MAGIC, Text, UNKNOWN, Upstream, Wish};
+
+/// How long a worker waits for the lock before its holder is taken for stuck: as long as for those of the peers.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a request waits for it, before it goes where the peers of this process say: a change takes less.
+pub const SOON: Duration = Duration::from_millis(100);
+
+/// No waiting at all: for what serves requests, and can be done later.
+pub const AT_ONCE: Duration = Duration::ZERO;
+
+/// Attempts to take the lock before the processor is left to others.
+const SPINS: usize = 2048;
+
+thread_local! {
+    /// The pool whose lock was last waited for in vain, and for how long. It is not waited for so long a second time,
+    /// until it was to be had: a worker that serves requests cannot spend seconds on each.
+    static STUCK: Cell<(*mut ngx_slab_pool_t, Duration)> = const { Cell::new((ptr::null_mut(), Duration::ZERO)) };
+}
+
+/// The process that has the lock, by its number: it is stopped, or stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder(pub u64);
 
 /// The module's zone as one process sees it.
 #[derive(Clone, Copy, Debug)]
@@ -67,32 +90,50 @@ impl Store {
         unsafe { &(*self.header.as_ptr()).leases }
     }
 
-    /// Takes the lock, unless it is held for so long that its holder must be stuck.
-    pub fn lock_within(&self, limit: Duration) -> Option<Locked> {
-        let start = Instant::now();
-        // SAFETY: see `lock`.
-        while unsafe { ngx_shmtx_trylock(&raw mut (*self.pool.as_ptr()).mutex) } == 0 {
-            if start.elapsed() > limit {
-                return None;
+    /// Takes the lock, and puts right what a worker that died with it left behind.
+    ///
+    /// # Errors
+    ///
+    /// The lock is held for longer than `limit`, or was when it was last waited for.
+    pub fn lock_within(&self, limit: Duration) -> Result<Locked, Holder> {
+        let pool = self.pool.as_ptr();
+        // SAFETY: the pool is mapped for as long as the configuration that this store belongs to. nginx's mutex is a
+        // word, zero or the number of the process that holds it, which every process reaches atomically.
+        let word = unsafe { AtomicUsize::from_ptr((&raw mut (*pool).lock.lock).cast()) };
+        let spins = if limit.is_zero() { 1 } else { SPINS };
+        let mut waiting = None;
+        let mut holder = Holder(0);
+        loop {
+            for _ in 0..spins {
+                // SAFETY: see above. This thread does not hold the mutex: `Locked` is not kept across calls that take
+                // it.
+                if unsafe { ngx_shmtx_trylock(&raw mut (*pool).mutex) } != 0 {
+                    if STUCK.get().0 == pool {
+                        STUCK.set((ptr::null_mut(), Duration::ZERO));
+                    }
+                    let mut locked = Locked { pool: self.pool, header: self.header, not_send: PhantomData };
+                    locked.recover();
+                    return Ok(locked);
+                }
+                let present = word.load(Ordering::Relaxed) as u64;
+                if present != 0 {
+                    holder = Holder(present);
+                }
+                std::hint::spin_loop();
+            }
+            if limit.is_zero() {
+                return Err(holder);
+            }
+            let (stuck, waited) = STUCK.get();
+            if stuck == pool && limit <= waited {
+                return Err(holder);
+            }
+            if waiting.get_or_insert_with(Instant::now).elapsed() > limit {
+                STUCK.set((pool, limit));
+                return Err(holder);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Some(self.taken())
-    }
-
-    /// Takes the lock, and puts right what a worker that died with it left behind.
-    pub fn lock(&self) -> Locked {
-        // SAFETY: the pool is mapped for as long as the configuration that this store belongs to. This thread does not
-        // hold the mutex: `Locked` is not kept across calls that take it.
-        unsafe { ngx_shmtx_lock(&raw mut (*self.pool.as_ptr()).mutex) };
-        self.taken()
-    }
-
-    /// The lock that was just taken.
-    fn taken(&self) -> Locked {
-        let mut locked = Locked { pool: self.pool, header: self.header, not_send: PhantomData };
-        locked.recover();
-        locked
     }
 }
 
@@ -109,7 +150,7 @@ pub struct Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // SAFETY: `Store::lock` took the mutex in this process, and nothing else gives it back.
+        // SAFETY: `Store::lock_within` took the mutex in this process, and nothing else gives it back.
         unsafe { ngx_shmtx_unlock(&raw mut (*self.pool.as_ptr()).mutex) };
     }
 }

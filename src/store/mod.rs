@@ -22,5 +22,5 @@ pub mod records;
 #[cfg(feature = "nginx-objs")]
 mod tests;
 
-pub use lock::{Locked, Store};
+pub use lock::{AT_ONCE, Holder, Locked, PATIENCE, SOON, Store};
 pub use records::Upstream;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::atomic::AtomicU64;
 
+use crate::model::departures::Departed;
 use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::state::Admin;
@@ -79,7 +80,15 @@ pub struct Upstream {
     pub index: *mut Index,
     /// nginx's count of changes to the lists at which each server's `peer` was right; [`UNKNOWN`] for none.
     pub indexed: u64,
+    /// Addresses of servers that were removed or moved, by the hash that the index has for them: a process of an older
+    /// configuration lets its peers leave by them.
+    pub departed: Departed<REMEMBERED>,
 }
+
+/// Departures that are remembered. More than this, and the record would need a chunk of twice its size.
+pub const REMEMBERED: usize = 16;
+
+const _: () = assert!(size_of::<Upstream>() <= 256);
 
 /// A count of changes that no list ever has.
 pub const UNKNOWN: u64 = u64::MAX;
@@ -149,6 +158,11 @@ impl Server {
         // SAFETY: the chunk was filled before anything referred to the record, and both are freed together, under the
         // lock that whoever has the reference holds.
         unsafe { std::slice::from_raw_parts(self.texts.add(from as usize), len as usize) }
+    }
+
+    /// Whether it came by a change of the run time after revision `since`.
+    pub fn came_after(&self, since: u64) -> bool {
+        self.born > since
     }
 
     /// Whether it is there, if its upstream is at `revision`.

@@ -10,9 +10,16 @@ use crate::nginx::fixture;
 use super::adopt::{Claim, Claimed, Wishes};
 use super::commit::{Arrival, Change};
 use super::records::Reason;
-use super::{Locked, Store, Upstream};
+use super::{AT_ONCE, Holder, Locked, PATIENCE, Store, Upstream};
 
 use std::ptr::NonNull;
+
+impl Store {
+    /// Takes the lock, which nobody else has.
+    pub fn lock(&self) -> Locked {
+        self.lock_within(PATIENCE).unwrap()
+    }
+}
 
 /// A store in a zone of 32 pages, and the zone.
 fn store() -> (Store, NonNull<nginx_sys::ngx_shm_zone_t>) {
@@ -122,6 +129,37 @@ fn twins_have_a_record_each_when_one_between_them_has_no_peer() {
         assert_eq!([next(), next()], [Some(1), Some(3)]);
         assert_eq!(next(), Some(1), "more peers than records");
     }
+}
+
+#[test]
+fn a_lock_that_another_process_keeps_is_not_waited_for_without_end() {
+    use std::time::{Duration, Instant};
+
+    let (store, zone) = store();
+    // SAFETY: the fixture made a slab pool at the start of the zone.
+    let word = unsafe { &raw mut (*fixture::pool(zone)).lock.lock };
+    // SAFETY: nobody else uses the zone.
+    unsafe { *word = 4711 };
+    let wait = |limit| {
+        let start = Instant::now();
+        let taken = store.lock_within(limit).map(drop);
+        (taken, start.elapsed())
+    };
+    let limit = Duration::from_millis(200);
+    assert_eq!(wait(AT_ONCE).0, Err(Holder(4711)));
+    let (taken, waited) = wait(limit);
+    assert_eq!(taken, Err(Holder(4711)));
+    assert!(waited >= limit, "{waited:?}");
+    let (taken, waited) = wait(limit);
+    assert_eq!(taken, Err(Holder(4711)));
+    assert!(waited < limit / 2, "it is waited for once: {waited:?}");
+    // SAFETY: as above.
+    unsafe { *word = 0 };
+    assert_eq!(wait(AT_ONCE).0, Ok(()));
+    // SAFETY: as above.
+    unsafe { *word = 4711 };
+    let (_, waited) = wait(limit);
+    assert!(waited >= limit, "it was to be had since: {waited:?}");
 }
 
 #[test]
@@ -335,8 +373,39 @@ fn comparing_says_who_is_missing_and_who_is_a_stranger() {
     let rows = [("a", "1"), ("x", "5"), ("b", "2")];
     let rows = rows.map(|(server, name)| (Group::Primary, server.as_bytes(), name.as_bytes()));
     let (mut found, mut missing) = ([false; 3], Vec::new());
-    locked.compare(record, rows.into_iter(), &mut found, |record| missing.push(record.id()));
+    locked.compare(record, rows.into_iter(), false, &mut found, |record| missing.push(record.id()));
     assert_eq!((found, missing), ([true, false, true], vec![1]));
+}
+
+#[test]
+fn what_another_configuration_calls_otherwise_is_compared_by_its_address() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let backup = Claim { group: Group::Backup, ..claim("b", "2") };
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), backup, claim("c", "3")]);
+    let rows = [("x", "1"), ("a", "1"), ("y", "2"), ("z", "9")];
+    let rows = rows.map(|(server, name)| (Group::Primary, server.as_bytes(), name.as_bytes()));
+    let (mut found, mut missing) = ([false; 4], Vec::new());
+    locked.compare(record, rows.into_iter(), true, &mut found, |record| missing.push(record.id()));
+    assert_eq!((found, missing), ([false, true, true, false], vec![2]), "each record is one row's");
+}
+
+#[test]
+fn servers_that_were_removed_are_remembered_but_not_those_that_a_reload_dropped() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2"), claim("c", "3")]);
+    let then = locked.departures(record);
+    let gone = locked.server(record, 1).unwrap();
+    commit(&mut locked, record, &mut [], &[gone], &mut []).unwrap();
+    let is_gone = |locked: &Locked, then| {
+        ["1", "2", "3"].map(|name| locked.gone_since(record, then).has(name.as_bytes()))
+    };
+    assert_eq!(is_gone(&locked, then), [false, true, false]);
+    let then = locked.departures(record);
+    assert_eq!(is_gone(&locked, then), [false; 3]);
+    adopt(&mut locked, &[claim("a", "1")]);
+    assert_eq!(is_gone(&locked, then), [false; 3]);
 }
 
 #[test]

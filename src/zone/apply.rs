@@ -96,13 +96,25 @@ pub struct Edits {
     pub(super) seats: Vec<NonNull<ngx_http_upstream_rr_peer_t>>,
     /// The places of the servers that leave, by address.
     pub(super) leaving: Vec<NonNull<ngx_http_upstream_rr_peer_t>>,
+    /// What finds new servers among those that left, in order, each with its place among the edits: in `at`, and behind
+    /// it in `append`.
+    pub(super) keys: Vec<(u64, usize)>,
 }
 
 impl Edits {
-    /// Makes room for what is noted under the locks, where nothing may be allocated.
+    /// Makes room for what is noted under the locks, where nothing may be allocated, and notes what is to be found there.
     pub fn make_room(&mut self) {
         self.seats.reserve(self.at.len() + self.append.len());
         self.leaving.reserve(self.at.len());
+        let replacing = self.at.iter().map(|(_, fate)| match fate {
+            Fate::Replace(prepared) => Some(prepared),
+            Fate::Set(_) | Fate::Leave => None,
+        });
+        let new = replacing.chain(self.append.iter().map(|(_, prepared)| Some(prepared)));
+        let keys = new.enumerate().filter_map(|(at, prepared)| Some((Current::key(prepared?)?, at)));
+        self.keys.clear();
+        self.keys.extend(keys);
+        self.keys.sort_unstable();
     }
 
     /// The peers of the servers that are new or have another address, in the order of the edits; none for those that

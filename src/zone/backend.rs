@@ -107,8 +107,11 @@ pub trait Backend {
     /// Its address, as nginx writes it.
     fn name(prepared: &Self::Prepared) -> Vec<u8>;
 
-    /// The peer that it is to be; none where a place is yet to be found for it.
+    /// The peer that it is to be, which is known for good when it was seated; none where a place is yet to be found for it.
     fn place(prepared: &Self::Prepared) -> Option<Place>;
+
+    /// What finds the server among those that left by their addresses; none where it is not looked for so.
+    fn key(prepared: &Self::Prepared) -> Option<u64>;
 
     /// Makes a list of backups, unless there is one.
     ///

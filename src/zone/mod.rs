@@ -38,7 +38,7 @@ pub type PreparedList = <Current as backend::Backend>::PreparedList;
 pub use apply::{Edits, Fate, Setting};
 pub use backend::NoSeat;
 pub use census::Census;
-pub use extra::{Departures, Extra};
+pub use extra::Extra;
 pub use lock::Lists;
 pub use peers::{Chosen, Copy, Row, Zone};
 pub use place::{Place, Spot};

@@ -231,6 +231,7 @@ fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut ngx_http_
             let address = calloc::<ngx_sockaddr_t>(pool);
             (*address).sockaddr_in.sin_family = libc::AF_INET as _;
             (*address).sockaddr_in.sin_port = port.to_be();
+            (*address).sockaddr_in.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
             (*peer).sockaddr = address.cast();
             (*peer).socklen = size_of::<sockaddr_in>() as _;
             (*peer).name = string(pool, &format!("127.0.0.1:{port}"));

@@ -1,21 +1,17 @@
-//! Peers that come and go: linked and unlinked under the locks, and freed when no request uses them any more.
+//! Peers that come and go: linked and unlinked under the locks.
 
 use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
 
 use crate::model::id::Group;
-use crate::model::snapshot::Zombies;
 
 use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
-use super::super::backend::Backend;
 use super::super::lock::Lists;
 use super::super::peers::Zone;
 use super::super::place::Place;
-use super::Native;
-#[cfg(nginx_peer_sid)]
-use super::prepared::SID_LEN;
-use super::prepared::{PreparedList, release};
+use super::prepared::PreparedList;
+use super::zombies;
 
 /// Makes the edits of one list.
 ///
@@ -46,15 +42,15 @@ pub(super) unsafe fn edit_list(
             near = link;
             match fate {
                 Fate::Replace(prepared) => {
+                    prepared.inherit(place.0);
                     let Some(new) = prepared.take() else { continue };
                     (*new.as_ptr()).next = (*peer).next;
                     *link = new.as_ptr();
-                    inherit_session(peer, new.as_ptr());
                     count_in(list, new);
                 }
                 Fate::Leave | Fate::Set(_) => *link = (*peer).next,
             }
-            bury(zone, list, place.0);
+            bury(zone, group, list, place.0);
             touched.members = true;
         }
         let [primaries, backups] = edits.last;
@@ -138,10 +134,11 @@ unsafe fn end_of(
 /// The write locks of both lists are held.
 unsafe fn bury(
     zone: &Zone,
+    group: Group,
     list: NonNull<ngx_http_upstream_rr_peers_t>,
-    peer: NonNull<ngx_http_upstream_rr_peer_t>,
+    left: NonNull<ngx_http_upstream_rr_peer_t>,
 ) {
-    let (list, peer) = (list.as_ptr(), peer.as_ptr());
+    let (list, peer) = (list.as_ptr(), left.as_ptr());
     // SAFETY: see above; the words of the zone are guarded by the same locks.
     unsafe {
         (*list).number = (*list).number.wrapping_sub(1);
@@ -151,11 +148,9 @@ unsafe fn bury(
         (*peer).refs += 1;
         ngx_http_upstream_rr_peer_t::set_zombie_raw(peer, 1);
         if let Some(extra) = zone.extra() {
-            let extra = extra.as_ptr();
-            (*extra).depart((*peer).sockaddr, (*peer).socklen);
-            (*peer).next = (*extra).own.zombies;
-            (*extra).own.zombies = peer;
+            (*extra.as_ptr()).depart((*peer).sockaddr, (*peer).socklen);
         }
+        zombies::keep(zone, group, left);
     }
 }
 
@@ -195,55 +190,6 @@ pub(super) unsafe fn set_single(zone: &Zone, lists: &Lists) {
     }
 }
 
-/// Counts the peers that left and are still in use.
-///
-/// # Safety
-///
-/// The locks of both lists are held.
-pub(super) unsafe fn zombies(zone: &Zone) -> Zombies {
-    let mut found = Zombies::default();
-    // SAFETY: see above; the peers of the list are the module's to free, under the write locks.
-    unsafe {
-        let mut zombie = zone.extra().map_or(std::ptr::null_mut(), |extra| (*extra.as_ptr()).own.zombies);
-        while let Some(peer) = zombie.as_ref() {
-            found.peers += 1;
-            found.conns = found.conns.wrapping_add(peer.conns as u64);
-            zombie = peer.next;
-        }
-    }
-    found
-}
-
-/// Frees the peers that left and that no request uses any more. The caller holds the store's lock, so that only one
-/// process does so.
-pub(super) fn reap(zone: &Zone) {
-    let (Some(extra), Some(pool)) = (zone.extra(), zone.pool()) else { return };
-    let mut dead = std::ptr::null_mut();
-    if !Native::has_remains(zone) {
-        return;
-    }
-    // SAFETY: the words of the zone are guarded by the write locks.
-    unsafe {
-        let Some(lists) = zone.write() else { return };
-        let mut link = &raw mut (*extra.as_ptr()).own.zombies;
-        while let Some(peer) = NonNull::new(*link) {
-            // The last reference is the module's own.
-            if (*peer.as_ptr()).refs == 1 {
-                *link = (*peer.as_ptr()).next;
-                (*peer.as_ptr()).next = dead;
-                dead = peer.as_ptr();
-            } else {
-                link = &raw mut (*peer.as_ptr()).next;
-            }
-        }
-        drop(lists);
-        while let Some(peer) = NonNull::new(dead) {
-            dead = (*peer.as_ptr()).next;
-            release(pool, peer);
-        }
-    }
-}
-
 /// Counts a linked peer into its list.
 ///
 /// # Safety
@@ -258,30 +204,4 @@ unsafe fn count_in(list: NonNull<ngx_http_upstream_rr_peers_t>, peer: NonNull<ng
         (*list).tries = (*list).tries.wrapping_add(usize::from((*peer).down == 0));
         set_weighted(list);
     }
-}
-
-/// Hands on what sticky sessions know a peer by, if the configuration gave it a name for them.
-///
-/// # Safety
-///
-/// The write locks of both lists are held; the heir was made here and is known to nobody else.
-#[cfg(nginx_peer_sid)]
-unsafe fn inherit_session(peer: *const ngx_http_upstream_rr_peer_t, heir: *mut ngx_http_upstream_rr_peer_t) {
-    // SAFETY: see above; both buffers are as long as what sticky sessions know peers by.
-    unsafe {
-        let len = (*peer).sid.len.min(SID_LEN);
-        if (*peer).route() != 0 && !(*peer).sid.data.is_null() && !(*heir).sid.data.is_null() {
-            (*heir).sid.data.copy_from_nonoverlapping((*peer).sid.data, len);
-            (*heir).sid.len = len;
-            ngx_http_upstream_rr_peer_t::set_route_raw(heir, 1);
-        }
-    }
-}
-
-/// An nginx that knows no sticky sessions.
-#[cfg(not(nginx_peer_sid))]
-unsafe fn inherit_session(
-    _peer: *const ngx_http_upstream_rr_peer_t,
-    _heir: *mut ngx_http_upstream_rr_peer_t,
-) {
 }

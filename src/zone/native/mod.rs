@@ -2,9 +2,11 @@
 
 mod members;
 mod prepared;
+mod sessions;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod tests;
+mod zombies;
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -22,6 +24,7 @@ use super::place::Place;
 use super::prepared::{Full, NewPeer};
 
 use prepared::{Prepared, PreparedList};
+use zombies::Zombie;
 
 /// The backend of nginx with `rr_peers_t.config` and `rr_peer_t.refs`.
 pub struct Native;
@@ -32,9 +35,9 @@ pub enum Never {}
 /// What the module keeps in the zone of an upstream.
 #[repr(C)]
 pub struct Words {
-    /// Peers that left and may still be in use, linked by their `next`: guarded by the write locks of both lists. The
-    /// module holds a reference to each.
-    zombies: *mut ngx_http_upstream_rr_peer_t,
+    /// Peers that left the primaries, and those that left the backups, and may still be in use, linked by their `next`:
+    /// guarded by the write locks of both lists. The module holds a reference to each.
+    zombies: [Zombie; 2],
 }
 
 impl Backend for Native {
@@ -110,8 +113,14 @@ impl Backend for Native {
         PreparedList::new(zone)
     }
 
-    unsafe fn seat(_zone: &Zone, _lists: &Lists, _edits: &mut Edits) -> Result<(), NoSeat> {
-        // A new peer brings its own.
+    fn key(prepared: &Prepared) -> Option<u64> {
+        zombies::key(prepared)
+    }
+
+    unsafe fn seat(zone: &Zone, _lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
+        // A new peer brings its own, but one that was here before may have left requests behind.
+        // SAFETY: see the trait.
+        unsafe { zombies::seat(zone, edits) };
         Ok(())
     }
 
@@ -119,12 +128,14 @@ impl Backend for Native {
         let mut touched = Touched::default();
         // SAFETY: see the trait.
         unsafe {
+            zombies::take_out(zone, edits);
             if let Some(backups) = &mut edits.backups {
                 members::link_backups(lists, backups);
             }
             for (group, list) in lists.iter() {
                 members::edit_list(zone, group, list, abilities, edits, &mut touched);
             }
+            zombies::put_back(zone, edits);
         }
         touched
     }
@@ -140,8 +151,8 @@ impl Backend for Native {
     }
 
     unsafe fn zombies(zone: &Zone, _lists: &Lists) -> Zombies {
-        // SAFETY: see the trait; the list is guarded by the locks.
-        unsafe { members::zombies(zone) }
+        // SAFETY: see the trait.
+        unsafe { zombies::count(zone) }
     }
 
     unsafe fn faults(_zone: &Zone, _lists: &Lists) -> Faults {
@@ -149,13 +160,10 @@ impl Backend for Native {
     }
 
     fn has_remains(zone: &Zone) -> bool {
-        // SAFETY: the words lie in the zone; the pointer is compared and not followed.
-        zone.extra().is_some_and(|extra| unsafe {
-            !(&raw const (*extra.as_ptr()).own.zombies).read_volatile().is_null()
-        })
+        zombies::any(zone)
     }
 
     fn reap(zone: &Zone) {
-        members::reap(zone);
+        zombies::reap(zone);
     }
 }

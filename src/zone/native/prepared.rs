@@ -1,6 +1,8 @@
 //! A new peer, or a list of backups, in the zone's memory.
 
-use std::ptr::NonNull;
+use std::cell::Cell;
+use std::mem;
+use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_shmtx_lock, ngx_shmtx_unlock,
@@ -11,15 +13,7 @@ use super::super::apply::Abilities;
 use super::super::peers::{Zone, bytes};
 use super::super::place::Place;
 use super::super::prepared::{Full, NewPeer, calloc, name_size, write_address};
-
-/// Length of what sticky sessions know a peer by: NGX_HTTP_UPSTREAM_SID_LEN.
-pub(super) const SID_LEN: usize = 32;
-
-#[cfg(nginx_peer_sid)]
-unsafe extern "C" {
-    /// Writes what sticky sessions know a peer by.
-    fn nuc_sid(sid: *mut u8, name: *const u8, len: usize);
-}
+use super::sessions::{self, SID_LEN};
 
 /// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.
 pub struct Prepared {
@@ -27,6 +21,8 @@ pub struct Prepared {
     pool: NonNull<ngx_slab_pool_t>,
     /// The peer; none once it is linked.
     peer: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+    /// The peer that the server had before, and that is linked in the place of the new one: requests still use it.
+    pub(super) seat: Cell<Option<NonNull<ngx_http_upstream_rr_peer_t>>>,
 }
 
 impl Prepared {
@@ -53,9 +49,9 @@ impl Prepared {
             (*peer).max_fails = new.params.max_fails as usize;
             (*peer).fail_timeout = new.params.fail_timeout as _;
             (*peer).down = abilities.down(new.admin);
-            name_session(peer, abilities.drains);
+            sessions::name(peer, abilities.drains);
         }
-        Ok(Self { pool, peer: Some(peer) })
+        Ok(Self { pool, peer: Some(peer), seat: Cell::new(None) })
     }
 
     /// Its address, as nginx writes it.
@@ -64,14 +60,75 @@ impl Prepared {
         self.peer.map_or_else(Vec::new, |peer| unsafe { bytes(&(*peer.as_ptr()).name) }.to_vec())
     }
 
-    /// The peer; none once it is linked.
+    /// The peer that is about to be linked; none once it is.
     pub(super) fn place(&self) -> Option<Place> {
-        self.peer.map(Place)
+        self.seat.get().or(self.peer).map(Place)
     }
 
-    /// Hands the peer over to the list that it is linked in.
-    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peer_t>> {
-        self.peer.take()
+    /// Whether a peer that left was this server's, in the place of `before` if it is to have that.
+    ///
+    /// # Safety
+    ///
+    /// The locks of both lists are held; `peer` is kept as a zombie, and `before` is linked.
+    pub(super) unsafe fn had(
+        &self,
+        peer: NonNull<ngx_http_upstream_rr_peer_t>,
+        before: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+    ) -> bool {
+        let Some(new) = self.peer else { return false };
+        let (peer, new) = (peer.as_ptr(), new.as_ptr());
+        // SAFETY: see above; an address is as long as it says. What a request may look at without a lock stays as it is:
+        // the address, the name, and what sticky sessions know the peer by.
+        unsafe {
+            (*peer).socklen == (*new).socklen
+                && libc::memcmp((*peer).sockaddr.cast(), (*new).sockaddr.cast(), (*new).socklen as usize) == 0
+                && sessions::are_same(peer, new, before.map_or(ptr::null(), |before| before.as_ptr()))
+        }
+    }
+
+    /// Takes over what sticky sessions know a peer by, if the configuration gave it a name for them.
+    ///
+    /// # Safety
+    ///
+    /// The write locks of both lists are held, and `peer` is linked.
+    pub(super) unsafe fn inherit(&mut self, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+        if let Some(new) = self.peer {
+            // SAFETY: see above; the new peer is this value's own until it is linked.
+            unsafe { sessions::inherit(peer.as_ptr(), new.as_ptr()) };
+        }
+    }
+
+    /// Hands the peer over to the list that it is linked in: the one that the server had before, if there is one, as the
+    /// new one is. What that one had goes with the new one.
+    ///
+    /// # Safety
+    ///
+    /// The write locks of both lists are held; the peer that the server had before was found under them, and is in no
+    /// list any more.
+    pub(super) unsafe fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peer_t>> {
+        let (Some(own), Some(new)) = (self.seat.take(), self.peer) else { return self.peer.take() };
+        let (peer, new) = (own.as_ptr(), new.as_ptr());
+        // SAFETY: see above: nobody else reads or writes these words. The text is read under the locks only, and so is the
+        // TLS session, which may be another server's by now. The requests that use the peer have their own references.
+        unsafe {
+            ngx_http_upstream_rr_peer_t::set_zombie_raw(peer, 0);
+            (*peer).refs -= 1;
+            (*peer).next = ptr::null_mut();
+            mem::swap(&mut (*peer).server, &mut (*new).server);
+            mem::swap(&mut (*peer).ssl_session, &mut (*new).ssl_session);
+            mem::swap(&mut (*peer).ssl_session_len, &mut (*new).ssl_session_len);
+            (*peer).weight = (*new).weight;
+            (*peer).effective_weight = (*new).effective_weight;
+            (*peer).current_weight = 0;
+            (*peer).max_conns = (*new).max_conns;
+            (*peer).max_fails = (*new).max_fails;
+            (*peer).fail_timeout = (*new).fail_timeout;
+            (*peer).down = (*new).down;
+            (*peer).fails = 0;
+            (*peer).accessed = 0;
+            (*peer).checked = 0;
+        }
+        Some(own)
     }
 }
 
@@ -152,30 +209,10 @@ unsafe fn alloc_peer(
         (*peer.as_ptr()).server.data = text;
         (*peer.as_ptr()).server.len = server.len();
         text.copy_from_nonoverlapping(server.as_ptr(), server.len());
-        set_sid(peer.as_ptr(), sid);
+        sessions::set_buffer(peer.as_ptr(), sid);
         Ok(peer)
     }
 }
-
-/// Writes what sticky sessions know the peer by, if there are any.
-///
-/// # Safety
-///
-/// The peer was made by `alloc_peer` with the same `sessions`, has its name, and is linked nowhere.
-#[cfg(nginx_peer_sid)]
-unsafe fn name_session(peer: *mut ngx_http_upstream_rr_peer_t, sessions: bool) {
-    if sessions {
-        // SAFETY: `alloc_peer` made the buffer, which is as long as what is written.
-        unsafe {
-            nuc_sid((*peer).sid.data, (*peer).name.data, (*peer).name.len);
-            (*peer).sid.len = SID_LEN;
-        }
-    }
-}
-
-/// An nginx that knows no sticky sessions.
-#[cfg(not(nginx_peer_sid))]
-unsafe fn name_session(_peer: *mut ngx_http_upstream_rr_peer_t, _sessions: bool) {}
 
 /// Frees a peer.
 ///
@@ -191,7 +228,7 @@ pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_h
             (*peer).sockaddr.cast(),
             (*peer).name.data,
             (*peer).server.data,
-            sid(peer),
+            sessions::buffer(peer),
             (*peer).ssl_session.cast(),
             peer.cast(),
         ];
@@ -203,36 +240,4 @@ pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_h
         }
         ngx_shmtx_unlock(&raw mut (*pool).mutex);
     }
-}
-
-/// Notes the buffer of what sticky sessions know a peer by.
-///
-/// # Safety
-///
-/// The peer is known to nobody else.
-#[cfg(nginx_peer_sid)]
-unsafe fn set_sid(peer: *mut ngx_http_upstream_rr_peer_t, buffer: *mut u8) {
-    // SAFETY: see above.
-    unsafe { (*peer).sid.data = buffer };
-}
-
-/// An nginx that knows no sticky sessions.
-#[cfg(not(nginx_peer_sid))]
-unsafe fn set_sid(_peer: *mut ngx_http_upstream_rr_peer_t, _buffer: *mut u8) {}
-
-/// The buffer of what sticky sessions know a peer by.
-///
-/// # Safety
-///
-/// Nothing else refers to the peer.
-#[cfg(nginx_peer_sid)]
-unsafe fn sid(peer: *mut ngx_http_upstream_rr_peer_t) -> *mut u8 {
-    // SAFETY: see above.
-    unsafe { (*peer).sid.data }
-}
-
-/// An nginx that knows no sticky sessions.
-#[cfg(not(nginx_peer_sid))]
-unsafe fn sid(_peer: *mut ngx_http_upstream_rr_peer_t) -> *mut u8 {
-    std::ptr::null_mut()
 }

@@ -1,5 +1,7 @@
 //! Peers that come, go and move, against nginx's real lists and its real slab.
 
+mod returns;
+
 use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};

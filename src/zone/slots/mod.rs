@@ -134,6 +134,10 @@ impl Backend for Slots {
         prepared.seat.get().map(Place)
     }
 
+    fn key(_prepared: &Prepared) -> Option<u64> {
+        None
+    }
+
     fn prepare_backups(_zone: &Zone) -> Result<Option<Never>, Full> {
         Ok(None)
     }

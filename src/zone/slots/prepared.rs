@@ -14,6 +14,7 @@ use super::super::apply::Abilities;
 use super::super::capacity::room::TEXT_SIZE;
 use super::super::peers::{Zone, bytes};
 use super::super::prepared::{Full, NewPeer, name_size, write_address};
+use super::Slots;
 
 /// A server in no slot yet.
 pub struct Prepared {
@@ -29,6 +30,8 @@ pub struct Prepared {
     params: Params,
     /// nginx's `down` word.
     down: usize,
+    /// Whether each slot has room for its text.
+    has_room: bool,
     /// The slot that was found for it.
     pub(super) seat: Cell<Option<NonNull<ngx_http_upstream_rr_peer_t>>>,
     /// The slot of the server whose place in the list it takes.
@@ -66,6 +69,8 @@ impl Prepared {
             server: new.server.into(),
             params: new.params,
             down: abilities.down(new.admin),
+            // SAFETY: the word is written once, before the workers start.
+            has_room: Slots::words(zone).is_some_and(|words| unsafe { !(*words.as_ptr()).narrow }),
             seat: Cell::new(None),
             heir_of: None,
             session: ptr::null_mut(),
@@ -73,7 +78,7 @@ impl Prepared {
         })
     }
 
-    /// Whether this is the server that is or was in a slot.
+    /// Whether this is the server that is or was in a slot, whatever its text was.
     ///
     /// # Safety
     ///
@@ -88,7 +93,7 @@ impl Prepared {
                     (&raw const self.address).cast(),
                     self.socklen as usize,
                 ) == 0
-                && bytes(&(*slot).server) == self.server
+                && (self.has_room || bytes(&(*slot).server) == self.server)
         }
     }
 
@@ -100,16 +105,16 @@ impl Prepared {
     pub(super) unsafe fn fill(&mut self, slot: NonNull<ngx_http_upstream_rr_peer_t>) {
         let slot = slot.as_ptr();
         // SAFETY: see above. The buffers of a slot are nginx's: an address of any kind, a name of nginx's longest, and a
-        // text of `TEXT_SIZE`, or the slot has this text already.
+        // text of `TEXT_SIZE`, or the slot has this text already. Requests look at the text under the locks only.
         unsafe {
             if (*slot).conns == 0 {
                 (*slot).sockaddr.cast::<ngx_sockaddr_t>().write(self.address);
                 (*slot).socklen = self.socklen;
                 (*slot).name.data.copy_from_nonoverlapping(self.name.as_ptr(), self.name.len());
                 (*slot).name.len = self.name.len();
-                (*slot).server.data.copy_from_nonoverlapping(self.server.as_ptr(), self.server.len());
-                (*slot).server.len = self.server.len();
             }
+            (*slot).server.data.copy_from_nonoverlapping(self.server.as_ptr(), self.server.len());
+            (*slot).server.len = self.server.len();
             let weight = isize::try_from(self.params.weight).unwrap_or(isize::MAX);
             (*slot).weight = weight;
             (*slot).effective_weight = weight;

@@ -172,7 +172,11 @@ impl From<&OpError> for Kind {
             }
             // The NGINX Plus API answers 500 when a zone is full, whatever its documents say.
             OpError::StoreFull { .. } | OpError::ZoneFull { .. } | OpError::NoSlot { .. } => Self::NoMemory,
-            OpError::Busy | OpError::Stuck | OpError::SlotsBusy => Self::Busy,
+            OpError::Busy
+            | OpError::Reloaded
+            | OpError::Stuck
+            | OpError::StoreStuck(_)
+            | OpError::SlotsBusy => Self::Busy,
         }
     }
 }

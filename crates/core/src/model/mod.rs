@@ -1,6 +1,7 @@
 //! The vocabulary of the module: addresses, parameters, ids, snapshots, time. No HTTP and no nginx.
 
 pub mod address;
+pub mod departures;
 pub mod id;
 pub mod list;
 pub mod log;

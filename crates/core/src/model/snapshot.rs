@@ -62,6 +62,8 @@ pub enum StaticReason {
     StoreFull,
     /// The lock of the module's own zone is held by a process that does not go on.
     StoreLocked,
+    /// This process holds that lock for now, and does not go on.
+    StoreStuck(u64),
     /// A process died with the lock of its peers.
     Stuck,
     /// Its `zone` has no room for the word that the module needs there.
@@ -87,12 +89,18 @@ impl fmt::Display for StaticReason {
             Self::StoreLocked => {
                 f.write_str("a process holds the lock of the module's zone, reload nginx once more")
             }
+            Self::StoreStuck(holder) => store_stuck(*holder, f),
             Self::Stuck => f.write_str("a worker died with the lock of the upstream, reload nginx"),
             Self::ZoneFull => {
                 f.write_str("no memory left in the zone of the upstream, raise its \"zone\" size")
             }
         }
     }
+}
+
+/// Why nobody can take the lock of the module's own zone, for now.
+pub fn store_stuck(holder: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "process {holder} holds the lock of the module's zone, and does not go on: resume it or end it")
 }
 
 /// One peer, at one moment.

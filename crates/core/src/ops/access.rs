@@ -46,7 +46,8 @@ pub trait Upstreams {
     ///
     /// # Errors
     ///
-    /// `OpError::Static` for an upstream that cannot be changed, `OpError::Busy` if it was changed while it was looked at.
+    /// `OpError::Static` for an upstream that cannot be changed, `OpError::Busy` if it was changed while it was looked at,
+    /// `OpError::Reloaded` if the new configuration has other servers.
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError>;
 
     /// Makes more of what a commit of this part needs ready, at most for `limit` servers. True when all of it is.
@@ -141,7 +142,7 @@ pub trait Lookup {
     ///
     /// # Errors
     ///
-    /// `OpError::Stuck`
+    /// `OpError::Stuck`, or `OpError::Reloaded` if the new configuration may have such peers.
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError>;
 
     /// Puts peers of several choices into nginx's order.

@@ -6,7 +6,7 @@ use crate::model::address::AddressError;
 use crate::model::id::{Group, ServerId};
 use crate::model::list::Place;
 use crate::model::query::quoted;
-use crate::model::snapshot::StaticReason;
+use crate::model::snapshot::{StaticReason, store_stuck};
 
 /// Why a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +75,12 @@ pub enum OpError {
     },
     /// A process died with the lock of the peers, which nothing but a reload gives back.
     Stuck,
+    /// This process holds the lock of the module's zone, and does not go on.
+    StoreStuck(u64),
     /// Others changed the upstream each time the change was about to be made.
     Busy,
+    /// This process runs the configuration of before a reload, and does not know the servers of the new one.
+    Reloaded,
     /// This is so because of what stands at a place of a list.
     At(Place, Box<OpError>),
     /// A list says the same thing twice.
@@ -150,7 +154,9 @@ impl fmt::Display for OpError {
                 "no memory left in the module's zone, {needed} bytes are needed: raise \"upstream_control_zone\""
             ),
             Self::Stuck => f.write_str("a worker died with the lock of the upstream: reload nginx"),
+            Self::StoreStuck(holder) => store_stuck(*holder, f),
             Self::Busy => f.write_str("upstream is being changed by others, try again"),
+            Self::Reloaded => f.write_str("nginx was reloaded meanwhile, try again"),
             Self::At(place, error) => write!(f, "{place}: {error}"),
             Self::Twice { what, text, place } => {
                 write!(f, "{what} {} is also in {place}", quoted(text.as_bytes()))

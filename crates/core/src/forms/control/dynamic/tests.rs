@@ -131,7 +131,11 @@ fn refusals() {
 
 #[test]
 fn what_the_store_refuses() {
-    let table = [(OpError::StoreFull { needed: 512 }, 500, false), (OpError::Busy, 503, true)];
+    let table = [
+        (OpError::StoreFull { needed: 512 }, 500, false),
+        (OpError::Busy, 503, true),
+        (OpError::Reloaded, 503, true),
+    ];
     for (error, status, retry) in table {
         let mut upstreams = fake();
         upstreams.refuse = Some(error);
