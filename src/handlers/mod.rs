@@ -5,6 +5,7 @@
 
 mod accept;
 mod arguments;
+mod browser;
 mod call;
 mod control;
 mod error;

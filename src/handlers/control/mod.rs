@@ -115,7 +115,7 @@ fn upstreams<'a>(request: &'a Request<'_>) -> Option<&'a dyn Upstreams> {
 fn admit(call: &Call<'_>, settings: Option<Settings>) -> Result<Settings, Answer> {
     let settings = settings.ok_or_else(|| Refusal::new(Kind::Internal, "location is not configured"));
     settings
-        .and_then(|settings| guard::control(call, settings.methods).map(|()| settings))
+        .and_then(|settings| guard::control(call, &settings).map(|()| settings))
         .map_err(|refusal| Answer::refused(&refusal, likely_format(call)))
 }
 
