@@ -36,7 +36,6 @@ http {
         server 127.0.0.1:8082;
     }
 
-    # A page that a rebound name got from elsewhere, before it led here.
     server {
         listen 127.0.0.1:8080;
         server_name lb.example;
@@ -48,6 +47,7 @@ http {
             auth_basic_user_file users;
             upstream_control;
         }
+        # Also for what a name that leads here now got from elsewhere before.
         location /empty { return 200 "<title>empty</title>"; }
     }
 
