@@ -44,6 +44,8 @@ fn main() {
         .file("csrc/layout.c")
         .file("csrc/peer_parts.c")
         .file("csrc/request.c")
+        .file("csrc/names.c")
+        .file("csrc/user.c")
         .include("csrc");
     let include = env::var_os("DEP_NGINX_INCLUDE").expect("nginx-sys reports the include paths");
     shim.includes(env::split_paths(&include));

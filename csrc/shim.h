@@ -17,6 +17,11 @@ ngx_int_t nuc_may_write(ngx_http_request_t *r);
 ngx_int_t nuc_wait(ngx_http_request_t *r);
 ngx_int_t nuc_yield(ngx_http_request_t *r);
 
+ngx_uint_t nuc_server_name(ngx_http_core_srv_conf_t *cscf, ngx_uint_t n,
+    ngx_str_t *name, void **regex);
+ngx_uint_t nuc_regex_matches(void *regex, ngx_str_t *text);
+ngx_uint_t nuc_checked_user(ngx_http_request_t *r, ngx_str_t *user);
+
 size_t nuc_sockaddr_strlen(void);
 void nuc_sid(u_char *sid, const u_char *name, size_t len);
 

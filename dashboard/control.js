@@ -43,7 +43,8 @@ async function change(upstream, args) {
   try {
     const reply = await fetch(controlUri, {
       method: "POST",
-      headers: { Accept: "application/json" },
+      // Not all browsers say whose page sends it, and no page of another site can say this.
+      headers: { Accept: "application/json", "X-Upstream-Control": "1" },
       body: new URLSearchParams({ upstream: upstream.name, ...args }),
       cache: "no-store",
       credentials: "same-origin",

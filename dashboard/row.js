@@ -100,13 +100,14 @@ class Row {
     // That somebody brought it up is told by the title only.
     setText(this.since, reason.at && !isUp ? ago(reason.at, now).replace(" ago", "") : "");
     setAttribute(this.since, "title", reason.at ? "since " + localTime(reason.at) : null);
+    // Who asked for it: a user is known where a password was asked for.
+    const by = reason.user ? reason.user + " at " + reason.client : reason.client;
     let why = "";
-    if (reason.by === "operator") why = reason.note || (isUp ? "" : "by " + reason.client);
+    if (reason.by === "operator") why = reason.note || (isUp ? "" : "by " + by);
     else if (reason.by === "configuration") why = isUp ? "" : "by configuration";
     else if (reason.by === "failures") why = "max_fails reached, left alone for " + peer.fail_timeout;
     setText(this.why, why);
-    const by = reason.client ? "by " + reason.client + " at " + localTime(reason.at) : null;
-    setAttribute(this.why, "title", by);
+    setAttribute(this.why, "title", by ? "by " + by + ", " + localTime(reason.at) : null);
   }
 
   failsInWords(peer) {

@@ -123,7 +123,9 @@ unsafe extern "C" fn ngx_http_upstream_control_merge_loc_conf(
         let (around, own) = (around.cast::<LocationConf>(), own.cast::<LocationConf>());
         // SAFETY: nginx calls this with settings that `create_conf` made.
         Some(unsafe {
-            directives::inherit(NonNull::new(cf)?, &around.as_ref()?.settings, &mut own.as_mut()?.settings)
+            let cf = NonNull::new(cf)?;
+            let http = &mut conf::main_conf::<MainConf>(cf)?.as_mut().settings;
+            directives::inherit(cf, http, &around.as_ref()?.settings, &mut own.as_mut()?.settings)
         })
     })
 }
@@ -265,6 +267,9 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
             return;
         };
         let main = main.as_ref();
+        if let Some(log) = Log::from_cycle(cycle) {
+            main.settings.notices().for_each(|notice| log.notice(notice));
+        }
         if let (Some(live), Some(zone)) = (main.live, main.zone) {
             let old = shm::find((*cycle).old_cycle, &store_name());
             live.as_ref().start(zone, old, main.drains, Log::from_cycle(cycle));

@@ -71,6 +71,8 @@ CONF
 
 my $FORM = { 'Content-Type' => 'application/x-www-form-urlencoded' };
 my $DOWN = 'upstream=u&peer=0&down=';
+my $CROSS_SITE = 'cross-site request refused: use curl, or send it by POST from '
+	. 'a page of this site, or with the header "X-Upstream-Control: 1"';
 
 # location, method, what is allowed there, and the text
 my @methods = (
@@ -106,7 +108,7 @@ my @sites = (
 	[ 'cross-site', 'http://localhost', 'localhost', 0 ],
 );
 
-$t->plan(32 + 2 * @methods + 2 * @sites);
+$t->plan(35 + 2 * @methods + 2 * @sites);
 
 mkdir $t->testdir() . '/pages';
 $t->write_file('pages/control.html',
@@ -194,11 +196,23 @@ sub sites {
 				headers => \%headers);
 			is_deeply([ $r->status(), peer()->{state}, $r->body() =~ s/server.*//sr ],
 				$passes ? [ 200, 'down', '' ]
-				: [ 403, 'up', 'cross-site request refused' ],
+				: [ 403, 'up', $CROSS_SITE ],
 				"$method: $name");
 			up();
 		}
 	}
+
+	# What the browser asks before a page of another site may send such a header.
+	my $r = http_request(uri => "/control?$DOWN", method => 'OPTIONS', headers => {
+		Origin => 'http://evil', 'Access-Control-Request-Method' => 'POST',
+		'Access-Control-Request-Headers' => 'x-upstream-control' });
+	is($r->status(), 405, 'preflight');
+	is_deeply([ grep { /\Aaccess-control-/i } keys %{ $r->headers() } ], [],
+		'and no word of permission');
+	$r = http_post("/control?$DOWN", '', headers => { Origin => 'http://localhost' });
+	is_deeply([ grep { /\Aaccess-control-/i } keys %{ $r->headers() } ], [],
+		'nor where the request passes');
+	up();
 
 	is(http_get('/control?upstream=u', headers => { Origin => 'http://evil' })
 		->status(), 403, 'nor is a listing given away');

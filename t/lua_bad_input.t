@@ -345,7 +345,7 @@ sub elsewhere {
 	$t->write_file_expand('nginx.conf', $conf, %holes, LOCATION => $location,
 		LUA_PATH => $path =~ s/"/"%%TESTDIR%%\/lua\/?.lua;/r)->run();
 	is(lua(sprintf $require, $_),
-		'false, "ngx_http_upstream_control_module.so has version 1 of the '
+		'false, "ngx_http_upstream_control_module.so has version 2 of the '
 		. 'interface for Lua, these Lua files need version 99: install both '
 		. 'from one release"', "$_: another version")
 		for qw/dynamic_upstream upstream_control/;

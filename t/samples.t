@@ -32,7 +32,7 @@ my $t = Test::Nginx->new()
 		fastcgi uwsgi scgi
 	/);
 plan(skip_all => 'no openssl') if system('openssl version >/dev/null 2>&1');
-$t->plan(90);
+$t->plan(91);
 
 certificates();
 
@@ -81,6 +81,13 @@ sub who ($uri, $requests, %request) {
 
 sub body ($uri) { return $t->logical(http_get($t->expand($uri))->body) }
 
+# "STATUS BODY" of the reply to what `curl -d` sends.
+sub change ($arguments) {
+	my $r = http_post('/upstreamcontrol', $t->expand($arguments), headers => {
+		'Content-Type' => 'application/x-www-form-urlencoded' });
+	return $t->logical($r->status() . ' ' . $r->body());
+}
+
 # "STATUS BODY" of the reply to one of the lines that are printed or written.
 sub line ($uri) {
 	my $r = http_get($t->expand($uri));
@@ -88,16 +95,16 @@ sub line ($uri) {
 }
 
 # What a browser gets, and what its buttons send.
-sub page ($name, $upstream) {
+sub page ($name, $upstream, $control = '/upstreamcontrol') {
 	my $page = http_get('/upstreamstatus', headers => {
 		Accept => 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8',
 	});
 	like($page->header('Content-Type'), qr{^text/html}, "$name: a page");
-	like($page->body(), qr{data-control="/upstreamcontrol"},
+	like($page->body(), qr{data-control="$control"},
 		"$name: it has buttons");
 
 	for my $state (qw/down up/) {
-		my $r = http_post('/upstreamcontrol', "upstream=$upstream&id=1&$state=",
+		my $r = http_post($control, "upstream=$upstream&id=1&$state=",
 			headers => {
 				Accept => 'application/json',
 				Origin => 'http://localhost',
@@ -112,25 +119,26 @@ sub page ($name, $upstream) {
 # make demo: the lines that tools/demo.sh prints, and the upstream "api".
 sub demo ($name) {
 	my @three = map { "127.0.0.1:$_" } 8081, 8082, 8083;
-	my $control = '/upstreamcontrol?upstream=backend';
+	my $control = 'upstream=backend';
 
+	is(http_get("/upstreamcontrol?$control")->status(), 405, "$name: POST only");
 	is_deeply(who('/', 6), { map { $_ => 2 } @three }, "$name: three servers");
 
-	like(body("$control&server=127.0.0.1:8081&down=&note=upgrade"),
-		qr/^server 127.0.0.1:8081 .* down;$/m, "$name: down");
+	like(change("$control&server=127.0.0.1:8081&down=&note=upgrade"),
+		qr/^200 server 127.0.0.1:8081 .* down;$/m, "$name: down");
 	is_deeply(who('/', 6), { map { $_ => 3 } @three[1, 2] },
 		"$name: two servers");
 	like(body('/upstreamstatus?format=text'),
 		qr/127\.0\.0\.1:8081 +down .*: upgrade$/m, "$name: note");
 
-	like(body("$control&server=127.0.0.1:8081&up="),
-		qr/^server 127.0.0.1:8081 .* conns=0;$/m, "$name: up");
+	like(change("$control&server=127.0.0.1:8081&up="),
+		qr/^200 server 127.0.0.1:8081 .* conns=0;$/m, "$name: up");
 	is_deeply(who('/', 6), { map { $_ => 2 } @three },
 		"$name: three servers again");
 
-	my $add = line("$control&add=&server=127.0.0.1:8091&weight=3");
+	my $add = change("$control&add=&server=127.0.0.1:8091&weight=3");
 	my $with = who('/', 6);
-	my $remove = line("$control&remove=&server=127.0.0.1:8091");
+	my $remove = change("$control&remove=&server=127.0.0.1:8091");
 	like($add, qr/^200 .*^server 127.0.0.1:8091 .* weight=3 .*;$/ms,
 		"$name: add");
 	is_deeply($with, { (map { $_ => 1 } @three), '127.0.0.1:8091' => 3 },
@@ -142,18 +150,18 @@ sub demo ($name) {
 
 	page($name, 'backend');
 
-	like(body("$control&peer=2&weight=4"),
+	like(change("$control&peer=2&weight=4"),
 		qr/^server 127.0.0.1:8083 .* weight=4 /m, "$name: weight");
 	is_deeply(who('/', 6), { $three[0] => 1, $three[1] => 1, $three[2] => 4 },
 		"$name: four of six");
 
 	# The backup takes over when nobody else is there.
-	body("$control&servers=" . join(',', @three) . '&down=');
+	change("$control&servers=" . join(',', @three) . '&down=');
 	is_deeply(who('/', 2), { '127.0.0.1:8084' => 2 }, "$name: backup");
 
 	# The slow one is down, so that only the quick one and the failing one
 	# are asked.
-	body('/upstreamcontrol?upstream=api&server=127.0.0.1:8092&down=');
+	change('upstream=api&server=127.0.0.1:8092&down=');
 	is_deeply(who('/api/', 4), { '127.0.0.1:8091' => 4 },
 		"$name: a failure is not seen");
 	like(body('/upstreamstatus?format=text&upstream=api'),
@@ -161,9 +169,9 @@ sub demo ($name) {
 		"$name: a failed server");
 
 	my $began = now();
-	body('/upstreamcontrol?upstream=api&servers=127.0.0.1:8091,127.0.0.1:8093'
+	change('upstream=api&servers=127.0.0.1:8091,127.0.0.1:8093'
 		. '&down=');
-	body('/upstreamcontrol?upstream=api&server=127.0.0.1:8092&up=');
+	change('upstream=api&server=127.0.0.1:8092&up=');
 	is_deeply(who('/api/', 1), { '127.0.0.1:8092' => 1 }, "$name: slow server");
 	cmp_ok(now() - $began, '>', 0.5, "$name: it is slow");
 }
@@ -215,7 +223,7 @@ sub load_balancer ($name) {
 	for my $pool (qw/primary dr/) {
 		for my $id (0, 1) {
 			my $port = ($pool eq 'dr' ? 8097 : 8095) + $id;
-			line("/upstreamcontrol?upstream=$pool&id=$id&up="
+			change("upstream=$pool&id=$id&up="
 				. "&server=127.0.0.1:$port");
 		}
 	}
@@ -278,7 +286,7 @@ sub upstream_candc ($name) {
 	is_deeply(who('/', 3), { map { ("127.0.0.1:$_" => 1) } 8081 .. 8083 },
 		"$name: three servers");
 
-	page($name, 'luaupstfoo');
+	page($name, 'luaupstfoo', '/change');
 
 	# Its three lines, one after the other: the server is down before it gets
 	# addresses that nobody here has.

@@ -65,10 +65,10 @@ cat <<END
 Try in another terminal:
 
   curl -s 'http://$address/?[1-6]'
-  curl 'http://$address/upstreamcontrol?upstream=backend&server=127.0.0.1:8081&down=&note=upgrade'
-  curl 'http://$address/upstreamcontrol?upstream=backend&server=127.0.0.1:8081&up='
-  curl 'http://$address/upstreamcontrol?upstream=backend&add=&server=127.0.0.1:8091&weight=3'
-  curl 'http://$address/upstreamcontrol?upstream=backend&remove=&server=127.0.0.1:8091'
+  curl -d 'upstream=backend&server=127.0.0.1:8081&down=&note=upgrade' http://$address/upstreamcontrol
+  curl -d 'upstream=backend&server=127.0.0.1:8081&up=' http://$address/upstreamcontrol
+  curl -d 'upstream=backend&add=&server=127.0.0.1:8091&weight=3' http://$address/upstreamcontrol
+  curl -d 'upstream=backend&remove=&server=127.0.0.1:8091' http://$address/upstreamcontrol
 
 The first one shows who answers six requests: repeat it after each of the others. Ctrl-C ends the demo.
 END

@@ -56,6 +56,7 @@ local function server_of(row)
             by = by,
             at = is_asked and row.at or nil,
             client = is_asked and text(row.client) or nil,
+            user = is_asked and text_or_nil(row.user) or nil,
             note = is_asked and text_or_nil(row.note) or nil,
         } or nil,
     }

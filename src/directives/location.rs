@@ -13,6 +13,8 @@ use crate::handlers::{ngx_http_upstream_control_handler, ngx_http_upstream_statu
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 use crate::nginx::upstream;
 
+use super::{HttpSettings, hosts};
+
 /// nginx's type of a content handler.
 type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
 
@@ -107,7 +109,8 @@ unsafe fn control(
     unsafe {
         let cf = NonNull::new(cf)?;
         let settings = conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?;
-        let mut wanted = Settings { role: Role::Control, dialect, ..Settings::default() };
+        let named = settings.named.clone();
+        let mut wanted = Settings { role: Role::Control, dialect, named, ..Settings::default() };
         for word in conf::args(cf).iter().skip(1) {
             if let Err(problem) = parameter(&mut wanted, word) {
                 let word = String::from_utf8_lossy(word);
@@ -166,7 +169,28 @@ unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_
 /// # Safety
 ///
 /// Called when nginx merges the settings of `cf`'s location with those around it.
-pub unsafe fn inherit(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Settings) -> *mut c_char {
+pub unsafe fn inherit(
+    cf: NonNull<ngx_conf_t>,
+    http: &mut HttpSettings,
+    around: &Settings,
+    own: &mut Settings,
+) -> *mut c_char {
+    // SAFETY: the duty of the caller, for both.
+    unsafe {
+        let inherited = inherit_role(cf, around, own);
+        if inherited == CONF_OK {
+            hosts::settle(cf, http, around, own);
+        }
+        inherited
+    }
+}
+
+/// The same, but for the hosts.
+///
+/// # Safety
+///
+/// See [`inherit`].
+unsafe fn inherit_role(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Settings) -> *mut c_char {
     if let Some(name) = &own.upstream {
         // SAFETY: while locations are merged nginx's context has the settings of the http block.
         let mut upstreams = unsafe { upstream::all(cf) }.into_iter();

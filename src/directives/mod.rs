@@ -5,6 +5,7 @@
 //! | `upstream_status [control=/URI]` | location | `location.rs` |
 //! | `upstream_control [methods=POST] [upstream=NAME] [host_errors=200]` | location | `location.rs` |
 //! | `upstream_conf [methods=POST]` | location | `location.rs` |
+//! | `upstream_control_host NAME..` | http, server, location | `hosts.rs` |
 //! | `upstream_dynamic on \| off` | http, upstream | `upstream.rs` |
 //! | `upstream_guard min=N \| min=N% \| off` | http, upstream | `upstream.rs` |
 //! | `upstream_capacity N` | http, upstream | `upstream.rs` |
@@ -13,15 +14,17 @@
 //! | `upstream_control_zone size` | http | `zone.rs` |
 
 mod auto_zone;
+mod hosts;
 mod location;
 mod pools;
 mod upstream;
 mod zone;
 
 use nginx_sys::{
-    NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_HTTP_LOC_CONF,
-    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF_OFFSET,
-    NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_t, ngx_str_t, ngx_uint_t,
+    NGX_CONF_1MORE, NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3,
+    NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET,
+    NGX_HTTP_SRV_CONF, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_t, ngx_str_t,
+    ngx_uint_t,
 };
 
 use std::ffi::{c_char, c_void};
@@ -45,11 +48,12 @@ pub struct Offsets {
 type Handler = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
 /// How many directives there are, with the empty one that ends the table.
-pub const COMMANDS: usize = 10;
+pub const COMMANDS: usize = 11;
 
 /// The command table.
 pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
     let (http, upstream, location) = (NGX_HTTP_MAIN_CONF, NGX_HTTP_UPS_CONF, NGX_HTTP_LOC_CONF);
+    let server = NGX_HTTP_SRV_CONF;
     [
         command(
             c"upstream_status",
@@ -69,6 +73,13 @@ pub const fn commands(offsets: &Offsets) -> [ngx_command_t; COMMANDS] {
             c"upstream_conf",
             location | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
             location::cmd_location_conf,
+            NGX_HTTP_LOC_CONF_OFFSET,
+            offsets.location,
+        ),
+        command(
+            c"upstream_control_host",
+            http | server | location | NGX_CONF_1MORE,
+            hosts::cmd_location_host,
             NGX_HTTP_LOC_CONF_OFFSET,
             offsets.location,
         ),

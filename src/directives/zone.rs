@@ -1,4 +1,4 @@
-//! `upstream_control_zone`: the size of the module's own shared zone.
+//! Settings of the http block, and `upstream_control_zone`: the size of the module's own shared zone.
 
 use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
@@ -19,9 +19,28 @@ const PAGES_MIN: usize = 8;
 pub struct HttpSettings {
     /// Size of the module's zone, in bytes; 0 if it was not said.
     size: usize,
+    /// Servers without a name in which browsers may send changes by any host, as `file:line`.
+    nameless: Vec<String>,
 }
 
 impl HttpSettings {
+    /// Notes such a server.
+    pub(super) fn note_nameless(&mut self, server: String) {
+        if !self.nameless.contains(&server) {
+            self.nameless.push(server);
+        }
+    }
+
+    /// What is to be said of such servers at the start.
+    pub fn notices(&self) -> impl Iterator<Item = String> {
+        self.nameless.iter().map(|server| {
+            format!(
+                "upstream control: browsers may send changes by any host name, since the server in {server} has no \
+                 \"server_name\": name its hosts there or by \"upstream_control_host\""
+            )
+        })
+    }
+
     /// Size of the module's zone, in bytes.
     pub fn zone_size(&self) -> usize {
         if self.size == 0 { DEFAULT_SIZE } else { self.size }

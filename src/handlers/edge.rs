@@ -2,6 +2,7 @@
 
 use crate::forms::{Answer, Call, Settings};
 use crate::http::Response;
+use crate::model::client::Client;
 use crate::model::log::Level;
 use crate::nginx::http::Request;
 use crate::ops::Upstreams;
@@ -13,14 +14,19 @@ pub fn call<'a>(request: &'a Request<'_>) -> Call<'a> {
     Call {
         method: request.method(),
         is_subrequest: request.is_subrequest(),
+        is_of_proxied_reply: request.is_of_proxied_reply(),
         uri: request.uri(),
         args: request.args(),
         host: request.host(),
+        server: request.server(),
         accept: request.header("accept"),
         content_type: request.header("content-type"),
         origin: request.header("origin"),
         fetch_site: request.header("sec-fetch-site"),
-        client: request.client(),
+        referer: request.header("referer"),
+        user_agent: request.header("user-agent"),
+        permit: request.header("x-upstream-control"),
+        client: Client { address: request.client(), user: request.checked_user() },
         now: request.now(),
         notices: request.log().is_some_and(|log| log.takes(Level::Notice)),
     }

@@ -83,7 +83,7 @@ fn act(upstream: &Upstream, servers: Vec<Selector>, action: Action) -> bool {
 
 /// The same with look-ups from before.
 fn commit(upstream: &Upstream, lookup: &dyn Lookup, servers: Vec<Selector>, action: Action) -> bool {
-    let client = "127.0.0.1".to_owned();
+    let client = "127.0.0.1".into();
     let command = Command { upstream: "u".into(), servers, action, force: true, client, note: None };
     let plan = plan(lookup, &command).unwrap();
     match change::commit(upstream, upstream.control().unwrap(), &plan) {

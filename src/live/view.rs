@@ -321,7 +321,7 @@ fn operator(reason: &records::Reason, clients: &mut Option<Text>) -> Reason {
     let same = clients.take().filter(|client| client.as_bytes() == reason.client_bytes());
     let client = same.unwrap_or_else(|| reason.client().into());
     *clients = Some(client.clone());
-    Reason::Operator { at: UnixTime(reason.at), client, note: reason.note() }
+    Reason::Operator { at: UnixTime(reason.at), client, user: reason.user(), note: reason.note() }
 }
 
 /// Asks the store about each row. The error inside is the number of reasons that room is needed for.

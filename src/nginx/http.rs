@@ -29,6 +29,8 @@ unsafe extern "C" {
     fn nuc_header_only(r: *mut ngx_http_request_t) -> ngx_uint_t;
     /// Whether the head of the reply was sent.
     fn nuc_header_sent(r: *mut ngx_http_request_t) -> ngx_uint_t;
+    /// The user whose password was checked; 0 if there is none.
+    fn nuc_checked_user(r: *mut ngx_http_request_t, user: *mut ngx_str_t) -> ngx_uint_t;
 }
 
 /// What a handler makes of requests. Panics are caught around all of them.
@@ -110,6 +112,12 @@ impl Request<'_> {
         !ptr::eq(self.raw.as_ptr(), self.raw().main)
     }
 
+    /// Whether a proxied reply led here: by `X-Accel-Redirect`, or by `error_page`. nginx keeps what it had for the
+    /// upstream until the request ends.
+    pub fn is_of_proxied_reply(&self) -> bool {
+        !self.raw().upstream.is_null()
+    }
+
     /// The path that was asked for: decoded, with slashes merged and dots resolved as the configuration says, and as
     /// rewrites left it.
     pub fn uri(&self) -> &[u8] {
@@ -155,6 +163,23 @@ impl Request<'_> {
             Some(host) => unsafe { bytes(&host.value) },
             // SAFETY: as above. HTTP/3 has no such header in older nginx.
             None => unsafe { bytes(&headers.server) },
+        }
+    }
+
+    /// The same as nginx looks servers up by it: in small letters, without port and without a dot at its end.
+    pub fn server(&self) -> &[u8] {
+        // SAFETY: nginx's strings in a request live as long as it.
+        unsafe { bytes(&self.raw().headers_in.server) }
+    }
+
+    /// The user whose password `auth_basic` has checked.
+    pub fn checked_user(&self) -> Option<String> {
+        let mut user = ngx_str_t::empty();
+        // SAFETY: the request is alive, and a content handler is called for it; the place is ours to write. The string
+        // lives as long as the request.
+        unsafe {
+            let is_checked = nuc_checked_user(self.raw.as_ptr(), &raw mut user) != 0;
+            is_checked.then(|| String::from_utf8_lossy(bytes(&user)).into_owned())
         }
     }
 

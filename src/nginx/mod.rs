@@ -9,6 +9,7 @@ pub mod event;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 pub mod fixture;
+pub mod hosts;
 pub mod http;
 pub mod log;
 pub mod pieces;

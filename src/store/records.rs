@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::atomic::AtomicU64;
 
+use crate::model::client::Client;
 use crate::model::departures::Departed;
 use crate::model::id::Group;
 use crate::model::params::Params;
@@ -14,6 +15,9 @@ use super::lease::{LEASES, Lease};
 
 /// Longest client address that is kept, in bytes: an IPv6 address, or `unix:`.
 pub const CLIENT_MAX: usize = 46;
+
+/// Longest user that is kept, in bytes.
+pub const USER_MAX: usize = 64;
 
 /// Longest note that is kept, in bytes.
 pub const NOTE_MAX: usize = 128;
@@ -264,20 +268,28 @@ pub struct Reason {
     pub at: i64,
     /// Length of the client's address.
     pub client_len: u8,
+    /// Length of the user.
+    pub user_len: u8,
     /// Length of the note.
     pub note_len: u8,
     /// Address of the client.
     pub client: [u8; CLIENT_MAX],
+    /// Its user; empty for none.
+    pub user: [u8; USER_MAX],
     /// The client's words.
     pub note: [u8; NOTE_MAX],
 }
 
+/// The slab gives out chunks of powers of two.
+const _: () = assert!(size_of::<Reason>() <= 256);
+
 impl Reason {
     /// A reason; what is too long is cut.
-    pub fn new(at: i64, client: &str, note: Option<&str>) -> Self {
-        let (client_len, client) = fixed(client);
+    pub fn new(at: i64, client: &Client, note: Option<&str>) -> Self {
+        let (user_len, user) = fixed(client.user.as_deref().unwrap_or_default());
+        let (client_len, client) = fixed(&client.address);
         let (note_len, note) = fixed(note.unwrap_or_default());
-        Self { at, client_len, note_len, client, note }
+        Self { at, client_len, user_len, note_len, client, user, note }
     }
 
     /// Address of the client.
@@ -288,6 +300,11 @@ impl Reason {
     /// The same as it was given.
     pub fn client_bytes(&self) -> &[u8] {
         self.client.get(..usize::from(self.client_len)).unwrap_or_default()
+    }
+
+    /// The client's user.
+    pub fn user(&self) -> Option<String> {
+        (self.user_len > 0).then(|| text(&self.user, self.user_len))
     }
 
     /// The client's words.
@@ -322,18 +339,22 @@ mod tests {
 
     #[test]
     fn a_reason_gives_back_what_was_put_in() {
-        let reason = Reason::new(7, "192.0.2.1", Some("planned"));
+        let client = Client { address: "192.0.2.1".into(), user: Some("alice".into()) };
+        let reason = Reason::new(7, &client, Some("planned"));
         assert_eq!(
-            (reason.at, reason.client(), reason.note()),
-            (7, "192.0.2.1".into(), Some("planned".into()))
+            (reason.at, reason.client(), reason.user(), reason.note()),
+            (7, "192.0.2.1".into(), Some("alice".into()), Some("planned".into()))
         );
-        assert_eq!(Reason::new(7, "unix:", None).note(), None);
+        let reason = Reason::new(7, &"unix:".into(), None);
+        assert_eq!((reason.user(), reason.note()), (None, None));
     }
 
     #[test]
     fn what_is_too_long_is_cut() {
-        let reason = Reason::new(0, &"1".repeat(200), Some(&"n".repeat(300)));
+        let client = Client { address: "1".repeat(200), user: Some("u".repeat(200)) };
+        let reason = Reason::new(0, &client, Some(&"n".repeat(300)));
         assert_eq!(reason.client().len(), CLIENT_MAX);
+        assert_eq!(reason.user().map(|user| user.len()), Some(USER_MAX));
         assert_eq!(reason.note().map(|note| note.len()), Some(NOTE_MAX));
     }
 }

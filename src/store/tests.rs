@@ -69,7 +69,7 @@ fn ids(locked: &Locked, record: NonNull<Upstream>) -> Vec<u64> {
 /// Takes a server down, with a reason.
 fn down(locked: &mut Locked, record: NonNull<Upstream>, id: u64) -> Result<u64, super::lock::Full> {
     let server = locked.server(record, id).unwrap();
-    let reason = Some(Reason::new(1, "127.0.0.1", Some("test")));
+    let reason = Some(Reason::new(1, &"127.0.0.1".into(), Some("test")));
     commit(locked, record, &mut [Change::new(server, Admin::Down, Params::default(), reason)], &[], &mut [])
 }
 
@@ -308,7 +308,7 @@ fn a_zone_is_found_again_as_it_was_left() {
 
 /// Adds a server at run time. Returns its id.
 fn add(locked: &mut Locked, record: NonNull<Upstream>, new: Claim<'_>) -> Result<u64, super::lock::Full> {
-    let reason = Some(Reason::new(1, "127.0.0.1", None));
+    let reason = Some(Reason::new(1, &"127.0.0.1".into(), None));
     let mut arriving = [Arrival::new(new, None, reason)];
     commit(locked, record, &mut [], &[], &mut arriving)?;
     Ok(arriving[0].id)

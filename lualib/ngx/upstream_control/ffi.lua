@@ -12,7 +12,7 @@ local concat, pairs, pcall, tonumber, tostring, type = table.concat, pairs, pcal
 local _M = {}
 
 -- Version of the interface that this file was written for.
-local ABI = 1
+local ABI = 2
 
 ffi.cdef[[
 typedef struct ngx_http_request_s ngx_http_request_t;
@@ -37,7 +37,7 @@ typedef struct {
 typedef struct {
     double     id, weight, max_conns, max_fails, fail_timeout;
     double     active, fails, last_failure, at;
-    ngx_http_upstream_control_ffi_part_t  server, name, client, note;
+    ngx_http_upstream_control_ffi_part_t  server, name, client, user, note;
     uint32_t   state, reason, backup, down;
 } ngx_http_upstream_control_ffi_peer_t;
 

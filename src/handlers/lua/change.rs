@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::forms::control::log;
 use crate::forms::{Kind, Refusal};
 use crate::model::address::Address;
+use crate::model::client::Client;
 use crate::model::id::{Group, ServerId};
 use crate::model::log::Level;
 use crate::model::params::{PARAMS, Param, ParamError, Params};
@@ -139,7 +140,7 @@ impl Texts {
 
 impl Words<'_> {
     /// The command that they are.
-    fn command(&self, client: String) -> Result<Command, Failure> {
+    fn command(&self, client: Client) -> Result<Command, Failure> {
         let upstream = str::from_utf8(self.upstream)
             .map_err(|_| OpError::UpstreamNotFound(lossy(self.upstream).into_owned()))?;
         let note = str::from_utf8(self.note).map_err(|_| bad("note: not UTF-8"))?;
@@ -235,7 +236,7 @@ fn make(
     client: Option<String>,
     is_logged: impl FnOnce() -> bool,
 ) -> Result<(Done, Vec<String>), Failure> {
-    let command = words.command(client.unwrap_or_else(|| CLIENT.to_owned()))?;
+    let command = words.command(client.map_or_else(|| CLIENT.into(), Client::from))?;
     let keeps_one = words.ask.flags & KEEP_ONE != 0;
     let outcome = execute_if(
         upstreams,

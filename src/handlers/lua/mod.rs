@@ -40,7 +40,7 @@ use reply::{Reply, Space};
 
 /// Version of all of this. It is raised when a function, a structure or the meaning of either changes, so that the Lua
 /// files of another version refuse to work rather than read nonsense.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Version of the interface.
 #[unsafe(no_mangle)]

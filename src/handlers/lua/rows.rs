@@ -57,6 +57,8 @@ pub struct PeerRow {
     name: Part,
     /// Who asked for its state.
     client: Part,
+    /// Its user; empty for none.
+    user: Part,
     /// The words of who did.
     note: Part,
     /// Its state: a number of [`state`].
@@ -76,7 +78,7 @@ unsafe impl Row for PeerRow {}
 
 // What lualib/ngx/upstream_control/ffi.lua takes them for.
 const _: () = assert!(size_of::<UpstreamRow>() == 8 + 4 * 8);
-const _: () = assert!(size_of::<PeerRow>() == 9 * 8 + 4 * 8 + 4 * 4);
+const _: () = assert!(size_of::<PeerRow>() == 9 * 8 + 5 * 8 + 4 * 4);
 
 /// Writes all upstreams.
 pub fn upstreams(upstreams: &dyn Upstreams, space: &mut Space<'_>) -> Result<(), Failure> {
@@ -127,11 +129,14 @@ fn upstream(snapshot: &Snapshot, space: &mut Space<'_>) -> UpstreamRow {
 /// The row of a server, whose texts are written.
 fn peer(peer: &Peer, now: UnixTime, space: &mut Space<'_>) -> PeerRow {
     let (params, why) = (peer.params, peer.why(now));
-    let (at, client, note) = match &why {
-        Some(Reason::Operator { at, client, note }) => {
-            (at.0 as f64, space.text(&**client), space.text(note.as_deref().unwrap_or_default()))
-        }
-        _ => (NONE, Part::default(), Part::default()),
+    let (at, client, user, note) = match &why {
+        Some(Reason::Operator { at, client, user, note }) => (
+            at.0 as f64,
+            space.text(&**client),
+            space.text(user.as_deref().unwrap_or_default()),
+            space.text(note.as_deref().unwrap_or_default()),
+        ),
+        _ => (NONE, Part::default(), Part::default(), Part::default()),
     };
     let server = space.text(&*peer.server);
     // Mostly the same words.
@@ -149,6 +154,7 @@ fn peer(peer: &Peer, now: UnixTime, space: &mut Space<'_>) -> PeerRow {
         server,
         name,
         client,
+        user,
         note,
         state: state(peer.state(now)),
         reason: reason(why.as_ref()),

@@ -52,8 +52,8 @@ fn an_upstream_and_its_servers() {
     second.params.weight = 7;
     second.active = 3;
     second.last_failure = Some(UnixTime(5));
-    let note = Some("upgrade".to_owned());
-    second.reason = Some(Reason::Operator { at: UnixTime(9), client: "::1".into(), note });
+    let (user, note) = (Some("alice".to_owned()), Some("upgrade".to_owned()));
+    second.reason = Some(Reason::Operator { at: UnixTime(9), client: "::1".into(), user, note });
     let upstreams = fake::Fake::new(vec![upstream("backend", vec![peer(0, "127.0.0.1:8081"), second])]);
 
     let (code, len, memory, count) =
@@ -71,12 +71,12 @@ fn an_upstream_and_its_servers() {
     assert_eq!(numbers(1), [1.0, 7.0, 0.0, 1.0, 10.0, 3.0, 0.0, 5.0, 9.0]);
     let texts = |row: usize| {
         let from = head + row * each + 72;
-        [0, 8, 16, 24].map(|at| text(&memory, from + at))
+        [0, 8, 16, 24, 32].map(|at| text(&memory, from + at))
     };
-    assert_eq!(texts(0), ["127.0.0.1:8081", "127.0.0.1:8081", "", ""]);
-    assert_eq!(texts(1), ["app.example.com", "127.0.0.1:8082", "::1", "upgrade"]);
+    assert_eq!(texts(0), ["127.0.0.1:8081", "127.0.0.1:8081", "", "", ""]);
+    assert_eq!(texts(1), ["app.example.com", "127.0.0.1:8082", "::1", "alice", "upgrade"]);
     let words = |row: usize| {
-        let from = head + row * each + 104;
+        let from = head + row * each + 112;
         [0, 4, 8, 12].map(|at| word(&memory, from + at))
     };
     assert_eq!((words(0), words(1)), ([0, 0, 0, 0], [1, 2, 0, 1]));

@@ -17,8 +17,12 @@ pub enum Kind {
     BadValue,
     /// What is asked for is so already, in the words of ngx_dynamic_upstream: the reply has no body.
     NothingToDo,
-    /// A page of another site made a browser send the request.
+    /// A page of another site made a browser send the request, or may have.
     CrossSite,
+    /// A browser asks by the name of a host that this server is not known to have.
+    UnknownHost,
+    /// The reply of a proxied server led here.
+    ProxiedReply,
     /// There is no such upstream.
     UpstreamNotFound,
     /// The path is none that is answered.
@@ -66,7 +70,7 @@ impl Kind {
         match self {
             Self::NothingToDo => 304,
             Self::BadArgument | Self::ServerNotFound | Self::BadValue => 400,
-            Self::CrossSite => 403,
+            Self::CrossSite | Self::UnknownHost | Self::ProxiedReply => 403,
             Self::NoSuchHost(HostErrors::Ok) => 200,
             Self::UpstreamNotFound | Self::PathNotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
@@ -91,6 +95,8 @@ impl Kind {
             Self::BadValue => "BadValue",
             Self::NothingToDo => "NothingToDo",
             Self::CrossSite => "CrossSite",
+            Self::UnknownHost => "UnknownHost",
+            Self::ProxiedReply => "ProxiedReply",
             Self::UpstreamNotFound => "UpstreamNotFound",
             Self::PathNotFound => "PathNotFound",
             Self::NoSuchHost(_) => "NoSuchHost",

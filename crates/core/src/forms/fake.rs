@@ -156,7 +156,8 @@ impl Upstreams for Fake {
             if entry.restates() {
                 peer.reason = Some(Reason::Operator {
                     at: NOW,
-                    client: plan.client.as_str().into(),
+                    client: plan.client.address.as_str().into(),
+                    user: plan.client.user.clone(),
                     note: plan.note.clone(),
                 });
             }

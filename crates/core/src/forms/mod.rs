@@ -5,6 +5,7 @@
 
 mod accept;
 mod arguments;
+mod browser;
 mod call;
 pub mod control;
 mod error;

@@ -95,6 +95,9 @@ enum ReasonView {
         at: UnixTime,
         /// Address of the client.
         client: String,
+        /// Its user.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
         /// Its words.
         #[serde(skip_serializing_if = "Option::is_none")]
         note: Option<String>,
@@ -151,8 +154,8 @@ impl From<Reason> for ReasonView {
     fn from(reason: Reason) -> Self {
         match reason {
             Reason::Configuration => Self::Configuration,
-            Reason::Operator { at, client, note } => {
-                Self::Operator { at, client: String::from(&client), note }
+            Reason::Operator { at, client, user, note } => {
+                Self::Operator { at, client: String::from(&client), user, note }
             }
             Reason::Failures => Self::Failures,
         }
@@ -224,10 +227,11 @@ mod tests {
         peer.reason = Some(Reason::Operator {
             at: UnixTime(0),
             client: "::1".into(),
+            user: Some("a\"b".to_owned()),
             note: Some("a \"b\"".to_owned()),
         });
         assert!(json(&peer).contains(
-            r#""state":"down","reason":{"by":"operator","at":"1970-01-01T00:00:00Z","client":"::1","note":"a \"b\""}"#
+            r#""state":"down","reason":{"by":"operator","at":"1970-01-01T00:00:00Z","client":"::1","user":"a\"b","note":"a \"b\""}"#
         ));
         peer.admin = Admin::Up;
         peer.last_failure = Some(UnixTime(1));

@@ -1,5 +1,10 @@
 //! What a directive says about the handlers of its location.
 
+use std::rc::Rc;
+
+use crate::model::hosts::Hosts;
+use crate::model::server_name::ServerName;
+
 /// Methods by which the servers of an upstream can be changed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,4 +68,8 @@ pub struct Settings {
     /// Where the page of `upstream_status` sends changes: `upstream_status control=/URI`. Without it the page shows, and
     /// changes nothing.
     pub control: Option<String>,
+    /// What `upstream_control_host` names, here or around.
+    pub named: Vec<ServerName>,
+    /// The hosts by which browsers may ask for changes: these, and the names of the server. None of either is any host.
+    pub hosts: Rc<Hosts>,
 }

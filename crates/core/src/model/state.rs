@@ -107,6 +107,8 @@ pub enum Reason {
         at: UnixTime,
         /// Address of the client, as nginx logs it.
         client: Text,
+        /// Its user, if a password was checked.
+        user: Option<String>,
         /// The words given with `note=`.
         note: Option<String>,
     },
@@ -119,8 +121,10 @@ impl fmt::Display for Reason {
         match self {
             Self::Configuration => f.write_str("configuration"),
             Self::Failures => f.write_str("max_fails reached"),
-            Self::Operator { at, client, note } => {
-                write!(f, "client {client} at {at}")?;
+            Self::Operator { at, client, user, note } => {
+                write!(f, "client {client}")?;
+                user.as_ref().map_or(Ok(()), |user| write!(f, ", user {user}"))?;
+                write!(f, " at {at}")?;
                 note.as_ref().map_or(Ok(()), |note| write!(f, ": {note}"))
             }
         }

@@ -1,6 +1,7 @@
 //! A change as it was asked for.
 
 use crate::model::address::Address;
+use crate::model::client::Client;
 use crate::model::id::{Group, ServerId};
 use crate::model::params::{Param, Params};
 use crate::model::snapshot::Peer;
@@ -107,8 +108,8 @@ pub struct Command {
     pub action: Action,
     /// Whether the guard of the upstream is set aside.
     pub force: bool,
-    /// Address of the client, for the log and the reason.
-    pub client: String,
+    /// Who asks, for the log and the reason.
+    pub client: Client,
     /// The client's words.
     pub note: Option<String>,
 }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::model::address::Address;
+use crate::model::client::Client;
 use crate::model::id::{Group, Revision, ServerId, UpstreamIndex};
 use crate::model::params::{PARAMS, Params};
 use crate::model::state::Admin;
@@ -142,7 +143,7 @@ pub struct Plan {
     /// The servers that are new; each becomes the last of its list.
     pub added: Vec<Addition>,
     /// Who asks.
-    pub client: String,
+    pub client: Client,
     /// The client's words.
     pub note: Option<String>,
 }

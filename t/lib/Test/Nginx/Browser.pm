@@ -4,7 +4,8 @@ package Test::Nginx::Browser;
 # (https://www.w3.org/TR/webdriver2/), with nothing but the harness's client.
 #
 #   Test::Nginx::Browser->start($t, width => 1280, height => 900, dark => 0)
-#                       starts both; dies when they do not start
+#                       starts both; dies when they do not start.  Names below
+#                       .example lead to this machine
 #   ->open($url)        goes there; returns when the page is loaded
 #   ->find($css), ->find_all($css)  an element or undef; all of them
 #   ->click($element or $css), ->type($element or $css, $text)
@@ -65,6 +66,7 @@ sub start ($class, $t, %how) {
 		'--disable-component-update', '--disable-sync',
 		'--disable-dev-shm-usage', '--no-proxy-server',
 		'--disable-crash-reporter', '--disable-breakpad',
+		'--host-resolver-rules=MAP *.example 127.0.0.1',
 		"--user-data-dir=$dir/profile",
 		'--window-size=' . ($how{width} // 1280) . ',' . ($how{height} // 900),
 	);

@@ -93,7 +93,7 @@ mod tests {
             servers: vec![Selector::Position(2), Selector::Position(0)],
             action: Action::Set(Change { admin: Some(Admin::Drain), params: Vec::new() }),
             force: false,
-            client: "127.0.0.1".to_owned(),
+            client: "127.0.0.1".into(),
             note: None,
         };
         for shown in [Shown::All, Shown::Chosen] {

@@ -10,7 +10,8 @@ use crate::ops::{Addition, Command, Entry, Outcome, Removal};
 /// The lines of a change: one for each server that is not as it was.
 pub fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
     let added = outcome.added.iter().map(|(_, addition)| addition);
-    let change = Lines { upstream, revision: outcome.revision, note: command.note.as_deref() };
+    let (user, note) = (command.client.user.as_deref(), command.note.as_deref());
+    let change = Lines { upstream, revision: outcome.revision, user, note };
     change.of(&outcome.entries, &outcome.removed, added).collect()
 }
 
@@ -20,6 +21,8 @@ pub struct Lines<'a> {
     pub upstream: &'a str,
     /// Its number of changes now.
     pub revision: Revision,
+    /// The client's user.
+    pub user: Option<&'a str>,
     /// The client's words.
     pub note: Option<&'a str>,
 }
@@ -41,12 +44,14 @@ impl<'a> Lines<'a> {
 
     /// A line about one server.
     fn line(&self, server: &str, what: &str) -> String {
-        let Self { upstream, revision, note } = self;
+        let Self { upstream, revision, user, note } = self;
         let mut line = format!("upstream \"{upstream}\" server \"{server}\": {what}, revision {revision}");
-        if let Some(note) = note {
-            // A quote in it must not look like the end of it. Writing to a String cannot fail.
-            let note = note.replace('\\', "\\\\").replace('"', "\\\"");
-            let _ = write!(line, ", note: \"{note}\"");
+        for (what, words) in [("user", user), ("note", note)] {
+            if let Some(words) = words {
+                // A quote in it must not look like the end of it. Writing to a String cannot fail.
+                let words = words.replace('\\', "\\\\").replace('"', "\\\"");
+                let _ = write!(line, ", {what}: \"{words}\"");
+            }
         }
         line
     }
@@ -118,7 +123,7 @@ mod tests {
             servers: servers.iter().copied().map(Selector::Position).collect(),
             action,
             force: false,
-            client: "127.0.0.1".to_owned(),
+            client: "127.0.0.1".into(),
             note: note.map(str::to_owned),
         }
     }

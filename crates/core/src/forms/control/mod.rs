@@ -109,7 +109,7 @@ fn is_replacement(call: &Call<'_>, dialect: Dialect) -> bool {
 fn admit<'a>(call: &Call<'_>, settings: Option<&'a Settings>) -> Result<&'a Settings, Answer> {
     let settings = settings.ok_or_else(|| Refusal::new(Kind::Internal, "location is not configured"));
     settings
-        .and_then(|settings| guard::control(call, settings.methods).map(|()| settings))
+        .and_then(|settings| guard::control(call, settings).map(|()| settings))
         .map_err(|refusal| Answer::refused(&refusal, likely_format(call)))
 }
 

@@ -273,8 +273,12 @@ mod tests {
         down.name = "10.0.0.2:80".into();
         down.admin = Admin::Down;
         down.params.weight = 10;
-        down.reason =
-            Some(Reason::Operator { at: UnixTime(0), client: "::1".into(), note: Some("disk".to_owned()) });
+        down.reason = Some(Reason::Operator {
+            at: UnixTime(0),
+            client: "::1".into(),
+            user: Some("alice".to_owned()),
+            note: Some("disk".to_owned()),
+        });
         let snapshot =
             fake::upstream("u", vec![fake::peer(0, "10.0.0.1"), down, fake::backup(7, 0, "10.0.0.3")]);
         let mut other = fake::upstream("v", Vec::new());
@@ -286,7 +290,7 @@ mod tests {
              \x20 id  server           address      state      weight  active  max_conns  fails  fail_timeout  reason\n\
              \x20 0   10.0.0.1         10.0.0.1     up         1       0       0          0/1    10s           -\n\
              \x20 1   app.example.com  10.0.0.2:80  down       10      0       0          0/1    10s           \
-             client ::1 at 1970-01-01T00:00:00Z: disk\n\
+             client ::1, user alice at 1970-01-01T00:00:00Z: disk\n\
              \x20 7   10.0.0.3         10.0.0.3     up backup  1       0       0          0/1    10s           -\n\
              \n\
              upstream \"v\": round_robin, static: upstream has no \"zone\": \
@@ -310,6 +314,7 @@ mod tests {
         peer.reason = Some(Reason::Operator {
             at: UnixTime(0),
             client: "::1".into(),
+            user: None,
             note: Some("x\u{9b}y".to_owned()),
         });
         assert!(page(&[fake::upstream("u", vec![peer])], false, NOW).contains("x\\xc2\\x9by"));

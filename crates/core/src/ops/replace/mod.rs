@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::HashMap;
 
+use crate::model::client::Client;
 use crate::model::id::{Revision, ServerId, UpstreamIndex};
 use crate::model::list::{List, Listed, Place};
 
@@ -34,8 +35,8 @@ pub struct Wanted {
     pub is_dry: bool,
     /// Whether the guards of the upstreams are set aside.
     pub force: bool,
-    /// Address of the client, for the log and the reason.
-    pub client: String,
+    /// Who asks, for the log and the reason.
+    pub client: Client,
     /// The client's words.
     pub note: Option<String>,
 }

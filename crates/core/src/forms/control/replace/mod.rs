@@ -213,7 +213,7 @@ impl Replacing {
             Format::Json => reply.json(),
             Format::Text => reply.text(),
         };
-        if self.wanted.is_dry { answer } else { reply.log(answer, self.wanted.note.as_deref()) }
+        if self.wanted.is_dry { answer } else { reply.log(answer, &self.wanted) }
     }
 }
 

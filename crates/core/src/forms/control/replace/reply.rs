@@ -9,6 +9,7 @@ use crate::model::log::{Level, escaped};
 use crate::model::state::Admin;
 use crate::model::time::Seconds;
 use crate::ops::plan::Difference;
+use crate::ops::replace::Wanted;
 use crate::ops::{Addition, Entry, Removal, Replaced};
 
 use super::super::super::respond::Answer;
@@ -152,10 +153,11 @@ impl Reply<'_> {
     }
 
     /// Adds the lines for the log.
-    pub fn log(&self, mut answer: Answer, note: Option<&str>) -> Answer {
+    pub fn log(&self, mut answer: Answer, wanted: &Wanted) -> Answer {
+        let (user, note) = (wanted.client.user.as_deref(), wanted.note.as_deref());
         let mut left = LINES;
         for done in self.done {
-            let lines = Lines { upstream: &done.upstream, revision: done.revision, note };
+            let lines = Lines { upstream: &done.upstream, revision: done.revision, user, note };
             let all = done.entries.len() + done.removed.len() + done.added.len();
             for line in lines.of(&done.entries, &done.removed, done.added.iter()).take(left) {
                 answer = answer.logged(Level::Notice, line);
