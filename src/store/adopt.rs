@@ -340,16 +340,10 @@ impl Locked {
         }
     }
 
-    /// Frees what lies behind the wishes of a server; both may have the same reason.
+    /// Frees the reasons of a server, of whose wishes none is to count any more.
     unsafe fn free_reasons(&mut self, server: *mut Server) {
         // SAFETY: see `answer`.
-        unsafe {
-            let [first, second] = (*server).wishes.map(|wish| wish.reason);
-            self.free(first);
-            if second != first {
-                self.free(second);
-            }
-        }
+        unsafe { self.free(std::mem::replace(&mut (*server).reasons, ptr::null_mut())) };
     }
 
     /// Frees a record that is linked nowhere.

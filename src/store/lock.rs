@@ -174,8 +174,8 @@ impl Locked {
             return;
         }
         // SAFETY: the pointer was written by a process of ours to a record in the zone, records of upstreams are never
-        // freed, and the lock is held. The list of servers is whole at every moment. A reason that the dead writer
-        // reserved stays allocated: its address may have been written by halves.
+        // freed, and the lock is held. The list of servers is whole at every moment. What the dead writer
+        // reserved and had given to no server stays allocated.
         unsafe {
             let revision = *(*upstream).revision.get_mut();
             (*upstream).indexed = UNKNOWN;

@@ -243,6 +243,83 @@ fn memory_that_runs_out_changes_nothing() {
     assert!(locked.upstream(b"another").is_err());
 }
 
+/// Commits a state of a server with a note, and its weight.
+fn set(
+    locked: &mut Locked,
+    record: NonNull<Upstream>,
+    id: u64,
+    (admin, weight): (Admin, u64),
+    note: &str,
+) -> Result<u64, super::lock::Full> {
+    let params = Params { weight, ..Params::default() };
+    let reason = (!note.is_empty()).then(|| Reason::new(1, "127.0.0.1", Some(note)));
+    commit(
+        locked,
+        record,
+        &mut [Change::new(locked.server(record, id).unwrap(), admin, params, reason)],
+        &[],
+        &mut [],
+    )
+}
+
+#[test]
+fn what_was_taken_down_comes_up_in_a_full_zone() {
+    let (store, zone) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1"), claim("b", "2")]);
+    set(&mut locked, record, 0, (Admin::Down, 1), "first").unwrap();
+    drop(locked);
+    fixture::exhaust(zone);
+    let mut locked = store.lock();
+    assert!(set(&mut locked, record, 1, (Admin::Down, 1), "no room").is_err());
+    let used = fixture::used(zone);
+    // No order of changes needs more than the first took.
+    let long = "a note of quite another length";
+    let steps = [
+        (Admin::Up, 1, "second"),
+        (Admin::Down, 1, long),
+        (Admin::Down, 5, ""),
+        (Admin::Down, 1, ""),
+        (Admin::Drain, 2, "fourth"),
+        (Admin::Up, 2, "fifth"),
+        (Admin::Up, 1, ""),
+        (Admin::Down, 1, "sixth"),
+        (Admin::Down, 1, "short"),
+        (Admin::Up, 1, "last"),
+    ];
+    let mut said = "first";
+    for (admin, weight, note) in steps {
+        set(&mut locked, record, 0, (admin, weight), note).unwrap();
+        if !note.is_empty() {
+            said = note;
+        }
+        assert_eq!(wanted(&locked, record, "a", "1"), (admin, Some(said.into())));
+        assert_eq!(fixture::used(zone), used);
+    }
+    let gone = locked.server(record, 0).unwrap();
+    commit(&mut locked, record, &mut [], &[gone], &mut []).unwrap();
+    assert_eq!(set(&mut locked, record, 1, (Admin::Down, 1), "room"), Ok(13), "what left makes room");
+}
+
+#[test]
+fn a_full_zone_keeps_nothing_from_service_and_nothing_from_what_the_file_says() {
+    let (store, zone) = store();
+    let mut locked = store.lock();
+    let down_by_file = Claim { admin: Admin::Down, ..claim("a", "1") };
+    let (record, _) = adopt(&mut locked, &[down_by_file, claim("b", "2")]);
+    drop(locked);
+    fixture::exhaust(zone);
+    let mut locked = store.lock();
+    set(&mut locked, record, 0, (Admin::Up, 1), "there is no room for this").unwrap();
+    assert_eq!(wanted(&locked, record, "a", "1"), (Admin::Up, None));
+    set(&mut locked, record, 0, (Admin::Down, 1), "nor for this").unwrap();
+    assert_eq!(wanted(&locked, record, "a", "1"), (Admin::Down, None));
+    assert!(set(&mut locked, record, 0, (Admin::Drain, 1), "refused").is_err());
+    assert_eq!(wanted(&locked, record, "a", "1"), (Admin::Down, None));
+    set(&mut locked, record, 1, (Admin::Up, 7), "").unwrap();
+    set(&mut locked, record, 1, (Admin::Up, 1), "").unwrap();
+}
+
 #[test]
 fn memory_fails_at_each_point_and_none_is_lost() {
     // The zones differ in which allocation is the one that fails.
