@@ -11,12 +11,14 @@ pub mod commit;
 mod death;
 pub mod find;
 mod index;
+mod inherit;
 pub mod lock;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod model_tests;
 pub mod peers;
 pub mod records;
+pub mod size;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod tests;

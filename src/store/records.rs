@@ -244,6 +244,11 @@ impl Wish {
         Self::new(0, terms, 0)
     }
 
+    /// The same, but nobody asked for it.
+    pub fn without_reason(self) -> Self {
+        Self { reason: 0, ..self }
+    }
+
     /// How new it is, if its upstream is at `revision`: 0 if it was never published.
     fn age(&self, revision: u64) -> u64 {
         if self.revision > revision { 0 } else { self.revision.saturating_add(1) }

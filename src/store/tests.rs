@@ -321,6 +321,79 @@ fn a_full_zone_keeps_nothing_from_service_and_nothing_from_what_the_file_says() 
 }
 
 #[test]
+fn a_store_of_another_size_goes_on_with_ids_and_revisions() {
+    let (old, _) = store();
+    let names: Vec<String> = (0..40).map(|name| name.to_string()).collect();
+    let backup = Claim { group: Group::Backup, ..claim("z", "9") };
+    let claims: Vec<_> = names.iter().map(|name| claim("a", name)).chain([backup]).collect();
+    let mut before = old.lock();
+    let other = before.upstream(b"other").unwrap();
+    let mut claimed = Claimed::with_room(1);
+    before.claim(other, 1, 0, &[claim("x", "1")], &mut claimed, Wishes::Dropped).unwrap();
+    let (record, _) = adopt(&mut before, &claims);
+    set(&mut before, record, 3, (Admin::Down, 1), "is dropped").unwrap();
+    add(&mut before, record, claim("new", "new")).unwrap();
+    before.begin_generation();
+
+    let (new, _) = store();
+    let mut after = new.lock();
+    after.inherit(&mut before).unwrap();
+    assert_eq!(after.generation(), before.generation());
+    let copy = after.upstream(b"u").unwrap();
+    assert_ne!(copy, record);
+    assert_eq!(ids(&after, copy), ids(&before, record));
+    assert_eq!(after.revision(copy), 2);
+    assert_eq!(wanted(&after, copy, "a", "3"), (Admin::Down, None));
+    let other = after.upstream(b"other").unwrap();
+    assert_eq!((after.revision(other), ids(&after, other)), (0, vec![0]));
+    drop(before);
+
+    // What the reload drops is counted as it would have been in the store before.
+    let (record, dropped) = adopt(&mut after, &claims[1..]);
+    assert_eq!((record, dropped), (copy, 2));
+    assert_eq!(after.revision(copy), 3);
+    assert_eq!(ids(&after, copy), (1..=40).collect::<Vec<_>>());
+    assert_eq!(add(&mut after, record, claim("next", "next")), Ok(42), "no id is used again");
+}
+
+#[test]
+fn a_store_that_is_too_small_for_what_there_was_is_whole() {
+    let (old, _) = store();
+    let mut before = old.lock();
+    let names: Vec<String> = (0..60).map(|name| format!("{name:0200}")).collect();
+    let claims: Vec<_> = names.iter().map(|name| claim("a", name)).collect();
+    adopt(&mut before, &claims);
+    let zone = fixture::shm_zone(8);
+    // SAFETY: the fixture made a slab pool at the start of the zone.
+    let new = unsafe { Store::open(zone) }.unwrap();
+    let mut after = new.lock();
+    assert!(after.inherit(&mut before).is_err());
+    let (record, _) = adopt(&mut after, &claims[..10]);
+    assert_eq!(ids(&after, record), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_room_for_reasons_is_that_which_there_is() {
+    let (store, zone) = store();
+    let mut locked = store.lock();
+    let names: Vec<String> = (0..50).map(|name| name.to_string()).collect();
+    let claims: Vec<_> = names.iter().map(|name| claim("a", name)).collect();
+    let (record, _) = adopt(&mut locked, &claims);
+    let (servers, room) = locked.room_for_reasons();
+    assert!(servers == 50 && room > 50, "{servers}, {room}");
+    while fixture::free_pages(zone) > 2 {
+        assert!(!locked.alloc_bytes(4096).is_null());
+    }
+    set(&mut locked, record, 0, (Admin::Down, 1), "one").unwrap();
+    let (servers, room) = locked.room_for_reasons();
+    assert_eq!(servers, 49);
+    let fits =
+        (1..50).take_while(|id| set(&mut locked, record, *id, (Admin::Down, 1), "more").is_ok()).count();
+    assert_eq!(fits, room);
+    assert_eq!(locked.room_for_reasons(), (49 - fits, 0));
+}
+
+#[test]
 fn memory_fails_at_each_point_and_none_is_lost() {
     // The zones differ in which allocation is the one that fails.
     for pages in 8..24 {
