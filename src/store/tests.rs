@@ -321,6 +321,25 @@ fn a_full_zone_keeps_nothing_from_service_and_nothing_from_what_the_file_says() 
 }
 
 #[test]
+fn a_configuration_finds_room_in_a_zone_that_was_filled_at_run_time() {
+    let (store, zone) = store();
+    let mut locked = store.lock();
+    let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
+    let names: Vec<String> = (0..).map(|name| name.to_string()).take(1_000).collect();
+    let added = names.iter().take_while(|name| add(&mut locked, record, claim(name, name)).is_ok()).count();
+    drop(locked);
+    fixture::exhaust(zone);
+    let mut locked = store.lock();
+    locked.begin_generation();
+    // An upstream that is adopted before the one that filled the zone.
+    let other = locked.upstream(b"other").unwrap();
+    let claims: Vec<_> = names.iter().take(added / 2).map(|name| claim("o", name)).collect();
+    let mut claimed = Claimed::with_room(claims.len());
+    locked.claim(other, 1, 0, &claims, &mut claimed, Wishes::Dropped).unwrap();
+    assert_eq!(adopt(&mut locked, &[claim("a", "1")]).1, added, "what is dropped is counted");
+}
+
+#[test]
 fn a_store_of_another_size_goes_on_with_ids_and_revisions() {
     let (old, _) = store();
     let names: Vec<String> = (0..40).map(|name| name.to_string()).collect();
