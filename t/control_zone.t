@@ -69,7 +69,11 @@ my $many = "upstream many { zone many 8m;\n"
 configure();
 $t->run();
 start();
-full();
+SKIP: {
+	skip 'before nginx 1.27.3 the zone has room for all that can be added', 18
+		unless $t->has_version('1.27.3');
+	full();
+}
 many();
 sizes();
 $t->leak_keys('/status');
