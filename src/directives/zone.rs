@@ -113,3 +113,16 @@ unsafe fn set(cf: NonNull<ngx_conf_t>, settings: &mut HttpSettings) -> *mut c_ch
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Size;
+
+    #[test]
+    fn a_size_is_written_as_it_is_configured() {
+        let table = [(16 << 20, "16m"), (32 << 10, "32k"), ((1 << 20) + 1024, "1025k"), (33_000, "33000")];
+        for (size, wanted) in table {
+            assert_eq!(Size(size).to_string(), wanted);
+        }
+    }
+}
