@@ -31,6 +31,7 @@ use crate::model::snapshot::StaticReason;
 use crate::nginx::log::Log;
 use crate::nginx::{conf, shm, upstream};
 use crate::store::records::MAGIC;
+use crate::store::size::Need;
 use crate::zone::capacity::{self, Candidate};
 
 /// Settings of the http block.
@@ -212,7 +213,10 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             }
         }
         if live.any_changeable() {
-            main.zone = Some(shm::add(cf, &store_name(), main.settings.zone_size())?);
+            let need = need(&candidates);
+            let present = shm::running(cf, &store_name()).map(shm::size);
+            let size = main.settings.zone_size(cf, (need.servers, need.size()), present);
+            main.zone = Some(shm::add(cf, &store_name(), size)?);
         }
         let live = Box::into_raw(live);
         main.live = NonNull::new(live);
@@ -238,6 +242,22 @@ unsafe fn compose(cf: NonNull<ngx_conf_t>, live: &Live, all: &[PoolCandidate<'_>
         }
     }
     Some(())
+}
+
+/// The memory that the module's zone needs for the upstreams that can be changed. A name that is yet to be resolved is
+/// one server.
+fn need(candidates: &[Candidate]) -> Need {
+    let mut need = Need::default();
+    for Candidate { upstream, capacity, .. } in candidates.iter().filter(|one| one.is_changeable) {
+        let servers = upstream.configured();
+        let texts = servers.iter().flat_map(|server| {
+            let names = server.names.iter().map(String::len);
+            let unresolved = server.names.is_empty().then_some(0);
+            names.chain(unresolved).map(|name| server.server.len() + name)
+        });
+        need.add(upstream.name().len(), texts, capacity.unwrap_or(0));
+    }
+    need
 }
 
 /// Name of the module's own zone: it says which structures are in it, so that a module with others gets another zone.

@@ -167,7 +167,6 @@ sub fits {
 		}
 	}
 	exact('as many as there may be', 100_000, 'u',
-		HTTP => 'upstream_control_zone 128m;',
 		UPSTREAM => 'upstream_capacity 100000;');
 	return unless $old;
 

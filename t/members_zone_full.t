@@ -1,8 +1,8 @@
 #!/usr/bin/env perl
 
-# Tests for memory that runs out: in the zone of an upstream, where lists have
-# slots the slots, and in that of the module.  A server that finds no room is
-# refused in words, and nothing else happens; one that leaves makes room.
+# Tests for memory that runs out in the zone of an upstream, where lists have
+# slots the slots.  A server that finds no room is refused in words, and nothing
+# else happens; one that leaves makes room.
 
 use v5.36;
 
@@ -22,7 +22,7 @@ my $slots = !$t->has_version('1.27.3');
 my %METHODS = (rr => '', ring => 'hash $arg_key consistent;',
 	random => 'random;');
 
-$t->plan(3 * (3 * 11 + 1) + 1 + 11);
+$t->plan(3 * (3 * 11 + 1));
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
@@ -31,16 +31,7 @@ events { }
 http {
     %%TEST_GLOBALS_HTTP%%
 
-    upstream_control_zone %%STORE%%;
-
     %%UPSTREAMS%%
-
-    # More room than the module has.
-    upstream large {
-        zone large 1m;
-        upstream_capacity 500;
-        server 127.0.0.1:8081;
-    }
 
     server {
         listen 127.0.0.1:8080 reuseport;
@@ -64,28 +55,17 @@ my $UPSTREAMS = join '',
 	map { "upstream $_ { zone $_ 64k; $METHODS{$_} server 127.0.0.1:8081; }\n" }
 		sort keys %METHODS;
 
-configure('1m');
+$t->write_file_expand('nginx.conf', $CONF, UPSTREAMS => $UPSTREAMS);
 $t->backend("127.0.0.1:$_") for 8081, 8082;
 $t->run();
 
 # A page of each size of memory that was in use may stay with nginx's slab.
-$t->leak_keys('/status', 8080, pages => { large => 2,
-	map { $_ => 2 } keys %METHODS });
+$t->leak_keys('/status', 8080, pages => { map { $_ => 2 } keys %METHODS });
 
 for my $name (sort keys %METHODS) {
 	my @counts = map { zone($name, $_) } 1 .. 3;
 	# The first round may have made pages for the first time.
 	is($counts[1], $counts[2], "$name: as many fit each time");
-}
-
-configure('32k');
-ok($t->reload(old_gone => 1), 'a small zone for the module');
-$t->leak_baseline();
-store();
-
-sub configure ($store) {
-	$t->write_file_expand('nginx.conf', $CONF, UPSTREAMS => $UPSTREAMS,
-		STORE => $store);
 }
 
 sub act ($name, $args) {
@@ -166,28 +146,4 @@ sub zone ($name, $round) {
 	is(empty($name, $n), $n, "$name, $round: all leave");
 
 	return $n;
-}
-
-sub store {
-	my $mark = $t->log_mark();
-	my ($r, $n) = fill('large');
-	my $full = qr/\A500 no memory left in the module's zone, \d+ bytes are needed: raise "upstream_control_zone"\z/;
-
-	cmp_ok($n, '>', 20, 'module: many fit');
-	like(text($r), $full, 'module: until it is full');
-	my $shown = shown('large');
-	like(text(act('large', 'add=&server=127.0.0.1:8082')), $full,
-		'module: no other one');
-	is(shown('large'), $shown, 'module: nothing was changed');
-	is(scalar $t->grep_log(qr/ \[(?:crit|alert|emerg)\] /, $mark), 0,
-		'module: nginx was not alarmed');
-	is(act('large', 'id=0&weight=2')->status(), 200,
-		'module: parameters need no room');
-	is(served('large'), 0, 'module: it serves');
-	is(empty('large', $n), $n, 'module: all leave');
-	is((fill('large'))[1], $n, 'module: and come again');
-	is(empty('large', $n), $n, 'module: and leave again');
-	is(act('large', 'add=&server=127.0.0.1:8082')->status(), 200,
-		'module: room for another one');
-	act('large', 'remove=&server=127.0.0.1:8082');
 }

@@ -35,7 +35,6 @@ events { worker_connections 1024; }
 http {
     %%TEST_GLOBALS_HTTP%%
 
-    upstream_control_zone 16m;
     keepalive_requests 100000;
     subrequest_output_buffer_size 4m;
 

@@ -15,7 +15,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_hash unix ipv6/)
-	->plan(47);
+	->plan(42);
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
@@ -101,7 +101,6 @@ control_refuses();
 eblb_refuses();
 listed();
 off_for_all();
-store_full();
 
 sub status ($args = '') { return get_json("/status?$args")->{upstreams} }
 
@@ -257,27 +256,4 @@ sub off_for_all {
 		'taken as before');
 	is_deeply(burst(uri => '/off', n => 20)->{by_body}, { 8081 => 20 },
 		'served as before');
-}
-
-# A module's zone that is too small costs control, never the configuration.
-sub store_full {
-	my $servers = join '', map { "server 127.0.0.1:8081;\n" } 1 .. 300;
-
-	$t->write_file_expand('nginx.conf', $CONF =~ s/(upstream other \{.*?;)/$1 $servers/sr
-		=~ s/zone other 64k/zone other 512k/r,
-		HTTP => 'upstream_control_zone 32k;');
-	ok($t->reload(old_gone => 1), 'reload with a small zone');
-	$t->leak_baseline();
-
-	my $other = status('upstream=other')->{other};
-	my $reason
-		= q(no memory left in the module's zone, raise "upstream_control_zone");
-	is_deeply([ @$other{qw/dynamic reason/}, scalar @{ $other->{peers} } ],
-		[ $no, $reason, 301 ], 'static for want of memory');
-	ok($t->find_in_log(qr/\[warn\].*upstream "other" is static: \Q$reason/),
-		'and a warning');
-	is(control('/control?upstream=other&peer=0&down=')->status(), 501,
-		'refused');
-	is(control('/control?upstream=on&peer=0&down=')->status(), 200,
-		'the others are controlled');
 }

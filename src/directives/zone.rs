@@ -1,14 +1,13 @@
-//! Settings of the http block, and `upstream_control_zone`: the size of the module's own shared zone.
+//! Settings of the http block, and `upstream_control_zone`: the least size of the module's own shared zone.
 
 use std::ffi::{c_char, c_void};
+use std::fmt;
 use std::ptr::NonNull;
 
 use nginx_sys::{NGX_ERROR, ngx_command_t, ngx_conf_t, ngx_pagesize, ngx_parse_size};
 
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
-
-/// Size of the zone unless it is said, in bytes: room for some 2500 servers.
-pub const DEFAULT_SIZE: usize = 1024 * 1024;
+use crate::nginx::log::Log;
 
 /// Pages that the zone must have at least: nginx's own limit for the zones of upstreams.
 const PAGES_MIN: usize = 8;
@@ -41,9 +40,51 @@ impl HttpSettings {
         })
     }
 
-    /// Size of the module's zone, in bytes.
-    pub fn zone_size(&self) -> usize {
-        if self.size == 0 { DEFAULT_SIZE } else { self.size }
+    /// Size of the module's zone, in bytes: at least what the configuration needs, in `servers` servers. A zone that is
+    /// there is never made smaller: it would be another one.
+    ///
+    /// # Safety
+    ///
+    /// Called while the configuration is read.
+    pub unsafe fn zone_size(
+        &self,
+        cf: NonNull<ngx_conf_t>,
+        (servers, needed): (usize, usize),
+        present: Option<usize>,
+    ) -> usize {
+        let present = present.unwrap_or(0);
+        // SAFETY: see above; the log of a configuration that is read lives.
+        let log = unsafe { Log::from_raw((*cf.as_ptr()).log) };
+        if let Some(log) = log.filter(|_| self.size > 0) {
+            let given = Size(self.size);
+            if self.size < needed {
+                log.warn(format_args!(
+                    "\"upstream_control_zone {given}\" is less than {}, which the module takes for {servers} server(s)",
+                    Size(needed),
+                ));
+            } else if self.size < present {
+                log.notice(format_args!(
+                    "the module's zone stays at {} until nginx starts anew, \"upstream_control_zone {given}\" is less",
+                    Size(present),
+                ));
+            }
+        }
+        self.size.max(needed).max(present)
+    }
+}
+
+/// A size in bytes, as nginx's directives take it.
+pub struct Size(pub usize);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const KILO: usize = 1024;
+        const MEGA: usize = KILO * KILO;
+        match self.0 {
+            size if size.is_multiple_of(MEGA) => write!(f, "{}m", size / MEGA),
+            size if size.is_multiple_of(KILO) => write!(f, "{}k", size / KILO),
+            size => write!(f, "{size}"),
+        }
     }
 }
 
@@ -88,6 +129,19 @@ unsafe fn set(cf: NonNull<ngx_conf_t>, settings: &mut HttpSettings) -> *mut c_ch
                 debug_assert_eq!(size, NGX_ERROR as isize);
                 conf::emerg(cf, &format!("invalid zone size \"{text}\""))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Size;
+
+    #[test]
+    fn a_size_is_written_as_it_is_configured() {
+        let table = [(16 << 20, "16m"), (32 << 10, "32k"), ((1 << 20) + 1024, "1025k"), (33_000, "33000")];
+        for (size, wanted) in table {
+            assert_eq!(Size(size).to_string(), wanted);
         }
     }
 }

@@ -39,12 +39,14 @@ impl Live {
     /// Called by the master, in `init_module`, with the zone that was added for this configuration, and the one of the
     /// configuration before.
     pub unsafe fn start(&self, zone: shm::Zone, old: Option<shm::Zone>, drains: bool, log: Option<Log<'_>>) {
-        if let Some(old) = old.filter(|old| !shm::is_same(*old, zone)) {
-            // SAFETY: the zone of the configuration that runs until now is still mapped.
-            unsafe { close(old, log) };
-        }
         // SAFETY: see above; zones are mapped before `init_module`.
         let store = unsafe { Store::open(zone) }.ok_or(StaticReason::StoreFull);
+        if let Some(old) = old.filter(|old| !shm::is_same(*old, zone))
+            && let Ok(store) = &store
+        {
+            // SAFETY: the zone of the configuration that runs until now is still mapped.
+            unsafe { take_over(store, zone, old, log) };
+        }
         let started = store.and_then(|store| {
             // A worker that waits for a lock that died with another may hold this one: the master must go on.
             let mut locked = store.lock_within(PATIENCE).map_err(|_| StaticReason::StoreLocked)?;
@@ -76,6 +78,7 @@ impl Live {
             }
         }
         forget_others(store, generation, log);
+        check_room(store, log);
         for pools in self.iter().filter_map(|upstream| upstream.pools.get()) {
             // SAFETY: this is the master, in `init_module`.
             unsafe { pools.start() };
@@ -83,22 +86,43 @@ impl Live {
     }
 }
 
-/// Closes a store that the new configuration does not go on with, because its size changed: workers of the old one
+/// Goes on in a zone of another size with what the one before has, and closes that: workers of the configuration before
 /// refuse changes from now on, since nobody would see them.
 ///
 /// # Safety
 ///
-/// The zone is mapped.
-unsafe fn close(zone: shm::Zone, log: Option<Log<'_>>) {
+/// Both zones are mapped.
+unsafe fn take_over(store: &Store, zone: shm::Zone, old: shm::Zone, log: Option<Log<'_>>) {
     // SAFETY: see above.
-    if let Some(mut locked) = unsafe { Store::open(zone) }.and_then(|store| store.lock_within(PATIENCE).ok())
-    {
-        locked.close();
-    }
+    let before = unsafe { Store::open(old) }.and_then(|store| store.lock_within(PATIENCE).ok());
+    let taken = match (before, store.lock_within(PATIENCE)) {
+        (Some(mut before), Ok(mut locked)) => {
+            let taken = locked.inherit(&mut before).is_ok();
+            before.close();
+            taken
+        }
+        _ => false,
+    };
     if let Some(log) = log {
-        log.notice(
-            "the module's zone has another size: ids and revisions begin anew, run-time changes are dropped",
-        );
+        let (from, to) = (shm::size(old), shm::size(zone));
+        log.notice(format_args!(
+            "the module's zone has {to} bytes now and had {from}: workers that shut down take no changes any more"
+        ));
+        if !taken {
+            log.warn("the module's zone could not be taken over whole: ids and revisions may begin anew");
+        }
+    }
+}
+
+/// Warns of a zone in which not all servers can be taken down.
+fn check_room(store: Store, log: Option<Log<'_>>) {
+    let Ok(mut locked) = store.lock_within(PATIENCE) else { return };
+    let (servers, room) = locked.room_for_reasons();
+    drop(locked);
+    if let Some(log) = log.filter(|_| room < servers) {
+        log.warn(format_args!(
+            "the module's zone has room to take down {room} of {servers} server(s): raise \"upstream_control_zone\""
+        ));
     }
 }
 

@@ -63,6 +63,22 @@ pub unsafe fn find(cycle: *const ngx_cycle_t, name: &str) -> Option<Zone> {
     None
 }
 
+/// Size of a zone, in bytes.
+pub fn size(zone: Zone) -> usize {
+    // SAFETY: zones live as long as their configurations, one of which is starting while the other runs.
+    unsafe { zone.as_ref().shm.size }
+}
+
+/// The zone of this name in the configuration that runs while another one is read.
+///
+/// # Safety
+///
+/// Called while the configuration is read.
+pub unsafe fn running(cf: NonNull<ngx_conf_t>, name: &str) -> Option<Zone> {
+    // SAFETY: nginx notes the configuration that runs, or an empty one at its start, before it reads the next.
+    unsafe { find((*(*cf.as_ptr()).cycle).old_cycle, name) }
+}
+
 /// Whether two zones are the same memory.
 pub fn is_same(one: Zone, other: Zone) -> bool {
     // SAFETY: zones live as long as their configurations, one of which is starting while the other runs.

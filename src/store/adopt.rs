@@ -64,7 +64,23 @@ impl Server {
 
 impl Locked {
     /// Counts a new configuration, whose upstreams are adopted next. Returns its number, from 1.
+    ///
+    /// It has no use for reasons. They go before anything is made for it, so that a zone that is full of what came at
+    /// run time has room for what the file has.
     pub fn begin_generation(&mut self) -> u64 {
+        let mut upstream = self.header().upstreams;
+        while let Some(present) = NonNull::new(upstream) {
+            // SAFETY: the lock is held. Records of upstreams are never freed, and each server that is followed is
+            // linked in its list.
+            unsafe {
+                let mut server = (*present.as_ptr()).servers;
+                while !server.is_null() {
+                    self.free_reasons(server);
+                    server = (*server).next;
+                }
+                upstream = (*present.as_ptr()).next;
+            }
+        }
         let header = self.header();
         header.generation = header.generation.wrapping_add(1);
         header.generation
@@ -340,15 +356,13 @@ impl Locked {
         }
     }
 
-    /// Frees what lies behind the wishes of a server; both may have the same reason.
+    /// Frees the reasons of a server.
     unsafe fn free_reasons(&mut self, server: *mut Server) {
-        // SAFETY: see `answer`.
+        // SAFETY: see `answer`. Whoever dies after the first store has lost memory, and no more.
         unsafe {
-            let [first, second] = (*server).wishes.map(|wish| wish.reason);
-            self.free(first);
-            if second != first {
-                self.free(second);
-            }
+            let reasons = std::mem::replace(&mut (*server).reasons, ptr::null_mut());
+            fence(Ordering::SeqCst);
+            self.free(reasons);
         }
     }
 

@@ -24,16 +24,14 @@ pub struct Change {
     pub params: Params,
     /// Who asks, if the state was asked for; else the reason stays.
     pub reason: Option<Reason>,
-    /// The reason in the zone, while the change is made.
-    reserved: *mut Reason,
-    /// A reason that nothing refers to when the change is published.
-    obsolete: *mut Reason,
+    /// Room for the reasons of a server that has none, while the change is made.
+    reserved: *mut [Reason; 2],
 }
 
 impl Change {
     /// A change of one server.
     pub fn new(server: NonNull<Server>, admin: Admin, params: Params, reason: Option<Reason>) -> Self {
-        Self { server, admin, params, reason, reserved: ptr::null_mut(), obsolete: ptr::null_mut() }
+        Self { server, admin, params, reason, reserved: ptr::null_mut() }
     }
 }
 
@@ -96,12 +94,14 @@ impl Locked {
             // SAFETY: the lock is held, and the caller found the record under it.
             let server = unsafe { change.server.as_mut() };
             let current = server.wish(revision);
-            let spare = server.spare(revision);
-            if spare.reason != current.reason {
-                change.obsolete = spare.reason;
+            if server.reasons.is_null() {
+                server.reasons = std::mem::replace(&mut change.reserved, ptr::null_mut());
             }
-            let reason = if change.reason.is_some() { change.reserved } else { current.reason };
-            *spare = Wish::new(next, Terms::new(change.admin, change.params), reason);
+            let reason = match change.reason {
+                Some(reason) => server.keep(reason, &current),
+                None => current.reason,
+            };
+            *server.spare(revision) = Wish::new(next, Terms::new(change.admin, change.params), reason);
             death::may_come();
         }
         for server in leaving {
@@ -136,10 +136,6 @@ impl Locked {
             }
         }
         self.end_writing(written);
-        for change in changes {
-            // SAFETY: the last wish that referred to it was overwritten above.
-            unsafe { self.free(change.obsolete) };
-        }
         next
     }
 
@@ -181,29 +177,32 @@ impl Locked {
     /// The same; what was reserved before the zone was full stays so.
     fn try_reserve(&mut self, changes: &mut [Change], arriving: &mut [Arrival<'_>]) -> Result<(), Full> {
         for change in changes {
-            if let Some(reason) = change.reason {
-                change.reserved = self.reserve_reason(reason)?;
+            // SAFETY: the lock is held, and the caller found the record under it.
+            let server = unsafe { change.server.as_ref() };
+            if change.reason.is_some() && server.reasons.is_null() {
+                match self.alloc() {
+                    Ok(room) => change.reserved = room,
+                    // Back into service, or to what the file says, it goes without a reason: the log has it.
+                    Err(_) if change.admin == Admin::Up || change.admin == server.base.admin() => {}
+                    Err(full) => return Err(full),
+                }
             }
         }
         for arrival in arriving {
             arrival.record = self.new_server(&arrival.claim)?;
             if let Some(reason) = arrival.reason {
-                let reason = self.reserve_reason(reason)?;
+                let room = self.alloc()?;
                 // SAFETY: the record was made above, and nobody else knows it.
-                for wish in unsafe { &mut (*arrival.record).wishes } {
+                let record = unsafe { &mut *arrival.record };
+                record.reasons = room;
+                let [wish, _] = record.wishes;
+                let reason = record.keep(reason, &wish);
+                for wish in &mut record.wishes {
                     wish.reason = reason;
                 }
             }
         }
         Ok(())
-    }
-
-    /// A copy of a reason in the zone.
-    fn reserve_reason(&mut self, reason: Reason) -> Result<*mut Reason, Full> {
-        let chunk = self.alloc::<Reason>()?;
-        // SAFETY: the chunk was made here, and nobody else knows it.
-        unsafe { chunk.write(reason) };
-        Ok(chunk)
     }
 
     /// Links a new record, so that it is there from `revision` on.

@@ -231,7 +231,6 @@ impl Found<'_> {
 
     /// Who wanted it.
     pub fn reason(&self, revision: u64) -> Option<Reason> {
-        // SAFETY: a wish that counts has a whole reason in the zone, or none; the lock is held.
-        unsafe { self.wish(revision).reason.as_ref() }.copied()
+        self.server.reason(&self.wish(revision))
     }
 }

@@ -34,6 +34,16 @@ fn chains_for(servers: u64) -> Option<u64> {
     }
 }
 
+/// Bytes of an index of so many chains of each kind.
+fn size_of_index(chains: u64) -> usize {
+    size_of::<Index>() + size_of::<Chains>() * chains as usize
+}
+
+/// Bytes of the index of so many servers; 0 for few.
+pub(super) fn index_size(servers: u64) -> usize {
+    chains_for(servers).map_or(0, size_of_index)
+}
+
 /// Where three chains go on: from a place of the index, or from a server. Zeroes are their end.
 #[repr(C)]
 pub struct Chains {
@@ -324,8 +334,8 @@ impl Locked {
             if present.as_ref().is_some_and(|index| index.mask + 1 >= chains) {
                 return;
             }
-            let size = size_of::<Index>() + size_of::<Chains>() * chains as usize;
-            let Some(index) = NonNull::new(self.alloc_bytes(size).cast::<Index>()) else { return };
+            let index = self.alloc_bytes(size_of_index(chains)).cast::<Index>();
+            let Some(index) = NonNull::new(index) else { return };
             (*index.as_ptr()).mask = chains - 1;
             let written = self.begin_writing(upstream);
             (*upstream).index = index.as_ptr();

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nginx_sys::{
-    ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_trylock, ngx_shmtx_unlock, ngx_slab_alloc_locked,
-    ngx_slab_calloc_locked, ngx_slab_free_locked, ngx_slab_pool_t,
+    ngx_pagesize_shift, ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_trylock, ngx_shmtx_unlock,
+    ngx_slab_alloc_locked, ngx_slab_calloc_locked, ngx_slab_free_locked, ngx_slab_pool_t,
 };
 
 use super::death;
@@ -189,8 +189,8 @@ impl Locked {
             return;
         }
         // SAFETY: the pointer was written by a process of ours to a record in the zone, records of upstreams are never
-        // freed, and the lock is held. The list of servers is whole at every moment. A reason that the dead writer
-        // reserved stays allocated: its address may have been written by halves.
+        // freed, and the lock is held. The list of servers is whole at every moment. What the dead writer
+        // reserved and had given to no server stays allocated.
         unsafe {
             let revision = *(*upstream).revision.get_mut();
             (*upstream).indexed = UNKNOWN;
@@ -223,6 +223,23 @@ impl Locked {
         // up to a page is aligned.
         let record = unsafe { ngx_slab_calloc_locked(self.pool.as_ptr(), size_of::<T>()) };
         if record.is_null() { Err(Full { needed: size_of::<T>() }) } else { Ok(record.cast()) }
+    }
+
+    /// How many chunks of such a size there is room for: of one that is less than a page.
+    pub(super) fn chunks_left(&self, size: usize) -> usize {
+        let pool = self.pool.as_ptr();
+        let shift = size.next_power_of_two().trailing_zeros() as usize;
+        // SAFETY: the mutex is held. nginx sets the size of a page once, and keeps figures for each size of chunk from
+        // the least to half a page; whole pages beyond.
+        unsafe {
+            let pages = (*pool).pfree;
+            let Some(at) = shift.checked_sub((*pool).min_shift).filter(|_| shift < ngx_pagesize_shift) else {
+                return pages;
+            };
+            let figures = (*pool).stats.add(at);
+            let parts = (*figures).total.saturating_sub((*figures).used);
+            pages.saturating_mul(1 << (ngx_pagesize_shift - shift)).saturating_add(parts)
+        }
     }
 
     /// So many bytes of zeroes; null if there is no room.

@@ -11,6 +11,7 @@ pub mod commit;
 mod death;
 pub mod find;
 mod index;
+mod inherit;
 mod lease;
 pub mod lock;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub mod lock;
 mod model_tests;
 pub mod peers;
 pub mod records;
+pub mod size;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod tests;

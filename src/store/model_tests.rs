@@ -109,6 +109,11 @@ fn imagine(model: &mut Vec<Server>, next_id: &mut u64, step: &Step) {
     }
 }
 
+/// What is said of a change of state.
+fn note(down: bool) -> &'static str {
+    if down { "down" } else { "up" }
+}
+
 /// Does a step to the store; false if it has no room.
 fn perform(locked: &mut Locked, record: NonNull<Upstream>, model: &[Server], step: &Step) -> bool {
     let find = |locked: &Locked, at: usize| locked.server(record, model[at].id).unwrap();
@@ -131,7 +136,8 @@ fn perform(locked: &mut Locked, record: NonNull<Upstream>, model: &[Server], ste
         }
         Step::Down(at, down) => {
             let admin = if *down { Admin::Down } else { Admin::Up };
-            changes.push(Change::new(find(locked, *at), admin, Params::default(), None));
+            let reason = super::records::Reason::new(1, &"".into(), Some(note(*down)));
+            changes.push(Change::new(find(locked, *at), admin, Params::default(), Some(reason)));
         }
         Step::Exchange(at, name) => {
             leaving.push(find(locked, *at));
@@ -192,12 +198,16 @@ fn look(locked: &mut Locked, record: NonNull<Upstream>) -> Vec<Server> {
         assert_eq!(locked.server(record, server.id), Some(at), "by id");
         names.entry(server.name().to_vec()).or_default().push(server.id);
         texts.entry(server.server().to_vec()).or_default().push(server.id);
+        let down = server.wish(revision).admin() == Admin::Down;
+        if let Some(reason) = locked.reason(record, at) {
+            assert_eq!(reason.note().as_deref(), Some(note(down)), "the reason of its state");
+        }
         found.push(Server {
             id: server.id,
             group: server.group(),
             server: String::from_utf8(server.server().to_vec()).unwrap(),
             name: String::from_utf8(server.name().to_vec()).unwrap(),
-            down: server.wish(revision).admin() == Admin::Down,
+            down,
             stays: server.managed == 0 || server.wishes.iter().any(|wish| wish.revision > 0),
         });
     }

@@ -133,10 +133,13 @@ pub struct Server {
     /// What was wanted last, and before: the one with the larger revision, unless that is beyond the revision of the
     /// upstream, counts.
     pub wishes: [Wish; 2],
+    /// Room for a reason of each wish; null until the state was first asked for. It is taken for both at once: whoever
+    /// has taken a server down can take it up again in a zone that is full by then.
+    pub reasons: *mut [Reason; 2],
 }
 
 /// The slab gives out chunks of powers of two: one byte more would cost as much again, for each server.
-const _: () = assert!(size_of::<Server>() <= 256);
+const _: () = assert!(size_of::<Server>() <= 256 && size_of::<[Reason; 2]>() <= 512);
 
 impl Server {
     /// Which list it belongs to.
@@ -185,6 +188,25 @@ impl Server {
         let [first, second] = &mut self.wishes;
         if second.age(revision) > first.age(revision) { first } else { second }
     }
+
+    /// Who asked for a wish of this server.
+    pub fn reason(&self, wish: &Wish) -> Option<Reason> {
+        // SAFETY: the room is filled before a wish refers to it, and is freed with the server, under the lock that
+        // whoever has the reference holds.
+        let reasons = unsafe { self.reasons.as_ref()? };
+        let place = wish.reason.checked_sub(1).and_then(|place| usize::try_from(place).ok())?;
+        reasons.get(place).copied()
+    }
+
+    /// Keeps a reason where that of the wish that counts is not. Returns what the next wish says of it: that there is
+    /// none if there is no room.
+    pub fn keep(&mut self, reason: Reason, counts: &Wish) -> u64 {
+        // SAFETY: as above; no wish that counts refers to the place.
+        let Some([first, second]) = (unsafe { self.reasons.as_mut() }) else { return 0 };
+        let (place, at) = if counts.reason == 1 { (second, 2) } else { (first, 1) };
+        *place = reason;
+        at
+    }
 }
 
 /// What a server is to be. The enumerations of other rooms are kept as numbers, since a later build of the module may
@@ -209,6 +231,15 @@ impl Terms {
         let params = [params.weight, params.max_conns, params.max_fails, params.fail_timeout];
         Self { admin, params }
     }
+
+    /// Up, down or draining.
+    pub fn admin(&self) -> Admin {
+        match self.admin {
+            0 => Admin::Up,
+            1 => Admin::Down,
+            _ => Admin::Drain,
+        }
+    }
 }
 
 /// What is wanted of a server.
@@ -219,19 +250,24 @@ pub struct Wish {
     pub revision: u64,
     /// What it is to be.
     terms: Terms,
-    /// Who asked for the state; null for nobody since the start.
-    pub reason: *mut Reason,
+    /// Who asked for the state: the first or the second reason of the server, from 1; 0 for nobody since the start.
+    pub reason: u64,
 }
 
 impl Wish {
     /// A wish.
-    pub fn new(revision: u64, terms: Terms, reason: *mut Reason) -> Self {
+    pub fn new(revision: u64, terms: Terms, reason: u64) -> Self {
         Self { revision, terms, reason }
     }
 
     /// What the configuration wants.
     pub fn of_configuration(terms: Terms) -> Self {
-        Self::new(0, terms, std::ptr::null_mut())
+        Self::new(0, terms, 0)
+    }
+
+    /// The same, but nobody asked for it.
+    pub fn without_reason(self) -> Self {
+        Self { reason: 0, ..self }
     }
 
     /// How new it is, if its upstream is at `revision`: 0 if it was never published.
@@ -241,11 +277,7 @@ impl Wish {
 
     /// Up, down or draining.
     pub fn admin(&self) -> Admin {
-        match self.terms.admin {
-            0 => Admin::Up,
-            1 => Admin::Down,
-            _ => Admin::Drain,
-        }
+        self.terms.admin()
     }
 
     /// weight, max_conns, max_fails, fail_timeout.

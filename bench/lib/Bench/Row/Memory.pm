@@ -1,7 +1,8 @@
 package Bench::Row::Memory;
 
-# Shared memory of a server, with the module and without, and the smallest
-# zones that do for ten servers, a thousand, and ten thousand.
+# Shared memory of a server, with the module and without, the smallest zones that
+# do for ten servers, a thousand, and ten thousand, and what of the module's own
+# zone is in use then.
 
 use v5.36;
 
@@ -27,7 +28,6 @@ events { worker_connections 1024; }
 http {
     %%TEST_GLOBALS_HTTP%%
     access_log off;
-    %%STORE%%
 
 %%UPSTREAMS%%
 
@@ -50,9 +50,9 @@ sub run ($class, $session) {
 			. '`upstream_dynamic off;`, where the zone holds what nginx itself '
 			. "puts there. $repeat",
 	}, {
-		name => 'the same in upstream_control_zone', unit => 'bytes',
+		name => "the same in the module's zone", unit => 'bytes',
 		digits => 0, how => 'what the module keeps beside it: the difference '
-			. 'of the smallest sizes below for ' . $SIZES[-1] . ' and '
+			. 'of the memory below for ' . $SIZES[-1] . ' and '
 			. "$SIZES[-2] servers, by that of these / the same bytes of nginx",
 	});
 	for my $servers (@SIZES) {
@@ -61,9 +61,10 @@ sub run ($class, $session) {
 			digits => 0, how => 'found by bisection over starts of nginx, in '
 				. "pages of 4 KiB: $room / without the module and such room",
 		}, {
-			name => "smallest upstream_control_zone, $servers servers",
-			unit => 'KiB', digits => 0, how => 'found in the same way: the '
-				. "upstream is controlled, $room / the zone of the row above",
+			name => "memory of the module's zone, $servers servers",
+			unit => 'KiB', digits => 0, how => 'resident pages of the zone, '
+				. 'whose size follows the configuration (`Rss` of its mapping '
+				. 'in the smaps of the master) / the zone of the row above',
 		};
 	}
 	return map { +{ %$_, missing => 'needs the module' } } @rows
@@ -75,24 +76,18 @@ sub run ($class, $session) {
 		my $stock = _smallest($servers, sub ($pages) {
 			_starts($session, 0, $servers, $pages);
 		});
-		my $most = _most($servers);
 		my $zone = _smallest($servers, sub ($pages) {
-			_starts($session, 1, $servers, $pages, $most);
+			_starts($session, 1, $servers, $pages);
 		});
-		my $store = _smallest($servers, sub ($pages) {
-			_starts($session, 1, $servers, $most, $pages);
-		});
-		# What each needs alone does together.
-		die "the smallest zones do not do together\n"
-			unless _starts($session, 1, $servers, $zone, $store);
+		my $store = _resident($session, $servers, $zone);
 
 		push @stores, $store;
 		push @ratios, _ratio(map { $_ * PAGE / 1024 } $zone, $stock),
-			_ratio(map { $_ * PAGE / 1024 } $store, $zone);
+			_ratio($store, $zone * PAGE / 1024);
 	}
 
 	unshift @ratios, $server, _ratio(
-		($stores[-1] - $stores[-2]) * PAGE / ($SIZES[-1] - $SIZES[-2]),
+		($stores[-1] - $stores[-2]) * 1024 / ($SIZES[-1] - $SIZES[-2]),
 		$server->{other},
 	);
 
@@ -113,7 +108,7 @@ sub _per_server ($session) {
 				'upstream_dynamic off;');
 	}
 
-	my $nginx = _nginx($session, 1, UPSTREAMS => $upstreams, STORE => '');
+	my $nginx = _nginx($session, 1, UPSTREAMS => $upstreams);
 	$session->start($nginx);
 	my $all = get_json('/status?format=json')->{upstreams};
 	$session->stop($nginx);
@@ -147,10 +142,9 @@ sub _most ($servers) { return 32 + int(MOST * $servers) }
 
 # True if nginx starts with zones of so many pages and, with the module, takes
 # one more server.
-sub _starts ($session, $with, $servers, $zone, $store = undef) {
+sub _starts ($session, $with, $servers, $zone) {
 	my $nginx = _nginx(
 		$session, $with, UPSTREAMS => _upstream('u', $servers, $zone),
-		STORE => $store ? 'upstream_control_zone ' . $store * PAGE . ';' : '',
 	);
 
 	if (!eval { $nginx->run(); 1 }) {
@@ -170,6 +164,27 @@ sub _starts ($session, $with, $servers, $zone, $store = undef) {
 		|| ($reply->status() == 501 && $nginx->grep_log(qr/no memory left/));
 
 	die 'a server was refused: ', $reply->body(), "\n";
+}
+
+# KiB of the module's zone that are in memory: of the shared mapping whose size
+# is a power of two and at least 16m, which no other zone here is.
+sub _resident ($session, $servers, $zone) {
+	my $nginx = _nginx($session, 1, UPSTREAMS => _upstream('u', $servers, $zone));
+	$nginx->run();
+
+	open my $fh, '<', '/proc/' . $nginx->pid() . '/smaps' or die "smaps: $!\n";
+	my ($shared, $size, @found);
+	while (<$fh>) {
+		$shared = $1 eq 's' if /\A[0-9a-f]+-[0-9a-f]+ ...([sp]) /;
+		$size = $1 if /\ASize: +(\d+) kB/;
+		push @found, $1 if /\ARss: +(\d+) kB/ && $shared && $size >= 16_384
+			&& !($size & $size - 1);
+	}
+	close $fh or die "smaps: $!\n";
+	$nginx->stop();
+	die "the module's zone is not found\n" if @found != 1;
+
+	return $found[0];
 }
 
 sub _nginx ($session, $with, %holes) {

@@ -32,7 +32,6 @@ http {
     %%TEST_GLOBALS_HTTP%%
     access_log off;
     keepalive_requests 100000000;
-    upstream_control_zone 16m;
 
     upstream many {
         zone many 16m;
