@@ -13,6 +13,7 @@ use nginx_sys::{
 use crate::zone::Chosen;
 use crate::zone::extra::socket_hash;
 
+use super::connection;
 use super::guarded;
 use super::hook::Hook;
 use super::retry::{self, Cookies, Failed};
@@ -111,13 +112,8 @@ impl Head {
     ///
     /// `pc` is the connection of the request that this belongs to, and is about to give its peer back.
     pub unsafe fn note(&mut self, pc: *const ngx_peer_connection_t) {
-        #[cfg(nginx_ssl)]
         // SAFETY: see above; TLS begins when the socket is connected.
-        unsafe {
-            self.was_reached |= (*pc).connection.as_ref().is_some_and(|connection| !connection.ssl.is_null());
-        }
-        #[cfg(not(nginx_ssl))]
-        let _ = pc;
+        self.was_reached |= unsafe { connection::has_tls((*pc).connection) };
     }
 }
 

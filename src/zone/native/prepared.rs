@@ -10,7 +10,7 @@ use nginx_sys::{
 use super::super::apply::Abilities;
 use super::super::peers::{Zone, bytes};
 use super::super::place::Place;
-use super::super::prepared::{Full, NewPeer, calloc, name_size, write_address};
+use super::super::prepared::{Full, NewPeer, calloc, name_size, nuc_take_session, write_address};
 
 /// Length of what sticky sessions know a peer by: NGX_HTTP_UPSTREAM_SID_LEN.
 pub(super) const SID_LEN: usize = 32;
@@ -192,7 +192,7 @@ pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_h
             (*peer).name.data,
             (*peer).server.data,
             sid(peer),
-            (*peer).ssl_session.cast(),
+            nuc_take_session(peer),
             peer.cast(),
         ];
         ngx_shmtx_lock(&raw mut (*pool).mutex);

@@ -1,0 +1,40 @@
+/*
+ * TLS to peers. The nginx that runs may have TLS where the one that this was
+ * compiled against had none, or the other way round: configured with
+ * --with-compat, both have the same structures.
+ */
+
+#include "shim.h"
+
+
+/* nginx's header declares it only with TLS, and an nginx without has none. */
+ngx_int_t ngx_ssl_shutdown(ngx_connection_t *c);
+
+#pragma weak ngx_ssl_shutdown
+
+
+/* Whether TLS has begun on the connection. */
+ngx_uint_t
+nuc_has_tls(ngx_connection_t *c)
+{
+#if (NGX_SSL || NGX_COMPAT)
+    return c->ssl != NULL;
+#else
+    return 0;
+#endif
+}
+
+
+/* Ends TLS on a connection that is about to be closed, and frees what it has. */
+void
+nuc_end_tls(ngx_connection_t *c)
+{
+    if (!nuc_has_tls(c) || ngx_ssl_shutdown == NULL) {
+        return;
+    }
+
+    /* nginx neither tells the peer of a broken connection nor waits for it */
+    c->error = 1;
+
+    (void) ngx_ssl_shutdown(c);
+}
