@@ -8,8 +8,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 name=$1 flags=${2:-}
-# The modules that move fields of ngx_http_request_t and ngx_connection_t: what distributions build with.
-options=${3:---with-threads --with-http_ssl_module --with-http_v2_module --with-http_realip_module \
+# What distributions build with: --with-compat, and the modules that move fields of ngx_http_request_t and
+# ngx_connection_t.
+options=${3:---with-compat --with-threads --with-http_ssl_module --with-http_v2_module --with-http_realip_module \
 --with-http_auth_request_module --with-http_stub_status_module --with-stream --with-stream_ssl_module}
 tree=$PWD/build/$name
 
@@ -24,12 +25,12 @@ rm -rf "$tree/src" "$tree/stamp"
 mkdir -p "$tree"
 cp -R "$source" "$tree/src"
 
-# --with-compat as distributions do; --with-debug for its log, which tests read.
+# --with-debug for its log, which tests read.
 compile() {
     cd "$tree/src"
     chmod +x auto/configure
     # shellcheck disable=SC2086 # a list of words
-    auto/configure --with-compat --with-debug $options \
+    auto/configure --with-debug $options \
         ${CC:+"--with-cc=$CC"} ${flags:+"--with-cc-opt=$flags" "--with-ld-opt=$flags"}
     # not the caller's make flags: its job server is not ours
     MAKEFLAGS='' make -j "$(getconf _NPROCESSORS_ONLN)"
