@@ -144,7 +144,7 @@ hazard-deaths: tree-1.28 build-debian
 # All tests, in their short form, on the nginx that watches its memory, with all that it can log.
 hazard-asan: build asan
 	@tools/prerequisites.sh test
-	@TEST_NGINX_LONG='' TEST_NGINX_LOG_LEVEL=debug ASAN_OPTIONS=detect_leaks=0 TEST_NGINX_TIMEOUT=600 \
+	@unset TEST_NGINX_LONG; TEST_NGINX_LOG_LEVEL=debug ASAN_OPTIONS=detect_leaks=0 TEST_NGINX_TIMEOUT=600 \
 		tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28-asan/nginx" $(TESTS)
 
 # An nginx without each part that it can be built without.
