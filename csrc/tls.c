@@ -38,3 +38,31 @@ nuc_end_tls(ngx_connection_t *c)
 
     (void) ngx_ssl_shutdown(c);
 }
+
+
+/*
+ * The functions by which a balancer keeps TLS sessions: none in an nginx
+ * without TLS and --with-compat, which has no place for them.
+ */
+nuc_sessions_t
+nuc_sessions(ngx_peer_connection_t *pc)
+{
+    nuc_sessions_t  sessions = { NULL, NULL };
+
+#if (NGX_SSL || NGX_COMPAT)
+    sessions.set = pc->set_session;
+    sessions.save = pc->save_session;
+#endif
+
+    return sessions;
+}
+
+
+void
+nuc_set_sessions(ngx_peer_connection_t *pc, nuc_sessions_t sessions)
+{
+#if (NGX_SSL || NGX_COMPAT)
+    pc->set_session = sessions.set;
+    pc->save_session = sessions.save;
+#endif
+}
