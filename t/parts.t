@@ -88,7 +88,7 @@ for my $kind (@there) {
 
 	if (!$has_zone) {
 		is(change($name, 'server=127.0.0.1:8081&down='),
-			'409 upstream has no "zone"', "$name: cannot be changed");
+			"501 only for upstream with 'zone'", "$name: cannot be changed");
 		is(servers($name), '8081 8082', "$name: both are there");
 		is(failed($name), 0, "$name: serves");
 		next;
