@@ -12,7 +12,9 @@ use nginx_sys::{
 use super::super::apply::Abilities;
 use super::super::peers::{Zone, bytes};
 use super::super::place::Place;
-use super::super::prepared::{Full, NewPeer, calloc, name_size, write_address};
+use super::super::prepared::{
+    Full, NewPeer, calloc, name_size, nuc_move_session, nuc_take_session, write_address,
+};
 use super::sessions::{self, SID_LEN};
 
 /// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.
@@ -115,8 +117,7 @@ impl Prepared {
             (*peer).refs -= 1;
             (*peer).next = ptr::null_mut();
             mem::swap(&mut (*peer).server, &mut (*new).server);
-            mem::swap(&mut (*peer).ssl_session, &mut (*new).ssl_session);
-            mem::swap(&mut (*peer).ssl_session_len, &mut (*new).ssl_session_len);
+            nuc_move_session(peer, new);
             (*peer).weight = (*new).weight;
             (*peer).effective_weight = (*new).effective_weight;
             (*peer).current_weight = 0;
@@ -229,7 +230,7 @@ pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_h
             (*peer).name.data,
             (*peer).server.data,
             sessions::buffer(peer),
-            (*peer).ssl_session.cast(),
+            nuc_take_session(peer),
             peer.cast(),
         ];
         ngx_shmtx_lock(&raw mut (*pool).mutex);
