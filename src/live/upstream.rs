@@ -9,6 +9,7 @@ use crate::nginx::upstream as nginx;
 use crate::ops::Guard;
 use crate::store::{self, Locked, Store};
 use crate::zone::apply::Abilities;
+use crate::zone::capacity::Planned;
 use crate::zone::{Extra, Zone};
 
 use super::pools::Pools;
@@ -29,6 +30,8 @@ pub struct Upstream {
     pub pools: OnceCell<Pools>,
     /// Whether it is a pool itself.
     pub is_pool: Cell<bool>,
+    /// How many slots its lists are to have.
+    pub slots: Cell<Planned>,
     /// Why it cannot be changed, if it cannot.
     pub fixed: RefCell<Option<StaticReason>>,
     /// What it is controlled through, once the master has started it.

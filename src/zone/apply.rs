@@ -94,15 +94,12 @@ pub struct Edits {
     pub backups: Option<PreparedList>,
     /// The places that were found for new servers, by address.
     pub(super) seats: Vec<NonNull<ngx_http_upstream_rr_peer_t>>,
-    /// The places of the servers that leave, by address.
-    pub(super) leaving: Vec<NonNull<ngx_http_upstream_rr_peer_t>>,
 }
 
 impl Edits {
     /// Makes room for what is noted under the locks, where nothing may be allocated.
     pub fn make_room(&mut self) {
         self.seats.reserve(self.at.len() + self.append.len());
-        self.leaving.reserve(self.at.len());
     }
 
     /// The peers of the servers that are new or have another address, in the order of the edits; none for those that
