@@ -258,8 +258,7 @@ impl Zone {
                     tries: sums.usable,
                     ..Totals::default()
                 };
-                let mut index = 0;
-                for place in self.servers(list) {
+                for (index, place) in self.servers(list).enumerate() {
                     let peer = &*place.as_ptr();
                     rows += 1;
                     text = text.saturating_add(peer.name.len).saturating_add(peer.server.len);
@@ -273,7 +272,6 @@ impl Zone {
                         let row = row(place, Slot { group, index }, &mut copy.text);
                         copy.rows.push(row);
                     }
-                    index += 1;
                 }
                 match group {
                     Group::Primary => copy.primary = totals,
