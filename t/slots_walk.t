@@ -142,7 +142,9 @@ end
 local C = ffi.C
 local context = C.ngx_cycle.conf_ctx[C.ngx_http_module.index]
 local main = context.main_conf[C.ngx_http_upstream_module.ctx_index]
-local function text(str) return ffi.string(str.data, str.len) end
+local function text(str)
+    return str.len > 0 and ffi.string(str.data, str.len) or "nameless"
+end
 
 local function walk(list)
     if list == nil then return "none" end
