@@ -203,9 +203,10 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             pools.push(PoolCandidate { upstream: us, name, settings, fixed });
         }
         compose(cf, &live, &pools)?;
-        // Upstreams may share a zone: all are known before any gets its slots.
-        capacity::provide(cf, &candidates)?;
-        for (upstream, tables) in live.iter().zip(tables) {
+        // Upstreams may share a zone: all are known before slots are planned.
+        let slots = capacity::plan(cf, &candidates)?;
+        for ((upstream, tables), slots) in live.iter().zip(tables).zip(slots) {
+            upstream.slots.set(slots);
             if upstream.pools.get().is_some() {
                 Composed::install(cf, upstream)?;
             } else if upstream.fixed().is_none() {

@@ -45,8 +45,8 @@ pub struct Hook {
     looking: UnsafeCell<Event>,
     /// What the balancer computed from the lists in this worker, where it has to follow them.
     tables: Option<zone::Tables>,
-    /// The count of changes that the tables show.
-    shown: Cell<u64>,
+    /// The count of changes that the tables show; none until they are computed for the first time.
+    shown: Cell<Option<u64>>,
 }
 
 impl Hook {
@@ -70,8 +70,7 @@ impl Hook {
             let catching_up = UnsafeCell::new(Event::new(catch_up_later, with.as_ptr().cast()));
             // The second event is told of the hook, which has its address only now.
             let looking = UnsafeCell::new(Event::new(look_later, std::ptr::null_mut()));
-            // The tables are those of the configuration, from before all changes.
-            let shown = Cell::new(0);
+            let shown = Cell::new(tables.as_ref().and_then(zone::Current::shown));
             let idle = Idle::default();
             let hook = Self { original, upstream: with, catching_up, idle, looking, tables, shown };
             let mut hook = conf::pool_value((*cf.as_ptr()).pool, hook)?;
@@ -110,11 +109,15 @@ impl Hook {
             {
                 control.zone.settle_pool();
             }
-            if let Some((tables, control)) = self.tables.as_ref().zip(self.upstream().control())
-                && control.zone.membership() != self.shown.get()
-                && let Some(shown) = zone::Current::refresh(tables, &control.zone)
-            {
-                self.shown.set(shown);
+            if let Some((tables, control)) = self.tables.as_ref().zip(self.upstream().control()) {
+                if Some(control.zone.membership()) != self.shown.get()
+                    && let Some(shown) = zone::Current::refresh(tables, &control.zone)
+                {
+                    self.shown.set(Some(shown));
+                }
+                if !zone::Current::is_usable(tables) {
+                    return NGX_ERROR as ngx_int_t;
+                }
             }
             (self.original)(r, us)
         }

@@ -49,6 +49,7 @@ impl Live {
             guard,
             pools: OnceCell::new(),
             is_pool: Cell::new(false),
+            slots: Cell::default(),
             fixed: fixed.into(),
             control: OnceCell::new(),
         }));

@@ -174,7 +174,7 @@ fn control(
     };
     // SAFETY: this is the master, in `init_module`.
     unsafe {
-        zone::Current::begin(&zone);
+        zone::Current::begin(&zone, upstream.slots.get());
         if upstream.is_pool.get() {
             zone.begin_as_pool();
         }

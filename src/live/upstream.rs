@@ -10,6 +10,7 @@ use crate::nginx::upstream as nginx;
 use crate::ops::{Guard, OpError};
 use crate::store::{self, Holder, Locked, PATIENCE, SOON, Store};
 use crate::zone::apply::Abilities;
+use crate::zone::capacity::Planned;
 use crate::zone::{Extra, Zone};
 
 use super::catch_up::catch_up;
@@ -31,6 +32,8 @@ pub struct Upstream {
     pub pools: OnceCell<Pools>,
     /// Whether it is a pool itself.
     pub is_pool: Cell<bool>,
+    /// How many slots its lists are to have.
+    pub slots: Cell<Planned>,
     /// Why it cannot be changed, if it cannot.
     pub fixed: RefCell<Option<StaticReason>>,
     /// What it is controlled through, once the master has started it.

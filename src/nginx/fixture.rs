@@ -15,7 +15,7 @@ use nginx_sys::{
 const PAGE: usize = 4096;
 
 /// Sets up what nginx's `main` would.
-fn start() {
+pub fn start() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: nothing else runs nginx's code, and the structures are plain words, for which zeroes are a start.

@@ -94,8 +94,6 @@ pub struct Edits {
     pub backups: Option<PreparedList>,
     /// The places that were found for new servers, by address.
     pub(super) seats: Vec<NonNull<ngx_http_upstream_rr_peer_t>>,
-    /// The places of the servers that leave, by address.
-    pub(super) leaving: Vec<NonNull<ngx_http_upstream_rr_peer_t>>,
     /// What finds new servers among those that left, in order, each with its place among the edits: in `at`, and behind
     /// it in `append`.
     pub(super) keys: Vec<(u64, usize)>,
@@ -105,7 +103,6 @@ impl Edits {
     /// Makes room for what is noted under the locks, where nothing may be allocated, and notes what is to be found there.
     pub fn make_room(&mut self) {
         self.seats.reserve(self.at.len() + self.append.len());
-        self.leaving.reserve(self.at.len());
         let replacing = self.at.iter().map(|(_, fate)| match fate {
             Fate::Replace(prepared) => Some(prepared),
             Fate::Set(_) | Fate::Leave => None,

@@ -10,15 +10,16 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_srv_conf_t};
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
 
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::apply::{Abilities, Edits, Touched};
+use super::capacity::Planned;
 use super::lock::Lists;
 use super::peers::Zone;
-use super::place::Place;
+use super::place::{Place, Sums};
 use super::prepared::{Full, NewPeer};
 
 /// One kind of nginx.
@@ -38,19 +39,16 @@ pub trait Backend {
     /// Whether a peer may get another name while a request that it served is yet to be logged.
     const NAMES_CHANGE: bool;
 
-    /// Whether a list has places that no server has.
-    const HAS_BLANKS: bool;
-
     /// Whether balancers refuse by themselves to choose once more when the lists changed under a request.
     const REFUSES_OLD: bool;
 
-    /// Prepares the lists of an upstream that can be changed from now on. They can be changed in part if the zone has too
-    /// little room.
+    /// Prepares the lists of an upstream that can be changed from now on, which are to have so many slots where they
+    /// cannot grow. They can be changed in part if the zone has too little room.
     ///
     /// # Safety
     ///
     /// Called by the master, in `init_module`, once for a zone with the module's words in it.
-    unsafe fn begin(zone: &Zone);
+    unsafe fn begin(zone: &Zone, planned: Planned);
 
     /// The tables of an upstream that have to follow its lists; none if it has none. The error says what is not as the
     /// module expects it.
@@ -70,6 +68,9 @@ pub trait Backend {
         settings: NonNull<c_void>,
     ) -> Result<Option<Self::Tables>, &'static str>;
 
+    /// The count of changes that new tables show; none if they are yet to be computed for the first time.
+    fn shown(tables: &Self::Tables) -> Option<u64>;
+
     /// Computes the tables anew. Returns the count of changes that they show; none if the locks are stuck or there is no
     /// memory: then they stay as they are.
     ///
@@ -77,6 +78,9 @@ pub trait Backend {
     ///
     /// Called in a worker, not by the balancer itself. `zone` has the peers of the same upstream.
     unsafe fn refresh(tables: &Self::Tables, zone: &Zone) -> Option<u64>;
+
+    /// Whether the balancer may work by the tables. If not, it would make some of its own, which do not last.
+    fn is_usable(tables: &Self::Tables) -> bool;
 
     /// How often the lists changed: what workers compare to see that what they know of them is old.
     fn membership(zone: &Zone) -> u64;
@@ -94,7 +98,14 @@ pub trait Backend {
     /// Whether nginx makes and removes the peer as a name resolves.
     fn managed(peer: &ngx_http_upstream_rr_peer_t) -> bool;
 
-    /// Whether the peer is a place that no server has. Such places stand after all others.
+    /// What nginx counts of the servers of a list. Without the locks it is a guess.
+    ///
+    /// # Safety
+    ///
+    /// It is a list of the zone.
+    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums;
+
+    /// Whether the peer is a place that no server has.
     fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool;
 
     /// Makes a server ready to be linked.

@@ -114,6 +114,7 @@ impl Copy {
 }
 
 /// The peers of a list whose lock is held.
+#[derive(Clone)]
 pub(super) struct Peers {
     /// The next one.
     next: *mut ngx_http_upstream_rr_peer_t,
@@ -127,6 +128,16 @@ impl Peers {
         // SAFETY: a `Zone` holds lists that nginx made; they are mapped as long as their configuration lives.
         let next = unsafe { (*list.as_ptr()).peer };
         Self { next }
+    }
+
+    /// Peers that are linked, from one on.
+    ///
+    /// # Safety
+    ///
+    /// The lock that guards the links is held, likewise.
+    #[cfg(not(nginx_peer_refs))]
+    pub(super) unsafe fn starting(first: *mut ngx_http_upstream_rr_peer_t) -> Self {
+        Self { next: first }
     }
 }
 
@@ -222,12 +233,11 @@ impl Zone {
     fn expected(&self) -> (usize, usize) {
         // SAFETY: the lists are mapped; a torn guess costs a second try and nothing else.
         let rows = unsafe {
-            let primary = &raw const *self.primary.as_ptr();
-            let backup = (&raw const (*primary).next).read_volatile();
-            let backups = if backup.is_null() { 0 } else { (&raw const (*backup).number).read_volatile() };
-            (&raw const (*primary).number).read_volatile().saturating_add(backups)
+            let backup = NonNull::new((&raw const (*self.primary.as_ptr()).next).read_volatile());
+            let lists = [(Group::Primary, Some(self.primary)), (Group::Backup, backup)].into_iter();
+            let sums = lists.filter_map(|(group, list)| list.map(|list| Current::sums(self, group, list)));
+            sums.fold(SLACK, |rows, sums| rows.saturating_add(sums.number as usize))
         };
-        let rows = rows.saturating_add(SLACK);
         (rows, rows.saturating_mul(TEXT_PER_PEER))
     }
 
@@ -241,22 +251,15 @@ impl Zone {
         // peer's own lock, so a counter may be one request old; each is a word.
         unsafe {
             for (group, list) in lists.iter() {
+                let sums = Current::sums(self, group, list);
                 let mut totals = Totals {
-                    number: (*list.as_ptr()).number as u64,
-                    total_weight: (*list.as_ptr()).total_weight as u64,
-                    tries: (*list.as_ptr()).tries as u64,
+                    number: sums.number,
+                    total_weight: sums.weight,
+                    tries: sums.usable,
                     ..Totals::default()
                 };
-                let mut index = 0;
-                for peer in Peers::of(list) {
-                    let is_blank = Current::is_blank(self, peer);
-                    let place = peer;
-                    let peer = &*peer.as_ptr();
-                    if is_blank {
-                        totals.number = totals.number.wrapping_sub(1);
-                        totals.total_weight = totals.total_weight.wrapping_sub(peer.weight as u64);
-                        continue;
-                    }
+                for (index, place) in self.servers(list).enumerate() {
+                    let peer = &*place.as_ptr();
                     rows += 1;
                     text = text.saturating_add(peer.name.len).saturating_add(peer.server.len);
                     fits = fits && rows <= copy.rows.capacity() && text <= copy.text.capacity();
@@ -269,7 +272,6 @@ impl Zone {
                         let row = row(place, Slot { group, index }, &mut copy.text);
                         copy.rows.push(row);
                     }
-                    index += 1;
                 }
                 match group {
                     Group::Primary => copy.primary = totals,

@@ -6,7 +6,7 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
 
 use crate::model::id::{Group, Slot};
 
@@ -49,7 +49,7 @@ impl Spot {
     }
 }
 
-/// What nginx counts of an upstream.
+/// What nginx counts of an upstream, or of one of its lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Peers.
@@ -111,25 +111,35 @@ impl Zone {
         copy.membership = self.membership();
     }
 
-    /// What nginx counts. Where there are places that no server has, these are left out, which takes a walk.
+    /// What nginx counts of both lists.
     pub fn sums(&self, lists: &Lists) -> Sums {
-        let mut sums = Sums::default();
-        for (_, list) in lists.iter() {
+        lists.iter().fold(Sums::default(), |sums, (group, list)| {
             // SAFETY: the locks are held.
-            unsafe {
-                if Current::HAS_BLANKS {
-                    for peer in self.servers(list) {
-                        sums.number += 1;
-                        sums.usable += u64::from((*peer.as_ptr()).down == 0);
-                        sums.weight = sums.weight.wrapping_add((*peer.as_ptr()).weight as u64);
-                    }
-                } else {
-                    sums.number = sums.number.wrapping_add((*list.as_ptr()).number as u64);
-                    sums.usable = sums.usable.wrapping_add((*list.as_ptr()).tries as u64);
-                    sums.weight = sums.weight.wrapping_add((*list.as_ptr()).total_weight as u64);
-                }
+            let of_list = unsafe { Current::sums(self, group, list) };
+            Sums {
+                number: sums.number.wrapping_add(of_list.number),
+                usable: sums.usable.wrapping_add(of_list.usable),
+                weight: sums.weight.wrapping_add(of_list.weight),
+            }
+        })
+    }
+}
+
+impl Sums {
+    /// What nginx counts of a list. Without its lock they are a guess.
+    ///
+    /// # Safety
+    ///
+    /// The list is mapped.
+    pub(super) unsafe fn of(list: NonNull<ngx_http_upstream_rr_peers_t>) -> Self {
+        let list = list.as_ptr();
+        // SAFETY: see above; each is a word.
+        unsafe {
+            Self {
+                number: (&raw const (*list).number).read_volatile() as u64,
+                usable: (&raw const (*list).tries).read_volatile() as u64,
+                weight: (&raw const (*list).total_weight).read_volatile() as u64,
             }
         }
-        sums
     }
 }

@@ -12,9 +12,10 @@ use crate::model::params::Params;
 use crate::model::snapshot::{Method, Totals};
 use crate::model::state::Admin;
 use crate::nginx::fixture;
+use crate::nginx::shm::Word;
 
 use super::apply::{Abilities, Setting};
-use super::{Edits, Fate, Spot, Zone, layout};
+use super::{Edits, Extra, Fate, Spot, Zone, layout};
 
 /// Round robin in a core without sticky.
 const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
@@ -22,8 +23,11 @@ const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: f
 /// Three primaries and a backup.
 fn zone() -> Zone {
     let (us, _) = upstream(&[("a", 1, 1), ("b", 2, 2), ("c", 3, 3)], &[("d", 4, 4)]);
-    // SAFETY: the fixture made lists of peers.
-    unsafe { Zone::of(us) }.unwrap()
+    // SAFETY: the fixture made lists of peers, and nobody else knows their zone.
+    unsafe {
+        let zone = Zone::of(us).unwrap();
+        zone.with_extra(Word::<Extra>::alloc(zone.pool().unwrap()).unwrap())
+    }
 }
 
 /// A place among the primaries.

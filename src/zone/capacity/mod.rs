@@ -1,6 +1,7 @@
-//! `upstream_capacity`: the upstreams of a configuration get their slots, zone by zone, where lists of peers cannot grow
+//! `upstream_capacity`: how many slots the upstreams of a configuration get, zone by zone, where lists of peers cannot grow
 //! at run time.
 
+#[cfg(any(not(nginx_peer_refs), all(test, feature = "nginx-objs")))]
 pub(super) mod blanks;
 pub(super) mod room;
 #[cfg(test)]
@@ -11,11 +12,12 @@ pub(super) mod texts;
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_conf_t, ngx_pagesize};
+use nginx_sys::{ngx_conf_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize};
 
 use crate::nginx::conf;
 use crate::nginx::log::Log;
 use crate::nginx::upstream::Upstream;
+use crate::zone::peers::Peers;
 
 use room::{Member, Remark, Slots, TooSmall, Wish};
 
@@ -35,36 +37,45 @@ pub struct Candidate {
     pub capacity: Option<usize>,
 }
 
-/// Gives each upstream that can be changed its slots. `all` are all upstreams of the configuration, since zones may be
-/// shared with others. None if a zone is too small for what was asked for, which was logged, or if there is no memory.
-/// Where lists of peers grow at run time there is nothing to do.
+/// How many slots the primaries and the backups of an upstream are to have, its configured servers among them.
+pub type Planned = [usize; 2];
+
+/// Plans the slots of each upstream that can be changed; the others have none. `all` are all upstreams of the
+/// configuration, since zones may be shared with others. None if a zone is too small for what was asked for, which was
+/// logged. Where lists of peers grow at run time there is nothing to plan.
 ///
 /// # Safety
 ///
 /// Called once in `postconfiguration`, and `all` says the truth.
-pub unsafe fn provide(cf: NonNull<ngx_conf_t>, all: &[Candidate]) -> Option<()> {
+pub unsafe fn plan(cf: NonNull<ngx_conf_t>, all: &[Candidate]) -> Option<Vec<Planned>> {
+    let mut planned = vec![Planned::default(); all.len()];
     if cfg!(nginx_peer_refs) {
-        return Some(());
+        return Some(planned);
     }
     let mut done: Vec<*const _> = Vec::new();
     for candidate in all.iter().filter(|candidate| candidate.is_changeable) {
         let zone = candidate.upstream.shm_zone();
         if !zone.is_null() && !done.contains(&zone) {
             done.push(zone);
-            let sharing = all.iter().filter(|other| other.upstream.shm_zone() == zone);
+            let sharing = all.iter().zip(&mut planned).filter(|(other, _)| other.upstream.shm_zone() == zone);
+            let (sharing, planned): (Vec<_>, Vec<_>) = sharing.unzip();
             // SAFETY: see above.
-            unsafe { provide_zone(cf, &sharing.copied().collect::<Vec<_>>())? };
+            unsafe { plan_zone(cf, &sharing, planned)? };
         }
     }
-    Some(())
+    Some(planned)
 }
 
 /// The same for the upstreams of one zone, of which there is at least one.
 ///
 /// # Safety
 ///
-/// See [`provide`].
-unsafe fn provide_zone(cf: NonNull<ngx_conf_t>, sharing: &[Candidate]) -> Option<()> {
+/// See [`plan`].
+unsafe fn plan_zone(
+    cf: NonNull<ngx_conf_t>,
+    sharing: &[&Candidate],
+    planned: Vec<&mut Planned>,
+) -> Option<()> {
     let first = sharing.first()?.upstream;
     // SAFETY: the zone of an upstream lives in the pool of the configuration.
     let (zone, size) = (first.zone()?, unsafe { first.shm_zone().as_ref() }?.shm.size);
@@ -91,15 +102,14 @@ unsafe fn provide_zone(cf: NonNull<ngx_conf_t>, sharing: &[Candidate]) -> Option
             return None;
         }
     };
-    for ((candidate, member), slots) in sharing.iter().zip(&members).zip(slots) {
+    // SAFETY: see above.
+    let log = unsafe { Log::from_raw((*cf.as_ptr()).log) };
+    for (((candidate, member), slots), planned) in sharing.iter().zip(&members).zip(slots).zip(planned) {
         if candidate.is_changeable {
-            // SAFETY: the configuration is being read; the lists are nginx's own.
-            unsafe {
-                if let Some(log) = Log::from_raw((*cf.as_ptr()).log) {
-                    remark(log, candidate, &zone, member, &slots);
-                }
-                blanks::append(cf, candidate.upstream.as_non_null(), slots.primaries, slots.backups)?;
+            if let Some(log) = log {
+                remark(log, candidate, &zone, member, &slots);
             }
+            *planned = [slots.primaries, slots.backups];
         }
     }
     Some(())
@@ -109,7 +119,7 @@ unsafe fn provide_zone(cf: NonNull<ngx_conf_t>, sharing: &[Candidate]) -> Option
 ///
 /// # Safety
 ///
-/// See [`provide`].
+/// See [`plan`].
 unsafe fn member(candidate: &Candidate) -> Member {
     let upstream = candidate.upstream;
     let wish = match candidate.capacity {
@@ -118,10 +128,26 @@ unsafe fn member(candidate: &Candidate) -> Member {
         None => Wish::Default,
     };
     // SAFETY: see above.
-    let read = if candidate.is_known { unsafe { blanks::texts(upstream.as_non_null()) } } else { None };
+    let read = if candidate.is_known { unsafe { lengths(upstream.as_non_null()) } } else { None };
     // Lists of a balancer that nobody knows are not touched before nginx itself copies them.
     let (primaries, backups) = read.unwrap_or_else(|| configured(upstream));
     Member { name: upstream.name().len(), primaries, backups, has_backups: upstream.has_backups(), wish }
+}
+
+/// Lengths of the texts of the primaries and backups of an upstream.
+///
+/// # Safety
+///
+/// Called in `postconfiguration`; one of nginx's own balancers set the upstream up, so that `peer.data` is a list of
+/// round robin peers.
+unsafe fn lengths(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Option<(Vec<usize>, Vec<usize>)> {
+    // SAFETY: see above; this process alone knows the lists, no lock is needed.
+    unsafe {
+        let primary = NonNull::new((*us.as_ptr()).peer.data.cast::<ngx_http_upstream_rr_peers_t>())?;
+        let backup = NonNull::new((*primary.as_ptr()).next);
+        let lengths = |list| Peers::of(list).map(|peer| (*peer.as_ptr()).server.len).collect();
+        Some((lengths(primary), backup.map_or_else(Vec::new, lengths)))
+    }
 }
 
 /// Lengths of the texts of the primaries and backups that the `server` directives make.

@@ -250,9 +250,6 @@ impl Member {
     fn take_blanks(&self, slots: &Slots, taken: &mut Taken) {
         take_peer(taken, TEXT_SIZE, slots.primaries.saturating_sub(self.primaries.len()));
         take_peer(taken, TEXT_SIZE, slots.backups.saturating_sub(self.backups.len()));
-        if self.backups.is_empty() && slots.backups > 0 {
-            taken.take(size_of::<ngx_http_upstream_rr_peers_t>(), 1);
-        }
     }
 
     /// The slots that `upstream_capacity` asks for; those of the configured servers if there is none.
@@ -293,7 +290,8 @@ impl Member {
     }
 }
 
-/// Takes what nginx allocates for so many peers with texts of `text` bytes: `ngx_http_upstream_zone_copy_peer`.
+/// Takes what nginx allocates for so many peers with texts of `text` bytes, in `ngx_http_upstream_zone_copy_peer`, and
+/// the module for as many blank slots.
 fn take_peer(taken: &mut Taken, text: usize, count: usize) {
     taken.take(size_of::<ngx_http_upstream_rr_peer_t>(), count);
     taken.take(size_of::<ngx_sockaddr_t>(), count);

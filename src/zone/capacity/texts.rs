@@ -10,33 +10,20 @@ use crate::zone::prepared::calloc;
 
 use super::room::{TEXT_SIZE, is_roomy};
 
-/// Makes the slots of a zone ready to change: blanks have no text, and the text of each server can be replaced by any of
-/// [`TEXT_SIZE`] bytes. False if the zone has not enough memory: then some texts have room and others do not, and no
-/// server may take the place of another.
+/// Makes the peers of a zone ready to change: the text of each server can be replaced by any of [`TEXT_SIZE`] bytes. False
+/// if the zone has not enough memory: then some texts have room and others do not, and no server may take the place of
+/// another.
 ///
 /// # Safety
 ///
-/// Called by the master in `init_module`, once for an upstream whose blanks `append` made: the zone is mapped, and no
-/// process uses it yet.
+/// Called by the master in `init_module`, once for an upstream: the zone is mapped, and no process uses it yet.
 pub unsafe fn ready(zone: &Zone) -> bool {
     let Some(pool) = zone.pool() else { return false };
     // SAFETY: see above: nobody else reads or writes the lists, so that no lock is needed.
     unsafe {
         let backup = NonNull::new((*zone.primary.as_ptr()).next);
-        let lists = [Some(zone.primary), backup];
-        // All blanks first: their texts must go, whatever becomes of the others.
-        for peer in lists.into_iter().flatten().flat_map(|list| Peers::of(list)) {
-            // nginx takes no weight of 0 from a configuration.
-            if (*peer.as_ptr()).weight == 0 {
-                (*peer.as_ptr()).server.len = 0;
-            }
-        }
-        let mut servers = lists
-            .into_iter()
-            .flatten()
-            .flat_map(|list| Peers::of(list))
-            .filter(|peer| (*peer.as_ptr()).weight != 0);
-        servers.all(|peer| exchange(pool, peer))
+        let lists = [Some(zone.primary), backup].into_iter().flatten();
+        lists.flat_map(|list| Peers::of(list)).all(|peer| exchange(pool, peer))
     }
 }
 

@@ -12,15 +12,17 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_srv_conf_t};
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
 
+use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::apply::{Abilities, Edits, Touched};
 use super::backend::{Backend, NoSeat};
+use super::capacity::Planned;
 use super::lock::Lists;
 use super::peers::Zone;
-use super::place::Place;
+use super::place::{Place, Sums};
 use super::prepared::{Full, NewPeer};
 
 use prepared::{Prepared, PreparedList};
@@ -48,10 +50,9 @@ impl Backend for Native {
 
     // nginx copies it when servers may change.
     const NAMES_CHANGE: bool = false;
-    const HAS_BLANKS: bool = false;
     const REFUSES_OLD: bool = true;
 
-    unsafe fn begin(_zone: &Zone) {}
+    unsafe fn begin(_zone: &Zone, _planned: Planned) {}
 
     unsafe fn tables(
         _us: NonNull<ngx_http_upstream_srv_conf_t>,
@@ -61,7 +62,15 @@ impl Backend for Native {
         Ok(None)
     }
 
+    fn shown(tables: &Never) -> Option<u64> {
+        match *tables {}
+    }
+
     unsafe fn refresh(tables: &Never, _zone: &Zone) -> Option<u64> {
+        match *tables {}
+    }
+
+    fn is_usable(tables: &Never) -> bool {
         match *tables {}
     }
 
@@ -90,6 +99,11 @@ impl Backend for Native {
 
     fn managed(peer: &ngx_http_upstream_rr_peer_t) -> bool {
         !peer.host.is_null()
+    }
+
+    unsafe fn sums(_zone: &Zone, _group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums {
+        // SAFETY: see the trait.
+        unsafe { Sums::of(list) }
     }
 
     #[inline]

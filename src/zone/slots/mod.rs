@@ -1,9 +1,13 @@
 //! nginx before 1.27.3: servers come and go in slots, places that were made when the configuration was read.
 //!
-//! A list has the same peers from the start of its zone to its end, so that whatever nginx remembers of them, a pointer or
-//! a position, stays true. A slot without a server is blank: down, and without a weight. What changes under the write
-//! locks is who is in a slot, and the order of the list: servers first, then the blank slots.
+//! Slots are peers that are never freed, so that a pointer that nginx remembers stays true. One without a server is blank:
+//! down, without a weight, and in no list, but in a chain of this module's. What changes under the write locks is who is
+//! in a slot, and which slots are linked in a list.
 
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
+mod balancer_tests;
+mod blanks;
 mod members;
 mod points;
 mod prepared;
@@ -16,15 +20,17 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_srv_conf_t};
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
 
+use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::apply::{Abilities, Edits, Touched};
 use super::backend::{Backend, NoSeat};
+use super::capacity::Planned;
 use super::lock::Lists;
 use super::peers::Zone;
-use super::place::Place;
+use super::place::{Place, Sums};
 use super::prepared::{Full, NewPeer};
 
 use prepared::Prepared;
@@ -38,13 +44,21 @@ pub struct Slots;
 pub struct Words {
     /// How often the lists changed.
     membership: AtomicU64,
-    /// A blank slot with a weight of 1, while no primary has any: some balancers divide by the sum of the weights.
-    /// Guarded by the locks of the primaries.
+    /// The blank slots of the primaries and of the backups, linked by their `next`: guarded by the locks of both lists.
+    blanks: [*mut ngx_http_upstream_rr_peer_t; 2],
+    /// The one blank slot that is linked among the primaries, with a weight of 1, while they have no server. Guarded
+    /// likewise.
     sentinel: *mut ngx_http_upstream_rr_peer_t,
-    /// How many slots the primaries and the backups have.
+    /// How many backups there are. Guarded likewise.
+    backups: usize,
+    /// How many slots the primaries and the backups have, filled and blank.
     slots: [usize; 2],
     /// How many of each had a server at the start.
     configured: [usize; 2],
+    /// The larger number of slots, if nginx has to be told to make room in requests for so many; else 0.
+    noted: usize,
+    /// The list of backups, where nginx made none.
+    list: ngx_http_upstream_rr_peers_t,
     /// Whether some slots have less room for a text than `TEXT_SIZE`, since the zone was full.
     narrow: bool,
 }
@@ -67,12 +81,11 @@ impl Backend for Slots {
     type Words = Words;
 
     const NAMES_CHANGE: bool = true;
-    const HAS_BLANKS: bool = true;
     const REFUSES_OLD: bool = false;
 
-    unsafe fn begin(zone: &Zone) {
+    unsafe fn begin(zone: &Zone, planned: Planned) {
         // SAFETY: see the trait.
-        unsafe { members::begin(zone) };
+        unsafe { blanks::begin(zone, planned) };
     }
 
     unsafe fn tables(
@@ -84,9 +97,17 @@ impl Backend for Slots {
         unsafe { Tables::of(us, method, settings) }
     }
 
+    fn shown(tables: &Tables) -> Option<u64> {
+        tables.shown()
+    }
+
     unsafe fn refresh(tables: &Tables, zone: &Zone) -> Option<u64> {
         // SAFETY: see the trait.
         unsafe { tables.refresh(zone) }
+    }
+
+    fn is_usable(tables: &Tables) -> bool {
+        tables.is_usable()
     }
 
     fn membership(zone: &Zone) -> u64 {
@@ -107,6 +128,24 @@ impl Backend for Slots {
 
     fn managed(_peer: &ngx_http_upstream_rr_peer_t) -> bool {
         false
+    }
+
+    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums {
+        // SAFETY: see the trait; the words live as long as the zone.
+        let (sums, words) = unsafe { (Sums::of(list), Self::words(zone)) };
+        let Some(words) = words else { return sums };
+        // SAFETY: likewise.
+        unsafe {
+            if group.is_backup() {
+                let number = (&raw const (*words.as_ptr()).backups).read_volatile() as u64;
+                Sums { number, ..sums }
+            } else {
+                // The sentinel is no server.
+                let sentinel = u64::from(!(&raw const (*words.as_ptr()).sentinel).read_volatile().is_null());
+                let number = sums.number.saturating_sub(sentinel);
+                Sums { number, weight: sums.weight.saturating_sub(sentinel), ..sums }
+            }
+        }
     }
 
     #[inline]

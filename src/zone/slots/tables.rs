@@ -2,20 +2,21 @@
 //!
 //! `random` keeps the running sums of the weights, and `hash .. consistent` a ring of points. nginx before 1.27.3 makes
 //! either of them once. Tables that are late cost balance and nothing else: a slot that they name is always a peer, and
-//! a server that is on no ring is still found by round robin.
+//! a server that is on no ring is still found by round robin. But `random` looks in its own for as many peers as the list
+//! has by then. So this module makes them, before nginx does, and as long as the list can become.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_http_complex_value_t, ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t,
-    ngx_http_upstream_srv_conf_t, ngx_str_t, ngx_uint_t,
+    ngx_alloc, ngx_cycle, ngx_http_complex_value_t, ngx_http_upstream_rr_peer_t,
+    ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_str_t, ngx_uint_t,
 };
 
 use super::super::peers::{Copy, Peers, Zone};
-use super::points;
+use super::{Slots, Words, points};
 use crate::model::id::Group;
 use crate::model::snapshot::Method;
 
@@ -24,7 +25,8 @@ use crate::model::snapshot::Method;
 struct RandomSettings {
     /// Whether the better of two is chosen.
     two: ngx_uint_t,
-    /// A range for each peer of the list, in its order; null in an upstream with a zone until the first request.
+    /// A range for each peer of the list, in its order; null in an upstream with a zone until the first request, when the
+    /// balancer makes them if nobody did.
     ranges: *mut Range,
 }
 
@@ -72,7 +74,7 @@ pub struct Tables(Kind);
 /// The tables of one method.
 enum Kind {
     /// Of `random`.
-    Ranges(NonNull<RandomSettings>),
+    Ranges(Ranges),
     /// Of `hash .. consistent`.
     Ring(Ring),
 }
@@ -99,7 +101,7 @@ impl Tables {
                 let settings = settings.cast();
                 // SAFETY: see above.
                 unsafe { check_random(settings)? };
-                Ok(Some(Self(Kind::Ranges(settings))))
+                Ok(Some(Self(Kind::Ranges(Ranges { settings }))))
             }
             Method::HashConsistent => {
                 // SAFETY: see above.
@@ -112,6 +114,23 @@ impl Tables {
         }
     }
 
+    /// The count of changes that they show before they are computed for the first time; none if there are none yet.
+    pub fn shown(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Ranges(_) => None,
+            // nginx made it when it read the configuration.
+            Kind::Ring(_) => Some(0),
+        }
+    }
+
+    /// Whether the balancer would find any.
+    pub fn is_usable(&self) -> bool {
+        match &self.0 {
+            Kind::Ranges(ranges) => !ranges.get().is_null(),
+            Kind::Ring(_) => true,
+        }
+    }
+
     /// Computes them anew from the peers. Returns the count of changes that they show; none if the locks are stuck or
     /// there is no memory: then they stay as they are.
     ///
@@ -121,7 +140,7 @@ impl Tables {
     pub unsafe fn refresh(&self, zone: &Zone) -> Option<u64> {
         match &self.0 {
             // SAFETY: see above.
-            Kind::Ranges(settings) => unsafe { write_ranges(*settings, zone) },
+            Kind::Ranges(ranges) => unsafe { ranges.write(zone) },
             Kind::Ring(ring) => {
                 // What is allocated below is too much to be allocated under the locks.
                 let copy = zone.copy()?;
@@ -143,33 +162,88 @@ unsafe fn check_random(settings: NonNull<RandomSettings>) -> Result<(), &'static
     if settings.two > 1 || !settings.ranges.is_null() { Err("settings of random") } else { Ok(()) }
 }
 
-/// Writes all ranges.
-///
-/// # Safety
-///
-/// See [`Tables::refresh`].
-unsafe fn write_ranges(settings: NonNull<RandomSettings>, zone: &Zone) -> Option<u64> {
-    // SAFETY: the settings live as long as the configuration, and only this thread uses them in this process.
-    let ranges = unsafe { settings.as_ref() }.ranges;
-    if ranges.is_null() {
-        // The balancer makes them when it prepares for its first request, of lists that are as new, or newer.
-        return Some(zone.membership());
+/// The ranges of `random`. They are memory of this module's, or none.
+struct Ranges {
+    /// Where the balancer looks for them.
+    settings: NonNull<RandomSettings>,
+}
+
+impl Ranges {
+    /// The ranges; null if there are none yet.
+    fn get(&self) -> *mut Range {
+        // SAFETY: the settings live as long as the configuration, which outlives `self`; one thread runs a worker.
+        unsafe { (&raw const (*self.settings.as_ptr()).ranges).read() }
     }
-    let lists = zone.read()?;
-    let list = lists.primary;
-    let mut sum = 0_usize;
-    // SAFETY: the read locks are held. The balancer made a range for each peer that the list says it has, and a list
-    // has the same number of peers from the zone's start to its end.
-    unsafe {
-        for (at, peer) in Peers::of(list).take((*list.as_ptr()).number).enumerate() {
-            ranges.add(at).write(Range { peer: peer.as_ptr(), range: sum });
-            sum = sum.wrapping_add((*peer.as_ptr()).weight as usize);
+
+    /// Puts others in their place.
+    fn set(&self, ranges: *mut Range) {
+        // SAFETY: likewise; the balancer is not at work.
+        unsafe { (&raw mut (*self.settings.as_ptr()).ranges).write(ranges) };
+    }
+
+    /// Writes all ranges, after they were made if there were none.
+    ///
+    /// # Safety
+    ///
+    /// See [`Tables::refresh`].
+    unsafe fn write(&self, zone: &Zone) -> Option<u64> {
+        // SAFETY: the words live as long as the zone.
+        let slots = unsafe { Words::slots(Slots::words(zone)?, Group::Primary) };
+        let present = self.get();
+        let ranges = if present.is_null() { Self::make(slots)? } else { present };
+        // SAFETY: there are as many ranges as slots, and nobody else uses them.
+        let membership = unsafe { Self::fill(ranges, slots, zone) };
+        if membership.is_some() {
+            self.set(ranges);
+        } else if present.is_null() {
+            // SAFETY: made above, and known to nobody else.
+            unsafe { libc::free(ranges.cast()) };
         }
+        membership
     }
-    // Counts move under the write locks, so this one is that of the list which was read.
-    let membership = zone.membership();
-    drop(lists);
-    Some(membership)
+
+    /// Memory for so many ranges, as the balancer would take it. None if there is none, which nginx logs.
+    fn make(slots: usize) -> Option<*mut Range> {
+        let size = slots.checked_mul(size_of::<Range>())?;
+        // SAFETY: the log of the cycle is nginx's own.
+        let ranges: *mut Range = unsafe { ngx_alloc(size, (*ngx_cycle).log) }.cast();
+        (!ranges.is_null()).then_some(ranges)
+    }
+
+    /// Writes a range for each peer. Those that are left, for peers that may come before they are written again, begin
+    /// where no sum of weights ends, so that the balancer finds none of them; it could do no harm there either.
+    ///
+    /// # Safety
+    ///
+    /// `ranges` has so many places, at least as many as the list of the zone's primaries can have peers.
+    unsafe fn fill(ranges: *mut Range, slots: usize, zone: &Zone) -> Option<u64> {
+        let lists = zone.read()?;
+        let (mut at, mut sum) = (0, 0_usize);
+        // SAFETY: see above; the read locks are held. A list is never empty, and its peers are slots, which are never freed.
+        unsafe {
+            let first = NonNull::new((*lists.primary.as_ptr()).peer)?.as_ptr();
+            for peer in Peers::of(lists.primary).take(slots) {
+                ranges.add(at).write(Range { peer: peer.as_ptr(), range: sum });
+                sum = sum.wrapping_add((*peer.as_ptr()).weight as usize);
+                at += 1;
+            }
+            for at in at..slots {
+                ranges.add(at).write(Range { peer: first, range: usize::MAX });
+            }
+        }
+        // Counts move under the write locks, so this one is that of the list which was read.
+        let membership = zone.membership();
+        drop(lists);
+        Some(membership)
+    }
+}
+
+impl Drop for Ranges {
+    fn drop(&mut self) {
+        // SAFETY: `make` took them; no request is served any more.
+        unsafe { libc::free(self.get().cast()) };
+        self.set(ptr::null_mut());
+    }
 }
 
 /// The ring of `hash .. consistent`.

@@ -16,29 +16,28 @@ use crate::nginx::shm::Word;
 
 use super::super::apply::{Abilities, Setting};
 use super::super::backend::Backend;
-use super::super::capacity::room::TEXT_SIZE;
 use super::super::peers::{Peers, bytes};
 use super::super::place::{Place, Spot};
 use super::super::prepared::name_size;
 use super::super::tests::{exact, upstream};
 use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
-use super::Slots;
+use super::{Slots, Words};
 
 /// Round robin.
-const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
+pub(super) const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
 
 /// More slots than any list of these tests has.
-const MANY: usize = 500;
+pub(super) const MANY: usize = 500;
 
 /// Both lists.
 const GROUPS: [Group; 2] = [Group::Primary, Group::Backup];
 
 /// Chance, the same in each run.
-struct Dice(u64);
+pub(super) struct Dice(pub u64);
 
 impl Dice {
     /// A number below `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
+    pub fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -87,45 +86,32 @@ impl Held {
 /// An upstream with so many servers and blanks in each list.
 fn zone(servers: [usize; 2], blanks: [usize; 2]) -> Zone {
     let texts: Vec<String> = (0..200).map(|port| format!("127.0.0.1:{port}")).collect();
-    let long = "x".repeat(TEXT_SIZE);
     let list = |group: usize| -> Vec<_> {
         let ports = (1..=servers[group]).map(|at| group * 100 + at);
-        let configured = ports.map(|port| (texts[port].as_str(), port as u16, 1));
-        configured.chain((0..blanks[group]).map(|_| (long.as_str(), 0, 0))).collect()
+        ports.map(|port| (texts[port].as_str(), port as u16, 1)).collect()
     };
     let (us, _) = upstream(&list(0), &list(1));
     // SAFETY: the fixture made lists of peers, in a zone that is never given back; one thread runs these tests.
     unsafe {
         let zone = Zone::of(us).unwrap();
         let lists = zone.write().unwrap();
-        for (_, list) in lists.iter() {
-            let mut usable = 0;
-            for peer in Peers::of(list) {
-                let peer = peer.as_ptr();
-                let name = ngx_slab_calloc(zone.pool().unwrap().as_ptr(), name_size()).cast::<u8>();
-                name.copy_from_nonoverlapping((*peer).name.data, (*peer).name.len);
-                (*peer).name.data = name;
-                if (*peer).weight == 0 {
-                    (*peer).down = 1;
-                    (*peer).name.len = 0;
-                } else {
-                    usable += 1;
-                }
-            }
-            (*list.as_ptr()).tries = usable;
+        for peer in lists.iter().flat_map(|(_, list)| Peers::of(list)) {
+            // nginx gives a name a buffer for any.
+            let peer = peer.as_ptr();
+            let name = ngx_slab_calloc(zone.pool().unwrap().as_ptr(), name_size()).cast::<u8>();
+            name.copy_from_nonoverlapping((*peer).name.data, (*peer).name.len);
+            (*peer).name.data = name;
         }
-        let single = u32::from(servers == [1, 0]);
-        ngx_http_upstream_rr_peers_t::set_single_raw(lists.primary.as_ptr(), single);
         drop(lists);
         let extra = Word::<Extra>::alloc(zone.pool().unwrap()).unwrap();
         let zone = zone.with_extra(extra);
-        Slots::begin(&zone);
+        Slots::begin(&zone, [0, 1].map(|group| servers[group] + blanks[group]));
         zone
     }
 }
 
 /// A server that is to come.
-fn prepare(zone: &Zone, port: usize) -> Prepared {
+pub(super) fn prepare(zone: &Zone, port: usize) -> Prepared {
     let text = format!("127.0.0.1:{port}");
     let params = Params { weight: 1 + port as u64 % 5, ..Params::default() };
     let address = Address::parse(&text).unwrap();
@@ -133,17 +119,66 @@ fn prepare(zone: &Zone, port: usize) -> Prepared {
     zone.prepare(&new, ROUND_ROBIN).unwrap()
 }
 
-/// The slots of each list, in no order; each stands there once.
-fn slots(zone: &Zone) -> Vec<BTreeSet<usize>> {
+/// The slots of each list and of its chain, in no order; each is there once.
+pub(super) fn slots(zone: &Zone) -> Vec<BTreeSet<usize>> {
     let lists = zone.read().unwrap();
-    let slots_of = |list| {
-        // SAFETY: the lock is held.
-        let all: Vec<_> = unsafe { Peers::of(list) }.take(MANY).map(|slot| slot.as_ptr() as usize).collect();
+    let words = Slots::words(zone).unwrap();
+    let slots_of = |(group, list)| {
+        // SAFETY: the locks are held.
+        let (linked, blanks, sentinel) =
+            unsafe { (Peers::of(list), Words::blanks(words, group), Words::sentinel(words)) };
+        let blanks = blanks.filter(|slot| Some(*slot) != sentinel);
+        let all: Vec<_> =
+            linked.take(MANY).chain(blanks.take(MANY)).map(|slot| slot.as_ptr() as usize).collect();
         let set: BTreeSet<_> = all.iter().copied().collect();
-        assert_eq!(set.len(), all.len(), "a slot stands in the list twice");
+        assert_eq!(set.len(), all.len(), "a slot is there twice");
         set
     };
-    lists.iter().map(|(_, list)| slots_of(list)).collect()
+    lists.iter().map(slots_of).collect()
+}
+
+/// What a module of others sees of a list that walks it by its links, and what one sees that counts to its `number`: the
+/// names of the peers. The second ends where it would follow a null pointer.
+pub(super) fn walks(list: NonNull<ngx_http_upstream_rr_peers_t>) -> [Vec<String>; 2] {
+    // SAFETY: one thread runs these tests.
+    unsafe {
+        let name = |peer: NonNull<ngx_http_upstream_rr_peer_t>| {
+            String::from_utf8(bytes(&(*peer.as_ptr()).name).to_vec()).unwrap()
+        };
+        let linked = Peers::of(list).take(MANY).map(name).collect();
+        let (mut counted, mut peer) = (Vec::new(), (*list.as_ptr()).peer);
+        for _ in 0..(*list.as_ptr()).number {
+            let Some(present) = NonNull::new(peer) else {
+                counted.push("null".to_owned());
+                break;
+            };
+            counted.push(name(present));
+            peer = (*present.as_ptr()).next;
+        }
+        [linked, counted]
+    }
+}
+
+/// Holds that modules of others see the servers that there are, and no blank slot but the one that stands for no server.
+/// Where the lists are `wide`, nginx is told to be ready for more backups than there are.
+pub(super) fn check_walks(zone: &Zone, at: &str, is_wide: bool) {
+    let names = |group: Group| -> Vec<String> {
+        let copy = zone.copy().unwrap();
+        let rows = copy.rows.iter().filter(|row| row.slot.group == group);
+        rows.map(|row| copy.string(&row.name)).collect()
+    };
+    let lists = zone.read().unwrap();
+    for (group, list) in lists.iter() {
+        let (wanted, [linked, counted]) = (names(group), walks(list));
+        if group == Group::Primary && wanted.is_empty() {
+            assert_eq!((linked.len(), counted.len()), (1, 1), "{at}");
+            continue;
+        }
+        assert_eq!(linked, wanted, "{at}: {group:?}");
+        if group == Group::Primary || !is_wide {
+            assert_eq!(counted, wanted, "{at}: {group:?}");
+        }
+    }
 }
 
 /// The ports of the servers of each list, in their order.
@@ -158,7 +193,7 @@ fn servers(zone: &Zone) -> [Vec<usize>; 2] {
 }
 
 /// The places of the servers of a list, in their order.
-fn places(zone: &Zone, group: Group) -> Vec<Place> {
+pub(super) fn places(zone: &Zone, group: Group) -> Vec<Place> {
     let lists = zone.read().unwrap();
     let of_group = |(of, _, _, place): (Group, &[u8], &[u8], Place)| (of == group).then_some(place);
     zone.each(&lists).filter_map(of_group).collect()
@@ -246,10 +281,6 @@ fn run(seed: u64, partly: bool) {
             // SAFETY: the write locks are held, and the edits were seated under them.
             unsafe {
                 let touched = Slots::edit(&zone, &mut lists, ROUND_ROBIN, &mut edits);
-                for (_, list) in lists.iter() {
-                    let length = Peers::of(list).take(MANY).count();
-                    assert_eq!(length, (*list.as_ptr()).number, "{at}: {seated:?}");
-                }
                 if touched.members {
                     Slots::settle(&zone, &lists);
                 }
@@ -263,6 +294,7 @@ fn run(seed: u64, partly: bool) {
             Err(_) => {}
         }
         assert_eq!(slots(&zone), at_start, "{at}");
+        check_walks(&zone, &at, false);
         let copy = zone.copy().unwrap();
         assert_eq!(copy.faults, Faults::default(), "{at}");
         assert!(exact(&copy.primary) && copy.backup.as_ref().is_none_or(exact), "{at}");

@@ -202,9 +202,10 @@ pub struct Zombies {
 /// What is not as it must be in the lists of an upstream: always nothing, unless the module or nginx errs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A list has another number of places than at its start.
+    /// There are more or fewer places, with a server or without, than at the start, or nginx takes a list for longer or
+    /// shorter than it is.
     pub length: bool,
-    /// A place without a server stands before a server.
+    /// A place without a server stands in a list, and should not.
     pub order: bool,
     /// The balancers may choose a place without a server, or it has a weight.
     pub blank: bool,

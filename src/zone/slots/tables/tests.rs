@@ -2,12 +2,13 @@
 
 use std::ptr;
 
+use crate::nginx::fixture;
+use crate::nginx::shm::Word;
+use crate::zone::Extra;
+use crate::zone::backend::Backend;
 use crate::zone::tests::{Server, upstream};
 
 use super::*;
-
-/// Blank slots behind the servers of a test.
-const BLANKS: [Server<'_>; 2] = [("", 90, 0), ("", 91, 0)];
 
 /// Settings with a ring as nginx makes it; they are never freed, as little as the list.
 struct Hashed {
@@ -20,10 +21,9 @@ struct Hashed {
 }
 
 impl Hashed {
-    /// The ring of these servers, each with weight 1, and of blank slots.
+    /// The ring of these servers, each with weight 1.
     fn new(servers: &[&str]) -> Self {
-        let mut list: Vec<Server<'_>> = servers.iter().map(|text| (*text, 80, 1)).collect();
-        list.extend(BLANKS);
+        let list: Vec<Server<'_>> = servers.iter().map(|text| (*text, 80, 1)).collect();
         let (us, _) = upstream(&list, &[]);
         // SAFETY: the fixture made lists of peers; the settings are plain words, for which zeroes are a start.
         unsafe {
@@ -153,32 +153,75 @@ fn random(two: usize, ranges: *mut Range) -> NonNull<RandomSettings> {
     NonNull::from(Box::leak(Box::new(RandomSettings { two, ranges })))
 }
 
-#[test]
-fn ranges_follow_the_list() {
-    let mut list: Vec<Server<'_>> = vec![("a", 1, 5), ("b", 2, 1), ("c", 3, 2)];
-    list.extend(BLANKS);
-    let (us, _) = upstream(&list, &[("backup", 4, 9)]);
+/// An upstream with `random`, whose lists have so many slots, its settings, and its tables.
+fn randomized(slots: usize) -> (Zone, NonNull<RandomSettings>, Tables) {
+    let (us, shm) = upstream(&[("a", 1, 5), ("b", 2, 1), ("c", 3, 2)], &[("backup", 4, 9)]);
     let settings = random(1, ptr::null_mut());
     // SAFETY: the fixture made what nginx would, and the test is alone with it.
     unsafe {
-        let zone = Zone::of(us).unwrap();
         let tables = Tables::of(us, Method::Random, settings.cast()).unwrap().unwrap();
-        assert_eq!(tables.refresh(&zone), Some(0));
-        assert!(settings.as_ref().ranges.is_null());
+        let extra = Word::<Extra>::alloc(NonNull::new(fixture::pool(shm)).unwrap()).unwrap();
+        let zone = Zone::of(us).unwrap().with_extra(extra);
+        Slots::begin(&zone, [slots, 0]);
+        (zone, settings, tables)
+    }
+}
 
-        let nobody = Range { peer: ptr::null_mut(), range: 77 };
-        let ranges = Box::leak(vec![nobody; 6].into_boxed_slice()).as_mut_ptr();
-        (*settings.as_ptr()).ranges = ranges;
-        for weight in [5, 0] {
-            let peers: Vec<_> = Peers::of(zone.primary).map(NonNull::as_ptr).collect();
-            (*(*zone.primary.as_ptr()).peer).weight = weight;
-            assert_eq!(tables.refresh(&zone), Some(0));
-            assert_eq!((*settings.as_ptr()).ranges, ranges);
-            let written = std::slice::from_raw_parts(ranges, 6);
-            assert!(written.iter().map(|range| range.peer).eq(peers.into_iter().chain([ptr::null_mut()])));
-            let sums: Vec<_> = written.iter().map(|range| range.range as isize).collect();
-            assert_eq!(sums, [0, weight, weight + 1, weight + 3, weight + 3, 77]);
+/// The ranges of an upstream: which peer of the list each is for, and where it begins.
+fn ranges(zone: &Zone, settings: NonNull<RandomSettings>, slots: usize) -> Vec<(Option<usize>, usize)> {
+    // SAFETY: the test is alone with the list; there is a range for each slot.
+    let (peers, ranges) = unsafe {
+        let peers: Vec<_> = Peers::of(zone.primary).map(NonNull::as_ptr).collect();
+        (peers, std::slice::from_raw_parts(settings.as_ref().ranges, slots))
+    };
+    let place = |range: &Range| peers.iter().position(|peer| *peer == range.peer);
+    ranges.iter().map(|range| (place(range), range.range)).collect()
+}
+
+#[test]
+fn ranges_follow_the_list_and_are_as_many_as_it_can_have_peers() {
+    let (zone, settings, tables) = randomized(6);
+    assert!(tables.shown().is_none() && !tables.is_usable());
+    // SAFETY: the zone is that of the upstream, with which the test is alone.
+    unsafe {
+        assert_eq!(tables.refresh(&zone), Some(0));
+        assert!(tables.is_usable());
+        let made = settings.as_ref().ranges;
+        // What no peer is for names one all the same, where no sum of weights leads.
+        let tail = [(Some(0), usize::MAX); 3];
+        let with = |range: [(Option<usize>, usize); 3]| [range, tail].concat();
+        assert_eq!(ranges(&zone, settings, 6), with([(Some(0), 0), (Some(1), 5), (Some(2), 6)]));
+
+        (*(*zone.primary.as_ptr()).peer).weight = 7;
+        assert_eq!(tables.refresh(&zone), Some(0));
+        assert_eq!(ranges(&zone, settings, 6), with([(Some(0), 0), (Some(1), 7), (Some(2), 8)]));
+        assert_eq!(settings.as_ref().ranges, made, "they stay where they are");
+        drop(tables);
+        assert!(settings.as_ref().ranges.is_null());
+    }
+}
+
+#[test]
+fn ranges_without_memory_are_not_left_to_the_balancer() {
+    for more in [usize::MAX / 2, 1 << 50] {
+        let (zone, settings, tables) = randomized(6);
+        // SAFETY: the test is alone with the words.
+        unsafe {
+            (*Slots::words(&zone).unwrap().as_ptr()).slots = [more, 0];
+            assert_eq!(tables.refresh(&zone), None);
+            assert!(!tables.is_usable() && settings.as_ref().ranges.is_null());
         }
+    }
+}
+
+#[test]
+fn ranges_are_not_made_while_the_lists_are_stuck() {
+    let (zone, settings, tables) = randomized(6);
+    // SAFETY: the test is alone with the list.
+    unsafe {
+        (*zone.primary.as_ptr()).rwlock = !0;
+        assert_eq!(tables.refresh(&zone), None);
+        assert!(!tables.is_usable() && settings.as_ref().ranges.is_null());
     }
 }
 
