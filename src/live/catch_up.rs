@@ -105,6 +105,9 @@ fn try_catch_up(control: &Control, limit: Duration, room: &mut usize) -> bool {
     if adopted {
         locked.set_membership(control.record, membership);
     }
+    if control.extra().told.load(Ordering::Relaxed) == copy.membership {
+        control.extra().told.store(membership, Ordering::Relaxed);
+    }
     apply_wishes(control, &locked, difference.revision, control.applied());
     if seated == Err(NoSeat::Busy) {
         // The next request tries again: by then a place may be idle.

@@ -400,6 +400,9 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> boo
 /// lock within `limit` it stays undone.
 pub fn follow(control: &Control, limit: Duration) {
     catch_up(control, limit);
+    if !control.has_new_peers(control.zone.membership()) {
+        return;
+    }
     if control.is_old.get() {
         tell_new_peers(control, limit);
     } else if let Some(copy) = control.zone.copy() {
