@@ -9,11 +9,11 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use IO::Socket::IP;
-use Socket qw/SOCK_DGRAM getaddrinfo/;
+use Socket qw/getaddrinfo/;
 use Test::More;
 
 use Test::Nginx;
+use Test::Nginx::Names qw/name_server/;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6/)
@@ -345,25 +345,5 @@ sub resolved {
 		is_deeply([ grep { $_->[1] eq '127.0.0.2' } $servers->() ],
 			[ [ $id, '127.0.0.2', 'up' ] ],
 			'the one that stayed is as it was');
-	}
-}
-
-# Answers every question for an address with those in a file.
-sub name_server ($dir, $port) {
-	my $s = IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => $port,
-		Proto => 'udp', Type => SOCK_DGRAM) or die "name server: $!\n";
-
-	while (defined $s->recv(my $query, 512)) {
-		open my $fh, '<', "$dir/addresses" or die "addresses: $!\n";
-		my @addresses = split ' ', <$fh>;
-
-		my ($question) = substr($query, 12) =~ /\A((?:[^\0].*?)?\0....)/s;
-		my $type = unpack 'n', substr $question, -4, 2;
-		@addresses = () unless $type == 1;
-
-		$s->send(substr($query, 0, 2)
-			. pack('n*', 0x8180, 1, scalar @addresses, 0, 0) . $question
-			. join '', map { pack 'n n n N n C4', 0xc00c, 1, 1, 1, 4,
-				split /\./ } @addresses);
 	}
 }

@@ -46,9 +46,16 @@ my @ROWS = (
 		$ADD ],
 	[ backup => 'server 127.0.0.1:8082 down;', "remove=&server=$A",
 		"$ADD&backup=" ],
+	($t->has_module_built('upstream_least_time') ? [ least_time =>
+		'least_time header inflight;', "remove=&server=$A", $ADD ] : ()),
+	# What sessions know it by is the same again.
+	($t->has_module_built('sticky') ? (
+		[ sticky => 'sticky cookie c;', "remove=&server=$A", $ADD ],
+		[ named => 'sticky cookie c;', 'id=0&server=127.0.0.1:8082',
+			"id=0&server=$A&max_conns=" . LIMIT ]) : ()),
 );
 my %TEXT = (renamed => 'localhost:8081');
-my %ROLE = (backup => ' backup');
+my %ROLE = (backup => ' backup', named => ' route=one');
 
 $t->plan(6 * @ROWS + 9);
 

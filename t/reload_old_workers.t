@@ -15,7 +15,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_least_conn ssi/)
-	->plan(40);
+	->plan(41);
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
@@ -322,6 +322,7 @@ sub refused {
 			'upstream=u&remove=&server=127.0.0.1:8081',
 			'upstream=u&down=&server=127.0.0.1:8084',
 			'upstream=u&remove=&server=127.0.0.1:8084',
+			'upstream=*&down=&server=127.0.0.1',
 	);
 	my @handles = map { my ($what, @request) = @$_; begin(@request) } @ROWS;
 

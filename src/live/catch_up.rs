@@ -105,6 +105,9 @@ fn try_catch_up(control: &Control, limit: Duration, room: &mut usize) -> bool {
     if adopted {
         locked.set_membership(control.record, membership);
     }
+    if control.extra().told.load(Ordering::Relaxed) == copy.membership {
+        control.extra().told.store(membership, Ordering::Relaxed);
+    }
     apply_wishes(control, &locked, difference.revision, control.applied());
     if seated == Err(NoSeat::Busy) {
         // The next request tries again: by then a place may be idle.
@@ -115,10 +118,12 @@ fn try_catch_up(control: &Control, limit: Duration, room: &mut usize) -> bool {
     true
 }
 
-/// Compares. None without the store's lock.
+/// Compares. None without the store's lock, or without memory.
 fn compare(control: &Control, copy: &zone::Copy, limit: Duration, room: usize) -> Option<Difference> {
     let mut found = vec![false; copy.rows.len()];
-    let mut missing = Vec::with_capacity(room);
+    let mut missing = Vec::new();
+    // Without memory the peers stay as they are, and the next request tries again.
+    missing.try_reserve_exact(room).ok()?;
     let mut needed = 0;
     let rows = copy.rows.iter().map(|row| (row.slot.group, copy.bytes(&row.server), copy.bytes(&row.name)));
 

@@ -181,7 +181,8 @@ fn control(
     }
     let abilities = Abilities { method, drains };
     let has_backups = upstream.conf.has_backups();
-    Ok(Control { store, generation, record, zone, abilities, has_backups, extra, is_old: Cell::new(false) })
+    let (is_old, followed) = (Cell::new(false), Cell::new(0));
+    Ok(Control { store, generation, record, zone, abilities, has_backups, extra, is_old, followed })
 }
 
 /// Finds or makes the records of an upstream and its servers. Returns how many servers lost run-time changes, too.

@@ -13,8 +13,8 @@ use crate::nginx::shm::Word;
 use crate::nginx::upstream as nginx;
 use crate::ops::execute::plan;
 use crate::ops::{Action, Addition, Change, Command, CommitError, Lookup, Selector};
+use crate::store::Store;
 use crate::store::adopt::{Claim, Claimed, Wishes};
-use crate::store::{AT_ONCE, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::backend::Backend;
 use crate::zone::tests::{Server, exact, upstream};
@@ -23,7 +23,7 @@ use crate::zone::{self, Edits, Extra, Fate, NewPeer, Spot, Zone};
 use super::change;
 use super::lookup::{know_peers, look_up, only};
 use super::upstream::{Control, Upstream};
-use super::view::{View, claim, follow};
+use super::view::{View, claim};
 
 /// Round robin in a core without sticky.
 const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
@@ -69,8 +69,10 @@ fn reload(store: Store, servers: &[Server<'_>]) -> Upstream {
         fixed: RefCell::new(None),
         control: OnceCell::new(),
     };
-    let (abilities, has_backups, is_old) = (ROUND_ROBIN, false, false.into());
-    let control = Control { store, generation, record, zone, abilities, has_backups, extra, is_old };
+    let (abilities, has_backups) = (ROUND_ROBIN, false);
+    let (is_old, followed) = (false.into(), 0.into());
+    let control =
+        Control { store, generation, record, zone, abilities, has_backups, extra, is_old, followed };
     assert!(upstream.control.set(control).is_ok());
     upstream
 }
@@ -339,7 +341,6 @@ fn what_an_older_configuration_takes_up_by_itself_is_told_what_is_wanted() {
     resolve(control, Some(1), None);
     resolve(control, None, Some("127.0.0.1:2"));
     assert!(control.is_behind(control.zone.membership()));
-    follow(control, AT_ONCE);
     assert_eq!(chosen_from(&old)[1].1, 1);
     assert!(!control.is_behind(control.zone.membership()));
 }

@@ -15,6 +15,7 @@ use crate::zone::{Extra, Zone};
 
 use super::catch_up::catch_up;
 use super::pools::Pools;
+use super::view::follow;
 
 /// An upstream, from the reading of the configuration to the end of its last process.
 pub struct Upstream {
@@ -58,6 +59,8 @@ pub struct Control {
     pub extra: NonNull<Extra>,
     /// Whether another configuration has the store now, as it was last seen. It never gets it back.
     pub is_old: Cell<bool>,
+    /// nginx's count of changes to the lists when a request last followed them in this process.
+    pub followed: Cell<u64>,
 }
 
 /// A lock that is not to be had, since its holder is dead, stopped or stuck.
@@ -120,13 +123,19 @@ impl Control {
     /// read on the way of a request.
     #[inline]
     pub fn is_behind(&self, membership: u64) -> bool {
+        self.pulse().differs() || self.has_new_peers(membership)
+    }
+
+    /// Whether nginx made peers that nobody was told anything of, by its count of changes to the lists.
+    #[inline]
+    pub(super) fn has_new_peers(&self, membership: u64) -> bool {
         let known = if self.is_old.get() {
             self.extra().told.load(Ordering::Relaxed)
         } else {
             // SAFETY: the record is never freed; the word is atomic.
             unsafe { (*self.record.as_ptr()).membership.load(Ordering::Relaxed) }
         };
-        self.pulse().differs() || known < membership
+        known < membership
     }
 
     /// On the way of a request, before a peer is chosen: lets the peers show what others changed, unless the store's lock
@@ -135,6 +144,11 @@ impl Control {
     pub fn keep_up(&self) {
         if self.pulse().differs() {
             catch_up(self, SOON);
+        }
+        let membership = self.zone.membership();
+        // Once for each count: it is in vain where the store has no room.
+        if self.has_new_peers(membership) && self.followed.replace(membership) != membership {
+            follow(self, SOON);
         }
     }
 

@@ -237,8 +237,9 @@ impl Lookup for View {
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
         let found: Vec<_> =
             self.snapshot.peers.iter().filter(|peer| selector.chooses(peer)).cloned().collect();
-        // The new configuration may have it. By the next attempt a worker of that answers.
-        if found.is_empty() && self.is_old { Err(OpError::Reloaded) } else { Ok(found) }
+        // The new configuration may have it, or more of them. By the next attempt a worker of that answers.
+        let may_be_more = found.is_empty() || matches!(selector, Selector::Host(_));
+        if self.is_old && may_be_more { Err(OpError::Reloaded) } else { Ok(found) }
     }
 
     fn place(&self, peers: &mut [Peer]) {
@@ -400,6 +401,9 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> boo
 /// lock within `limit` it stays undone.
 pub fn follow(control: &Control, limit: Duration) {
     catch_up(control, limit);
+    if !control.has_new_peers(control.zone.membership()) {
+        return;
+    }
     if control.is_old.get() {
         tell_new_peers(control, limit);
     } else if let Some(copy) = control.zone.copy() {

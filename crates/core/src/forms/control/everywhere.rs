@@ -75,6 +75,8 @@ pub fn answer(
         match carry_out(call, upstreams, &command, Shown::Chosen) {
             // It was removed since.
             Err(OpError::ServerNotFound(_)) => {}
+            // This worker does not know all that are meant.
+            Err(error @ OpError::Reloaded) => return Err(error.into()),
             result => told.push(Told { upstream: command.upstream, result: result.map_err(Refusal::from) }),
         }
     }
