@@ -3,11 +3,13 @@
 
 .DEFAULT_GOAL := help
 
-# Each step uses all processors itself, and cargo and apt wait for each other's locks: no two at once.
+# Most steps use all processors, and cargo and apt wait for each other's locks. What may be made at the same time all the
+# same is said where `test` calls tools/parts.sh.
 .NOTPARALLEL:
 
-.PHONY: help build build-debian build-with demo test unit unit-with check check-debian prove prove-1.28 prove-junk prove-debian \
-	prove-deaths prove-bare tree-1.28 junk bare asan audit bench hazard hazard-members hazard-1.28 hazard-debian hazard-deaths hazard-asan hazard-parts clean
+.PHONY: help build build-debian build-with demo test unit unit-with unit-debian check check-debian prove prove-1.28 prove-junk \
+	prove-debian prove-deaths prove-bare tree-1.28 tree-debian-objs junk bare asan audit bench hazard hazard-members hazard-1.28 \
+	hazard-debian hazard-deaths hazard-asan hazard-parts clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
 TESTS ?= t/*.t
@@ -30,15 +32,15 @@ build-with: ## the module for your nginx: NGINX_SOURCE_DIR=/path make build-with
 demo: build ## a running nginx to try the module on; Ctrl-C ends it
 	@tools/demo.sh
 
-# In an order that finds the cheap mistakes first. Each part is a word that can be called alone.
+# In an order that finds the cheap mistakes first. Each part is a word that can be called alone. What is compiled for two
+# nginxes is compiled for both at the same time: much of it keeps one processor busy, and they share no folder.
 test: ## everything: check, unit and the tests in t/, on both nginxes
 	@tools/prerequisites.sh build check debian test
-	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 bare prove-bare junk \
-		prove-junk prove-deaths build-debian check-debian prove-debian
+	@MAKE="$(MAKE)" tools/parts.sh tree-1.28+tree-debian-objs check+check-debian unit+unit-debian build+build-debian \
+		prove-1.28 bare prove-bare junk prove-junk prove-deaths prove-debian
 
 unit: tree-1.28 ## the tests in the crates, without nginx and against nginx's objects
-	@CARGO_TARGET_DIR="$(CURDIR)/build/nginx-1.28/target" cargo test --locked --package upstream-control-core
-	@tools/in-tree.sh nginx-1.28 cargo test --locked
+	@tools/in-tree.sh nginx-1.28 cargo test --locked --workspace
 	@# nginx's code has one thread, cargo's test runner has many
 	@tools/in-tree.sh nginx-1.28 cargo test --locked --features nginx-objs -- --test-threads=1
 
@@ -47,17 +49,29 @@ unit-with: ## the same against the objects of your nginx, which is built: NGINX_
 	@name=$$(tools/with-tree.sh "$(NGINX_SOURCE_DIR)") && tools/nginx-objs.sh "$(CURDIR)/build/$$name" && \
 		tools/in-tree.sh "$$name" cargo test --locked --features nginx-objs -- --test-threads=1
 
-check: tree-1.28 ## formatting and lints
+# What is compiled for the older kind of nginx only.
+unit-debian: tree-debian-objs
+	@tools/in-tree.sh debian-objs cargo test --locked --features nginx-objs -- --test-threads=1
+
+# For those who change the code, so that public items may refer to private ones.
+DOC = --locked --no-deps --document-private-items
+RUSTDOCFLAGS = -D warnings -A rustdoc::private-intra-doc-links
+
+check: tree-1.28 ## formatting, lints and the links of the documentation
 	@tools/prerequisites.sh check
+	@shellcheck tools/*.sh .ci/run
+	@# variables of nginx's configure
+	@shellcheck --shell=sh --exclude=SC2154 config config.make
 	@cargo fmt --all --check
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --workspace --all-targets -- -D warnings
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets --features nginx-objs -- -D warnings
+	@RUSTDOCFLAGS="$(RUSTDOCFLAGS)" tools/in-tree.sh nginx-1.28 cargo doc $(DOC) --workspace
 
-# What is compiled for the older kind of nginx only.
-check-debian: build-debian
-	@tools/in-tree.sh debian cargo clippy --locked --all-targets -- -D warnings
-	@tools/in-tree.sh debian cargo test --locked
-	@tools/symbols.sh debian
+check-debian: tree-debian-objs
+	@tools/prerequisites.sh check
+	@tools/in-tree.sh debian-objs cargo clippy --locked --all-targets -- -D warnings
+	@tools/in-tree.sh debian-objs cargo clippy --locked --all-targets --features nginx-objs -- -D warnings
+	@RUSTDOCFLAGS="$(RUSTDOCFLAGS)" tools/in-tree.sh debian-objs cargo doc $(DOC)
 
 prove: prove-1.28 prove-debian ## the tests in t/, on both nginxes; TESTS=t/x.t for one of them
 
@@ -79,6 +93,7 @@ prove-bare: build bare
 
 prove-debian: build-debian
 	@tools/prerequisites.sh test
+	@tools/symbols.sh debian
 	@tools/prove.sh debian /usr/sbin/nginx $(TESTS)
 
 # Workers that die in the middle of a change: a module that is compiled for it.
@@ -93,9 +108,13 @@ tree-1.28:
 	@tools/nginx-tree.sh nginx-1.28
 
 # The same nginx, which fills freed memory with junk: what is used after it was freed shows.
-junk:
-	@tools/prerequisites.sh build
-	@tools/nginx-tree.sh nginx-1.28-junk -DNGX_DEBUG_MALLOC
+junk: tree-1.28
+	@tools/nginx-junk.sh
+
+# The objects of Debian's nginx, which no package has: for the tests that are linked with them, and for nothing else.
+tree-debian-objs:
+	@tools/prerequisites.sh build debian
+	@tools/nginx-tree.sh debian-objs -O0
 
 # The same version without all that can be left out.
 bare:

@@ -4,7 +4,7 @@
 #   nginx         the binary
 #   src/          its source, configured; src/objs is what the module is compiled against
 #   objs-archive/ its objects, for the tests that run against them
-# A second call does nothing, unless this file, the compiler or the version of nginx changed.
+# of the source that nginx-source.sh knows. A second call does nothing, unless this file, the compiler or the source changed.
 set -eu
 cd "$(dirname "$0")/.."
 name=$1 flags=${2:-}
@@ -14,13 +14,17 @@ options=${3:---with-compat --with-threads --with-http_ssl_module --with-http_v2_
 --with-http_auth_request_module --with-http_stub_status_module --with-stream --with-stream_ssl_module}
 tree=$PWD/build/$name
 
-stamp="$(cat tools/nginx-source/Cargo.lock tools/nginx-tree.sh | cksum) ${CC:-cc} $flags $options"
+case $name in
+    debian-objs) version=$(dpkg-query -W nginx-dev) ;;
+    *) version=$(cksum <tools/nginx-source/Cargo.lock) ;;
+esac
+stamp="$version $(cat tools/nginx-source.sh tools/nginx-tree.sh | cksum) ${CC:-cc} $flags $options"
 if [ -x "$tree/nginx" ] && [ "$(cat "$tree/stamp" 2>/dev/null)" = "$stamp" ]; then
     exit 0
 fi
 
 echo "building build/$name/nginx, which is needed once (log: build/$name/build.log)"
-source=$(tools/nginx-source.sh)
+source=$(tools/nginx-source.sh "$name")
 rm -rf "$tree/src" "$tree/stamp"
 mkdir -p "$tree"
 cp -R "$source" "$tree/src"
@@ -28,9 +32,11 @@ cp -R "$source" "$tree/src"
 # --with-debug for its log, which tests read.
 compile() {
     cd "$tree/src"
-    chmod +x auto/configure
+    # a checkout has auto/configure, a release has configure
+    configure=./configure
+    if [ ! -f configure ]; then configure=auto/configure; fi
     # shellcheck disable=SC2086 # a list of words
-    auto/configure --with-debug $options \
+    sh $configure --with-debug $options \
         ${CC:+"--with-cc=$CC"} ${flags:+"--with-cc-opt=$flags" "--with-ld-opt=$flags"}
     # not the caller's make flags: its job server is not ours
     MAKEFLAGS='' make -j "$(getconf _NPROCESSORS_ONLN)"

@@ -88,6 +88,7 @@ for group in "$@"; do
         check)
             rust "cargo fmt" "rustup component add rustfmt"
             rust "cargo clippy" "rustup component add clippy"
+            need shellcheck shellcheck command_exists shellcheck
             ;;
         debian)
             need bash bash command_exists bash

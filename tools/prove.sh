@@ -15,4 +15,10 @@ for file in "$@" "$TEST_NGINX_BINARY" "$TEST_NGINX_MODULE"; do
 done
 
 echo "prove: $("$TEST_NGINX_BINARY" -v 2>&1), $TEST_NGINX_BINARY"
-exec prove -j2 --timer -I t/lib "$@"
+# Tests wait most of the time, but for the long ones under load.
+jobs=$(getconf _NPROCESSORS_ONLN)
+if [ -z "${TEST_NGINX_LONG:-}" ]; then jobs=$((2 * jobs)); fi
+
+# The largest files first, which mostly take longest: none of them shall be begun last.
+# shellcheck disable=SC2012,SC2046 # names of ours, without spaces
+exec prove -j "$jobs" --timer -I t/lib $(ls -S "$@")

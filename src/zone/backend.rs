@@ -1,11 +1,8 @@
 //! What differs between the two kinds of nginx.
 //!
-//! Since 1.27.3 nginx counts references to peers and changes to their lists, so that peers come and go ([`native`]).
+//! Since 1.27.3 nginx counts references to peers and changes to their lists, so that peers come and go (`native`).
 //! Before that the lists of a running configuration never change, and servers come and go in places that were made for
-//! them ([`slots`]).
-//!
-//! [`native`]: super::native
-//! [`slots`]: super::slots
+//! them (`slots`).
 
 use std::ffi::c_void;
 use std::ptr::NonNull;

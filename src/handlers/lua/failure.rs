@@ -18,7 +18,7 @@ pub const REFUSED: c_int = -1;
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The word for programs: that of [`Kind::code`], or one of this file.
+    /// The word for programs: that of [`Kind::code`](crate::forms::Kind::code), or one of this file.
     pub code: &'static str,
     /// The words for people.
     pub text: String,

@@ -12,7 +12,7 @@
 //! | `.._change` | [`change::Done`] | |
 //! | `.._current_upstream` | the name | |
 //!
-//! All but the first return [`OK`]; or [`MORE`], if the memory is too small, and `len` says how much is needed: nothing
+//! All but the first return [`OK`](failure::OK); or [`MORE`](failure::MORE), if the memory is too small, and `len` says how much is needed: nothing
 //! was done then but to look; or [`REFUSED`], and what is there is a word for programs, a blank, and words for people, of
 //! which as much as fits. `.._change` never returns `MORE`.
 //!
