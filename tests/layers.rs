@@ -36,7 +36,7 @@ const ROOMS: &[Room] = &[
 ];
 
 /// Modules of the nginx room that handlers and background tasks may use.
-const EDGE: &[&str] = &["http", "caller", "log", "timers"];
+const EDGE: &[&str] = &["http", "caller", "log", "memory", "timers"];
 
 /// Crates that some room may use.
 const CRATES: &[&str] = &["ngx", "nginx_sys", "libc", "serde", "serde_json"];

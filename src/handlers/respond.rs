@@ -4,8 +4,10 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::nginx::http::{Request, Response};
+use crate::nginx::http::{Plain, Request, Response};
 use crate::nginx::log::Level;
+use crate::nginx::memory;
+use crate::ops::OpError;
 
 use super::accept::Format;
 use super::error::{Kind, Refusal};
@@ -178,6 +180,26 @@ impl<'a> From<&'a Refusal> for ErrorBody<'a> {
     fn from(refusal: &'a Refusal) -> Self {
         Self { status: refusal.kind.status(), text: &refusal.text, code: refusal.kind.code() }
     }
+}
+
+/// Bytes that a reply takes for a server, with all that it is made of.
+const SERVER: usize = 2_048;
+
+/// The refusal of a request for which there is no memory, not even for more words.
+pub const EXHAUSTED: Plain = Plain {
+    status: 503,
+    content_type: TEXT,
+    headers: &[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), ("Retry-After", "1")],
+    body: "no memory left in the worker process, try again",
+};
+
+/// Keeps memory for a reply about so many servers, where it must not fail: after a change.
+///
+/// # Errors
+///
+/// There is not as much.
+pub fn room(servers: usize) -> Result<memory::Spare, Refusal> {
+    memory::spare(servers.saturating_mul(SERVER)).ok_or_else(|| OpError::NoMemory.into())
 }
 
 /// The reply after a panic, of which the log knows more.

@@ -61,12 +61,16 @@ impl Upstreams for Scope<'_> {
         (!pools.list.is_empty()).then_some(pools)
     }
 
-    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
-        self.all.snapshot(self.known(upstream)?)
+    fn room(&self, upstream: UpstreamIndex) -> Result<(), OpError> {
+        self.all.room(self.known_or_error(upstream)?)
     }
 
-    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
-        self.all.only(self.known(upstream)?, ids)
+    fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError> {
+        self.all.snapshot(self.known_or_error(upstream)?)
+    }
+
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Result<Snapshot, OpError> {
+        self.all.only(self.known_or_error(upstream)?, ids)
     }
 
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
@@ -106,10 +110,10 @@ mod tests {
         let found = ["app", "other", "primary", "dr", "spare", "alone", "alone_zone", "nope"];
         let found = found.into_iter().filter(|name| scope.find(name).is_some()).collect();
         let indexes = || (0..scope.count()).map(UpstreamIndex);
-        let looked = indexes().filter_map(|index| scope.snapshot(index)).map(|it| it.name).collect();
+        let looked = indexes().filter_map(|index| scope.snapshot(index).ok()).map(|it| it.name).collect();
         for index in indexes() {
-            let is_known = scope.snapshot(index).is_some();
-            assert_eq!(scope.only(index, &[]).is_some(), is_known);
+            let is_known = scope.snapshot(index).is_ok();
+            assert_eq!(scope.only(index, &[]).is_ok(), is_known);
             let pools = scope.pools(index).map(|pools| pools.list).unwrap_or_default();
             assert!(pools.iter().all(|pool| scope.find(&pool.name).is_some()));
             for refused in [scope.lookup(index).err(), scope.whole(index).err()] {

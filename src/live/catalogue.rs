@@ -13,6 +13,7 @@ use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Ups
 use super::change::{self, Made, Task};
 use super::lookup::{look_up, only};
 use super::pools::{Member, Pools};
+use super::room;
 use super::upstream::{Control, Upstream};
 use super::view::View;
 
@@ -76,9 +77,14 @@ impl Live {
         self.upstreams.get(upstream.0).map(Box::as_ref)
     }
 
+    /// One upstream, which must be there.
+    fn known(&self, upstream: UpstreamIndex) -> Result<&Upstream, OpError> {
+        self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))
+    }
+
     /// One upstream that can be changed, and what it is controlled through.
     fn changeable(&self, upstream: UpstreamIndex) -> Result<(&Upstream, &Control), OpError> {
-        let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
+        let upstream = self.known(upstream)?;
         let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
         upstream.control().map(|control| (upstream, control)).ok_or_else(|| OpError::Static(reason()))
     }
@@ -101,16 +107,23 @@ impl Upstreams for Live {
         Some(upstream.pools.get()?.observe(&upstream.name))
     }
 
-    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
-        self.get(upstream).map(View::snapshot)
+    fn room(&self, upstream: UpstreamIndex) -> Result<(), OpError> {
+        match self.get(upstream).and_then(Upstream::control) {
+            Some(control) => room::to_look(&control.zone).map(drop),
+            None => Ok(()),
+        }
     }
 
-    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
-        let upstream = self.get(upstream)?;
-        Some(match upstream.control() {
+    fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError> {
+        self.known(upstream).and_then(View::snapshot)
+    }
+
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Result<Snapshot, OpError> {
+        let upstream = self.known(upstream)?;
+        match upstream.control() {
             Some(control) => only(upstream, control, ids),
-            None => Snapshot { peers: Vec::new(), ..View::snapshot(upstream) },
-        })
+            None => Ok(Snapshot { peers: Vec::new(), ..View::snapshot(upstream)? }),
+        }
     }
 
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
@@ -126,6 +139,7 @@ impl Upstreams for Live {
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
         let (upstream, control) = self.changeable(upstream)?;
+        let _room = room::to_look(&control.zone)?;
         match View::look(upstream, control).ok_or(OpError::Stuck)? {
             (view, true) => Ok(view.into_whole()),
             (_, false) => Err(OpError::Busy),
@@ -138,6 +152,8 @@ impl Upstreams for Live {
     }
 
     fn commit_all(&self, parts: &mut [Part]) -> Result<Vec<Committed>, (usize, CommitError)> {
+        let changes = parts.iter().map(|part| part.plan.len()).sum();
+        let _room = room::to_change(changes).map_err(|error| (0, CommitError::Refused(error)))?;
         let mut tasks = Vec::with_capacity(parts.len());
         for (at, Part { upstream, plan, ready }) in parts.iter_mut().enumerate() {
             let changeable = self.changeable(*upstream).map_err(|error| (at, CommitError::Refused(error)));

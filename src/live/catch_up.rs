@@ -6,6 +6,7 @@ use crate::model::id::Group;
 use crate::store::{Locked, records};
 use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Row, Setting, Spot};
 
+use super::room;
 use super::upstream::Control;
 
 /// Attempts to find store and peers unchanged from one look to the next. If they fail, the next request tries again.
@@ -47,7 +48,12 @@ struct Difference {
 /// Applies what the store has and the peers do not show.
 pub fn catch_up(control: &Control) {
     for _ in 0..ATTEMPTS {
-        if !control.pulse().differs() || try_catch_up(control) {
+        if !control.pulse().differs() {
+            return;
+        }
+        // Without memory the next request tries again.
+        let Ok(_room) = room::to_look(&control.zone) else { return };
+        if try_catch_up(control) {
             return;
         }
     }

@@ -96,24 +96,28 @@ pub(super) fn know_peers(control: &Control, locked: &mut Locked, lists: &Lists) 
 ///
 /// # Errors
 ///
-/// The locks of the peers are stuck.
+/// The locks of the peers are stuck, or there is no memory.
 pub fn look_up<'a>(upstream: &'a Upstream, control: &'a Control) -> Result<Box<dyn Lookup + 'a>, OpError> {
     if let Some(index) = Index::take(upstream, control)? {
         return Ok(Box::new(index));
     }
-    Ok(Box::new(View::take(upstream, control).ok_or(OpError::Stuck)?))
+    Ok(Box::new(View::take(upstream, control)?))
 }
 
 /// An upstream with no peers but those of these servers, in nginx's order.
-pub fn only(upstream: &Upstream, control: &Control, ids: &[ServerId]) -> Snapshot {
+///
+/// # Errors
+///
+/// There is no memory.
+pub fn only(upstream: &Upstream, control: &Control, ids: &[ServerId]) -> Result<Snapshot, OpError> {
     let found = Index::take(upstream, control)
         .and_then(|index| index.map(|index| Ok((index.servers(ids)?, index.revision))).transpose());
     if let Ok(Some((Some(peers), revision))) = found {
-        return Snapshot { revision, peers, ..empty(upstream) };
+        return Ok(Snapshot { revision, peers, ..empty(upstream) });
     }
-    let mut snapshot = View::snapshot(upstream);
+    let mut snapshot = View::snapshot(upstream)?;
     snapshot.peers.retain(|peer| peer.id.is_some_and(|id| ids.contains(&id)));
-    snapshot
+    Ok(snapshot)
 }
 
 impl<'a> Index<'a> {
@@ -276,7 +280,7 @@ impl Lookup for Index<'_> {
             Selector::Host(_) => None,
         };
         let Some(mut peers) = found else {
-            let view = View::take(self.upstream, self.control).ok_or(OpError::Stuck)?;
+            let view = View::take(self.upstream, self.control)?;
             return view.select(selector);
         };
         self.place(&mut peers);

@@ -17,6 +17,7 @@ use crate::zone::apply::{Abilities, admin_of};
 use crate::zone::{self, Row};
 
 use super::catch_up::{apply_wishes, catch_up};
+use super::room;
 use super::upstream::{Control, Upstream};
 
 /// Reasons that a view makes room for before it takes the lock.
@@ -67,21 +68,26 @@ struct Knowledge {
 }
 
 impl View {
-    /// A moment of a changeable upstream; none if the locks of its peers are stuck.
-    pub fn take(upstream: &Upstream, control: &Control) -> Option<Self> {
+    /// A moment of a changeable upstream.
+    ///
+    /// # Errors
+    ///
+    /// The locks of its peers are stuck, or there is no memory.
+    pub fn take(upstream: &Upstream, control: &Control) -> Result<Self, OpError> {
+        let _room = room::to_look(&control.zone)?;
         for _ in 0..ATTEMPTS {
-            let (view, is_one) = Self::look(upstream, control)?;
+            let (view, is_one) = Self::look(upstream, control).ok_or(OpError::Stuck)?;
             if is_one {
-                return Some(view);
+                return Ok(view);
             }
         }
         // Changes come faster than one can look: they wait for this look.
         for _ in 0..ATTEMPTS {
-            if let Some(view) = Self::look_locked(upstream, control)? {
-                return Some(view);
+            if let Some(view) = Self::look_locked(upstream, control).ok_or(OpError::Stuck)? {
+                return Ok(view);
             }
         }
-        Self::look(upstream, control).map(|(view, _)| view)
+        Self::look(upstream, control).map(|(view, _)| view).ok_or(OpError::Stuck)
     }
 
     /// The same, with the lock of the store in hand, which keeps changes away. None inside if there was too little room,
@@ -162,18 +168,28 @@ impl View {
     }
 
     /// Any upstream at one moment.
-    pub fn snapshot(upstream: &Upstream) -> Snapshot {
+    ///
+    /// # Errors
+    ///
+    /// There is no memory.
+    pub fn snapshot(upstream: &Upstream) -> Result<Snapshot, OpError> {
         if let Some(control) = upstream.control() {
-            return Self::take(upstream, control).map_or_else(
-                || Snapshot { fixed: Some(StaticReason::Stuck), ..empty(upstream) },
-                |view| view.snapshot,
-            );
+            return match Self::take(upstream, control) {
+                Ok(view) => Ok(view.snapshot),
+                Err(OpError::Stuck) => Ok(Snapshot { fixed: Some(StaticReason::Stuck), ..empty(upstream) }),
+                Err(error) => Err(error),
+            };
         }
         let mut snapshot = empty(upstream);
         if snapshot.pools.is_some() {
-            return snapshot;
+            return Ok(snapshot);
         }
-        if let Some(peers) = upstream.peers()
+        let peers = upstream.peers();
+        let _room = match &peers {
+            Some(peers) => room::to_look(peers)?,
+            None => room::to_list(upstream.conf.count())?,
+        };
+        if let Some(peers) = peers
             && let Some(mut copy) = peers.copy()
         {
             let text = Whole::new(std::mem::take(&mut copy.text));
@@ -187,7 +203,7 @@ impl View {
         } else {
             snapshot.peers = configured(upstream);
         }
-        snapshot
+        Ok(snapshot)
     }
 }
 
@@ -382,6 +398,8 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy) -> bool {
 
 /// Does what a request found undone: shows what others changed, and takes up peers that nginx made.
 pub fn follow(control: &Control) {
+    // Without memory the next request tries again.
+    let Ok(_room) = room::to_look(&control.zone) else { return };
     catch_up(control);
     if let Some(copy) = control.zone.copy() {
         adopt_new_peers(control, &copy);

@@ -1,4 +1,4 @@
-//! A thin adapter over `ngx` and `nginx-sys`: configuration, requests, logs, shared memory, events, time.
+//! A thin adapter over `ngx` and `nginx-sys`: configuration, requests, logs, memory, events, time.
 
 pub mod body;
 pub mod caller;
@@ -11,6 +11,7 @@ pub mod event;
 pub mod fixture;
 pub mod http;
 pub mod log;
+pub mod memory;
 pub mod pieces;
 pub mod shm;
 pub mod time;

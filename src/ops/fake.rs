@@ -42,12 +42,16 @@ impl Upstreams for Fake {
         None
     }
 
-    fn snapshot(&self, _: UpstreamIndex) -> Option<Snapshot> {
-        None
+    fn room(&self, _: UpstreamIndex) -> Result<(), OpError> {
+        Ok(())
     }
 
-    fn only(&self, _: UpstreamIndex, _: &[ServerId]) -> Option<Snapshot> {
-        None
+    fn snapshot(&self, _: UpstreamIndex) -> Result<Snapshot, OpError> {
+        Err(OpError::UpstreamNotFound(String::new()))
+    }
+
+    fn only(&self, upstream: UpstreamIndex, _: &[ServerId]) -> Result<Snapshot, OpError> {
+        self.snapshot(upstream)
     }
 
     fn lookup(&self, _: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {

@@ -26,8 +26,8 @@ mod tests;
 mod words;
 
 use crate::model::query::{MAX_RAW_LENGTH, Query, QueryError};
-use crate::nginx::http::{BodyError, Finish, Handler, Method, Request, Response, Step};
-use crate::ops::Upstreams;
+use crate::nginx::http::{BodyError, Finish, Handler, Method, Plain, Request, Response, Step};
+use crate::ops::{OpError, Upstreams};
 
 use super::accept::{self, Format};
 use super::call::Call;
@@ -85,6 +85,10 @@ impl Handler for Control {
 
     fn failed() -> Response {
         respond::failed()
+    }
+
+    fn exhausted() -> Plain {
+        respond::EXHAUSTED
     }
 }
 
@@ -165,6 +169,7 @@ fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, R
     let mut query = Query::parse(call.args)?;
     let body = body.map_err(|error| match error {
         BodyError::TooLarge => too_large(MAX_RAW_LENGTH),
+        BodyError::NoMemory => OpError::NoMemory.into(),
         BodyError::Unreadable => Refusal::new(Kind::Internal, "request body cannot be read"),
     })?;
     if body.is_empty() {

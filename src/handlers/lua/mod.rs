@@ -29,6 +29,7 @@ use std::ffi::c_int;
 use crate::nginx::caller::{Caller, NotProxied};
 use crate::nginx::http::ngx_http_request_t;
 use crate::nginx::log::Level;
+use crate::nginx::memory;
 use crate::ops::{OpError, Upstreams};
 
 use super::Context;
@@ -48,6 +49,9 @@ const MORE: c_int = 1;
 
 /// Nothing was done, for a reason.
 const REFUSED: c_int = -1;
+
+/// What is said where there is no memory for more words: those of [`Failure`].
+const EXHAUSTED: &str = "NoMemory no memory left in the worker process, try again";
 
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,6 +192,9 @@ unsafe fn answer(
     unsafe {
         Caller::serve(r, REFUSED, |caller| {
             let mut space = Space::new(reply);
+            if !memory::is_left() {
+                return space.refuse_with(EXHAUSTED);
+            }
             match work(caller, &mut space) {
                 Ok(()) => space.close(),
                 Err(failure) => {

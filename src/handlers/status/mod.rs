@@ -1,6 +1,7 @@
 //! `upstream_status`: all upstreams, or one, as JSON, as text, as metrics, or as a page that fetches the JSON. Everything
 //! else is written from snapshots, piece by piece if it is long.
 
+mod held;
 mod json;
 mod listing;
 mod page;
@@ -14,7 +15,7 @@ use std::collections::HashSet;
 use crate::model::id::UpstreamIndex;
 use crate::model::query::Query;
 use crate::model::snapshot::Snapshot;
-use crate::nginx::http::{BodyError, Finish, Handler, Pieces, Request, Response, Step};
+use crate::nginx::http::{BodyError, Finish, Handler, Pieces, Plain, Request, Response, Step};
 use crate::ops::{OpError, Upstreams};
 
 use super::accept::{self, FORMAT, Format, StatusFormat};
@@ -25,6 +26,7 @@ use super::peer::Fields;
 use super::respond::{self, Answer};
 use super::{Context, Settings, guard};
 
+use held::Held;
 use listing::{Choice, LIMIT, Listing, OFFSET, STATE};
 use writer::{Form, Writer};
 
@@ -81,6 +83,10 @@ impl Handler for Status {
     fn failed() -> Response {
         respond::failed()
     }
+
+    fn exhausted() -> Plain {
+        respond::EXHAUSTED
+    }
 }
 
 impl From<Answer> for Reply {
@@ -121,20 +127,20 @@ fn rendered(
     let name = query.get("upstream");
     if format == StatusFormat::Html {
         // The page asks for the upstream by the same words, and it is better refused before it opens.
-        name.map_or(Ok(()), |name| one(upstreams, name).map(drop))?;
+        name.map_or(Ok(()), |name| upstreams.named(name).map(drop))?;
         return Ok(Answer::page(page::page(control), page::POLICY).into());
     }
     let snapshots = match name {
-        Some(name) => vec![one(upstreams, name)?],
-        None => all(upstreams),
+        Some(name) => vec![upstreams.named(name)?],
+        None => all(upstreams)?,
     };
     let listing = |snapshot| Listing::new(snapshot, choice.as_ref(), call.now);
     let listings = snapshots.into_iter().map(listing).collect();
-    Ok(match format {
+    match format {
         StatusFormat::Text => begun(text::Text::new(verbose, call.now), listings),
         StatusFormat::Prometheus => begun(prometheus::Prometheus::new(call.now), listings),
         _ => begun(json::Json::new(verbose, fields, call.now), listings),
-    })
+    }
 }
 
 /// Refuses to choose fields or servers where the form has no place for it: metrics would vanish, and the page asks for
@@ -152,25 +158,28 @@ fn fits(query: &Query, format: StatusFormat) -> Result<(), Refusal> {
 }
 
 /// The reply in a form, as far as the first piece has it.
-fn begun<F: Form + 'static>(form: F, listings: Vec<Listing>) -> Reply {
+fn begun<F: Form + 'static>(form: F, listings: Vec<Listing>) -> Result<Reply, Refusal> {
+    let bytes = listings.iter().map(Listing::bytes).sum();
     let mut writer = Writer::new(form, listings);
     let mut body = Vec::new();
-    let rest = writer.next(&mut body).then(|| Box::new(writer) as Box<dyn Pieces>);
-    Reply { answer: F::answer(body), rest }
-}
-
-/// The upstream with this name, or with a zone of this name.
-fn one(upstreams: &dyn Upstreams, name: &str) -> Result<Snapshot, Refusal> {
-    let found = upstreams.find(name).and_then(|index| upstreams.snapshot(index));
-    found.ok_or_else(|| OpError::UpstreamNotFound(name.to_owned()).into())
+    let rest: Option<Box<dyn Pieces>> =
+        if writer.next(&mut body) { Some(Box::new(Held::new(writer, bytes)?)) } else { None };
+    Ok(Reply { answer: F::answer(body), rest })
 }
 
 /// All upstreams, in configuration order. Two implicit ones may have the same name; the first stands for both, since a
 /// JSON object must not have a name twice.
-fn all(upstreams: &dyn Upstreams) -> Vec<Snapshot> {
-    let mut names = HashSet::new();
-    let snapshots = (0..upstreams.count()).filter_map(|index| upstreams.snapshot(UpstreamIndex(index)));
-    snapshots.filter(|snapshot| names.insert(snapshot.name.clone())).collect()
+fn all(upstreams: &dyn Upstreams) -> Result<Vec<Snapshot>, OpError> {
+    let (mut names, mut all) = (HashSet::new(), Vec::new());
+    for index in 0..upstreams.count() {
+        match upstreams.snapshot(UpstreamIndex(index)) {
+            Ok(snapshot) if names.insert(snapshot.name.clone()) => all.push(snapshot),
+            // There is one of this name, or this one is not for whoever asks.
+            Ok(_) | Err(OpError::UpstreamNotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
