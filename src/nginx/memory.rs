@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use libc::c_void;
 
 /// Bytes that are kept back: more than is allocated without care between two looks. Untouched, they are addresses only.
-const KEPT: usize = 2 << 20;
+const KEPT: usize = 4 << 20;
 
 /// What is kept back; null while there is nothing.
 static CHUNK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());

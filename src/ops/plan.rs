@@ -9,7 +9,7 @@ use crate::model::snapshot::Peer;
 use crate::model::state::Admin;
 
 use super::access::{CommitError, Committed, Lookup, Upstreams};
-use super::command::{Action, Addition, Change, Command};
+use super::command::{Action, Addition, Change, Command, Selector};
 use super::error::OpError;
 use super::rules::{check_addition, check_guard, check_weights, id, readdress, select, select_one};
 
@@ -19,6 +19,10 @@ pub(super) const ATTEMPTS: usize = 64;
 
 /// Largest length of a note, in bytes: a line's worth, since the store keeps it.
 pub const NOTE_MAX: usize = 128;
+
+/// Words for servers that a command may have without a look whether there is memory for all of the upstream: each is
+/// about a server or two, but for a host.
+const FEW: usize = 64;
 
 /// What is asked of one server, and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +211,9 @@ pub fn execute_if(
     let upstream = upstreams
         .find(&command.upstream)
         .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
+    if command.servers.len() > FEW || command.servers.iter().any(|it| matches!(it, Selector::Host(_))) {
+        upstreams.room(upstream)?;
+    }
     for _ in 0..ATTEMPTS {
         let lookup = upstreams.lookup(upstream)?;
         let plan = plan(lookup.as_ref(), command)?;

@@ -91,6 +91,24 @@ mod tests {
     use crate::ops::{Action, Change, Selector};
 
     #[test]
+    fn nothing_is_changed_that_could_not_be_told() {
+        let mut upstreams = fake();
+        upstreams.no_memory = true;
+        let command = Command {
+            upstream: "backend".to_owned(),
+            servers: vec![Selector::Position(0)],
+            action: Action::Remove,
+            force: false,
+            client: String::new(),
+            note: None,
+        };
+        let refused = carry_out(&Call::get(""), &upstreams, &command, Shown::All).map(|done| done.left);
+        assert_eq!(refused, Err(OpError::NoMemory));
+        upstreams.no_memory = false;
+        assert_eq!(carry_out(&Call::get(""), &upstreams, &command, Shown::All).map(|done| done.left), Ok(3));
+    }
+
+    #[test]
     fn the_peers_that_were_chosen() {
         let command = Command {
             upstream: "backend".to_owned(),

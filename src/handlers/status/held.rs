@@ -56,17 +56,13 @@ mod tests {
 
     #[test]
     fn replies_keep_so_much_together() {
-        // Others that are tested meanwhile keep less.
-        let one = Held::new((), 2 * MOST).map_err(|refusal| refusal.text);
-        let refused = Held::new((), MOST / 2).map(drop).unwrap_err();
+        // Others that are tested meanwhile keep next to nothing.
+        let take = || Held::new((), MOST / 5 * 2);
+        let kept = [take(), take()];
+        assert!(kept.iter().all(Result::is_ok));
+        let refused = take().map(drop).unwrap_err();
         assert_eq!((refused.kind.status(), refused.kind.header()), (503, Some(("Retry-After", "1"))));
-        drop(one);
-        let many: Vec<_> = (0..4).map(|_| Held::new((), MOST / 8).is_ok()).collect();
-        assert_eq!(many, [true; 4]);
-        let kept: Vec<_> = (0..6).map(|_| Held::new((), MOST / 4)).collect();
-        assert_eq!(
-            kept.iter().filter(|held| held.is_err()).count().clamp(2, 3),
-            kept.iter().filter(|held| held.is_err()).count()
-        );
+        drop(kept);
+        assert!(take().is_ok());
     }
 }

@@ -296,6 +296,22 @@ mod tests {
     }
 
     #[test]
+    fn without_memory_for_a_look() {
+        let mut upstreams = fake();
+        upstreams.no_memory = true;
+        for args in ["format=text", "format=text&upstream=backend"] {
+            let response = answer(&Call::get(args), Some(&upstreams), None).answer.response;
+            let words = "no memory left in the worker process, try again";
+            assert_eq!((response.status, response.body.as_slice()), (503, words.as_bytes()), "{args}");
+            assert!(response.headers.contains(&("Retry-After", "1".to_owned())), "{args}");
+            // The words for want of which nothing was made are the same.
+            assert_eq!((respond::EXHAUSTED.status, respond::EXHAUSTED.body), (503, words));
+            let plain = respond::EXHAUSTED.headers.iter().map(|(name, value)| (*name, (*value).to_owned()));
+            assert_eq!(response.headers, plain.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn without_shared_memory() {
         let response = answer(&Call::get("format=text"), None, None).answer.response;
         assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
