@@ -14,11 +14,17 @@ use libc::c_void;
 /// Bytes that are kept back: more than is allocated without care between two looks. Untouched, they are addresses only.
 const KEPT: usize = 4 << 20;
 
-/// What is kept back; null while there is nothing.
+/// So few bytes are among those: to keep them in addition is not worth the time.
+const SMALL: usize = KEPT / 8;
+
+/// What is kept back, see [`MAPPED`]; null while there is nothing.
 static CHUNK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 /// How many bytes that has.
 static SIZE: AtomicUsize = AtomicUsize::new(0);
+
+/// Mark in the address of a chunk that is a mapping. No address that is given out is odd.
+const MAPPED: usize = 1;
 
 /// The allocator of this module.
 struct Heap;
@@ -43,7 +49,7 @@ pub fn is_left() -> bool {
 /// any case. None if there is not as much.
 pub fn spare(bytes: usize) -> Option<Spare> {
     let before = SIZE.load(Ordering::Relaxed).max(KEPT);
-    let wanted = before.checked_add(bytes)?;
+    let wanted = if bytes > SMALL { before.checked_add(bytes)? } else { before };
     (SIZE.load(Ordering::Relaxed) == wanted || keep(wanted)).then_some(Spare { before })
 }
 
@@ -68,13 +74,30 @@ fn keep(bytes: usize) -> bool {
 
 /// Takes so many bytes to keep, where nothing is kept. False if there are not as many.
 fn take(bytes: usize) -> bool {
-    // SAFETY: any size may be asked for.
-    let chunk = unsafe { libc::malloc(bytes) };
+    let chunk = map(bytes).unwrap_or_else(|| {
+        // No addresses are left, but what was freed may be enough.
+        // SAFETY: any size may be asked for.
+        unsafe { libc::malloc(bytes) }
+    });
     if !chunk.is_null() {
         SIZE.store(bytes, Ordering::Relaxed);
         free(CHUNK.swap(chunk, Ordering::AcqRel));
     }
     !chunk.is_null()
+}
+
+/// Asks the system for so many bytes, more than a page. The C library is left out: it would take a large chunk that is
+/// freed for a sign that it should give less back. The address is marked by [`MAPPED`].
+fn map(bytes: usize) -> Option<*mut c_void> {
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, wherever there is place for it.
+    let chunk = unsafe { libc::mmap(ptr::null_mut(), bytes, access, flags, -1, 0) };
+    if chunk == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the mapping begins at a page, is longer than a word, and nobody else knows it.
+    unsafe { chunk.cast::<usize>().write(bytes) };
+    Some(chunk.wrapping_byte_add(MAPPED))
 }
 
 /// Gives back what was kept. False if it was nothing.
@@ -85,10 +108,19 @@ fn let_go() -> bool {
     !chunk.is_null()
 }
 
-/// Frees a chunk of the C library, or null.
+/// Frees a chunk, or null.
 fn free(chunk: *mut c_void) {
-    // SAFETY: chunks are made by `keep`, and whoever takes one out of its place is the only one to have it.
-    unsafe { libc::free(chunk) };
+    // SAFETY: chunks are made by `take`, and whoever takes one out of its place is the only one to have it. A chunk that
+    // is marked is a mapping, which begins with its length; one that is not is from `malloc`.
+    unsafe {
+        if chunk.addr() & MAPPED == 0 {
+            libc::free(chunk);
+        } else {
+            let start = chunk.wrapping_byte_sub(MAPPED);
+            // This cannot fail for a whole mapping.
+            let _ = libc::munmap(start, start.cast::<usize>().read());
+        }
+    }
 }
 
 /// Allocates, for a second time if that fails and what is kept back may be enough.
