@@ -82,12 +82,14 @@ nuc_wait(ngx_http_request_t *r)
 
 /*
  * Has the write handler called after other events had their turn; at once if
- * the request is a subrequest whose reply goes to memory.
+ * the request is a subrequest whose reply goes to memory.  The timer, which is
+ * nginx's own for a reply under way, keeps a worker that is to end.
  */
 ngx_int_t
 nuc_yield(ngx_http_request_t *r)
 {
-    ngx_connection_t  *c = r->connection;
+    ngx_connection_t          *c = r->connection;
+    ngx_http_core_loc_conf_t  *clcf;
 
     if (r != c->data) {
         return ngx_http_post_request(r, NULL);
@@ -97,10 +99,9 @@ nuc_yield(ngx_http_request_t *r)
         return nuc_wait(r);
     }
 
-    if (c->write->timer_set) {
-        ngx_del_timer(c->write);
-    }
+    clcf = ngx_http_get_module_loc_conf(r->main, ngx_http_core_module);
 
+    ngx_add_timer(c->write, clcf->send_timeout);
     ngx_post_event(c->write, &ngx_posted_next_events);
 
     return NGX_OK;

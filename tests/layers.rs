@@ -43,7 +43,7 @@ const ROOMS: &[Room] = &[
 ];
 
 /// Modules of the nginx room that handlers and jobs may use.
-const EDGE: &[&str] = &["http", "caller", "log", "process", "time", "timer"];
+const EDGE: &[&str] = &["http", "caller", "log", "memory", "process", "time", "timer"];
 
 /// Crates that some room may use.
 const CRATES: &[&str] = &["ngx", "nginx_sys", "libc", "serde", "serde_json"];

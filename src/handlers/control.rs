@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::forms::control::{self, Replacing, Start};
-use crate::forms::{Settings, failed};
-use crate::http::{BodyError, Response};
+use crate::forms::{EXHAUSTED, Settings, failed};
+use crate::http::{BodyError, Plain, Response};
 use crate::nginx::http::{Finish, Handler, Request, Step, Work};
+use crate::nginx::memory;
 
 use super::edge::{call, deliver, settings, upstreams};
 
@@ -43,6 +44,10 @@ impl Handler for Control {
     fn failed() -> Response {
         failed()
     }
+
+    fn exhausted() -> Plain {
+        EXHAUSTED
+    }
 }
 
 /// The settings of the location of a request that was admitted, so that it has some.
@@ -53,7 +58,7 @@ fn admitted(request: &Request<'_>) -> Settings {
 impl Work for Replacing {
     fn slice(&mut self, request: &Request<'_>) -> Option<Response> {
         let end = Instant::now() + SLICE;
-        let answer = self.advance(upstreams(request), || Instant::now() >= end)?;
+        let answer = self.advance(upstreams(request), || Instant::now() >= end || !memory::is_left())?;
         Some(deliver(answer, request))
     }
 }

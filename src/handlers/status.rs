@@ -1,8 +1,8 @@
 //! The edge of `upstream_status`.
 
-use crate::forms::failed;
 use crate::forms::status::{self, Reply};
-use crate::http::{BodyError, Response};
+use crate::forms::{EXHAUSTED, failed};
+use crate::http::{BodyError, Plain, Response};
 use crate::nginx::http::{Finish, Handler, Request, Step};
 
 use super::edge::{call, deliver, settings, upstreams};
@@ -37,5 +37,9 @@ impl Handler for Status {
 
     fn failed() -> Response {
         failed()
+    }
+
+    fn exhausted() -> Plain {
+        EXHAUSTED
     }
 }

@@ -1,5 +1,6 @@
 //! All upstreams of the running configuration, as the rules see them.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell};
 use std::ptr::NonNull;
 
@@ -7,7 +8,7 @@ use crate::model::id::{ServerId, UpstreamIndex};
 use crate::model::pools as model;
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::model::time::Seconds;
-use crate::nginx::{process, upstream as nginx};
+use crate::nginx::{memory, process, upstream as nginx};
 use crate::ops::job::{JobKind, Upkeep};
 use crate::ops::lease::Candidate;
 use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
@@ -17,6 +18,7 @@ use crate::store::lock::AT_ONCE;
 use super::change::{self, Made, Task};
 use super::lookup::{look_up, only};
 use super::pools::{Member, Pools};
+use super::room;
 use super::upstream::{Control, Upstream};
 use super::view::View;
 
@@ -83,9 +85,14 @@ impl Live {
         self.upstreams.get(upstream.0).map(Box::as_ref)
     }
 
+    /// One upstream, which must be there.
+    fn known(&self, upstream: UpstreamIndex) -> Result<&Upstream, OpError> {
+        self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))
+    }
+
     /// One upstream that can be changed, and what it is controlled through.
     fn changeable(&self, upstream: UpstreamIndex) -> Result<(&Upstream, &Control), OpError> {
-        let upstream = self.get(upstream).ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
+        let upstream = self.known(upstream)?;
         let reason = || upstream.fixed().unwrap_or(StaticReason::StoreFull);
         upstream.control().map(|control| (upstream, control)).ok_or_else(|| OpError::Static(reason()))
     }
@@ -128,16 +135,27 @@ impl Upstreams for Live {
         Some(upstream.pools.get()?.observe(&upstream.name))
     }
 
-    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
-        self.get(upstream).map(View::snapshot)
+    fn spare(&self, bytes: usize) -> Option<Box<dyn Any>> {
+        Some(Box::new(memory::spare(bytes)?))
     }
 
-    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
-        let upstream = self.get(upstream)?;
-        Some(match upstream.control() {
+    fn room(&self, upstream: UpstreamIndex) -> Result<(), OpError> {
+        match self.get(upstream).and_then(Upstream::control) {
+            Some(control) => room::to_look(&control.zone).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError> {
+        self.known(upstream).and_then(View::snapshot)
+    }
+
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Result<Snapshot, OpError> {
+        let upstream = self.known(upstream)?;
+        match upstream.control() {
             Some(control) => only(upstream, control, ids),
-            None => Snapshot { peers: Vec::new(), ..View::snapshot(upstream) },
-        })
+            None => Ok(Snapshot { peers: Vec::new(), ..View::snapshot(upstream)? }),
+        }
     }
 
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
@@ -157,6 +175,7 @@ impl Upstreams for Live {
             // The list is meant for the servers of the new configuration. By the next attempt a worker of that answers.
             return Err(OpError::Reloaded);
         }
+        let _room = room::to_look(&control.zone)?;
         match View::look(upstream, control)? {
             (view, true) => Ok(view.into_whole()),
             (_, false) => Err(OpError::Busy),
@@ -169,6 +188,8 @@ impl Upstreams for Live {
     }
 
     fn commit_all(&self, parts: &mut [Part]) -> Result<Vec<Committed>, (usize, CommitError)> {
+        let changes = parts.iter().map(|part| part.plan.len()).sum();
+        let _room = room::to_change(changes).map_err(|error| (0, CommitError::Refused(error)))?;
         let mut tasks = Vec::with_capacity(parts.len());
         for (at, Part { upstream, plan, ready }) in parts.iter_mut().enumerate() {
             let changeable = self.changeable(*upstream).map_err(|error| (at, CommitError::Refused(error)));

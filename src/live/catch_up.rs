@@ -13,6 +13,7 @@ use crate::model::id::Group;
 use crate::store::{Locked, records};
 use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Row, Setting, Spot};
 
+use super::room;
 use super::upstream::Control;
 
 /// Attempts to find store and peers unchanged from one look to the next. If they fail, the next request tries again.
@@ -59,7 +60,12 @@ pub fn catch_up(control: &Control, limit: Duration) {
     }
     let mut room = MISSING;
     for _ in 0..ATTEMPTS {
-        if !control.pulse().differs() || try_catch_up(control, limit, &mut room) {
+        if !control.pulse().differs() {
+            return;
+        }
+        // Without memory the next request tries again.
+        let Ok(_memory) = room::to_look(&control.zone) else { return };
+        if try_catch_up(control, limit, &mut room) {
             return;
         }
     }

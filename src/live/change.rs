@@ -16,6 +16,7 @@ use crate::zone::{self, Edits, Fate, Lists, NewPeer, NoSeat, Place, Prepared, Se
 
 use super::catch_up::catch_up;
 use super::lookup::know_peers;
+use super::room;
 use super::upstream::{Control, Stuck, Upstream};
 
 /// Servers that were made for a plan before any lock is taken, and what the store has to know of them.
@@ -59,6 +60,7 @@ pub struct Task<'a> {
 
 /// Carries out a plan, wholly or not at all. When it returns, the peers show it.
 pub fn commit(upstream: &Upstream, control: &Control, plan: &Plan) -> Result<Committed, CommitError> {
+    let _room = room::to_change(plan.len()).map_err(CommitError::Refused)?;
     // What left and is not used any more makes room.
     control.reap(PATIENCE);
     let mut made = Made::default();
@@ -272,6 +274,7 @@ pub fn prepare(
     part: &mut Part,
     limit: usize,
 ) -> Result<bool, OpError> {
+    let _room = room::to_change(part.plan.len())?;
     let mut ready = part.ready.take().and_then(|ready| ready.downcast::<Made>().ok()).unwrap_or_else(|| {
         // What left and is not used any more makes room.
         control.reap(PATIENCE);

@@ -96,7 +96,7 @@ pub(super) fn know_peers(control: &Control, locked: &mut Locked, lists: &Lists) 
 ///
 /// # Errors
 ///
-/// A lock is stuck.
+/// A lock is stuck, or there is no memory.
 pub fn look_up<'a>(upstream: &'a Upstream, control: &'a Control) -> Result<Box<dyn Lookup + 'a>, OpError> {
     if let Some(index) = Index::take(upstream, control)? {
         return Ok(Box::new(index));
@@ -105,15 +105,19 @@ pub fn look_up<'a>(upstream: &'a Upstream, control: &'a Control) -> Result<Box<d
 }
 
 /// An upstream with no peers but those of these servers, in nginx's order.
-pub fn only(upstream: &Upstream, control: &Control, ids: &[ServerId]) -> Snapshot {
+///
+/// # Errors
+///
+/// There is no memory.
+pub fn only(upstream: &Upstream, control: &Control, ids: &[ServerId]) -> Result<Snapshot, OpError> {
     let found = Index::take(upstream, control)
         .and_then(|index| index.map(|index| Ok((index.servers(ids)?, index.revision))).transpose());
     if let Ok(Some((Some(peers), revision))) = found {
-        return Snapshot { revision, peers, ..empty(upstream) };
+        return Ok(Snapshot { revision, peers, ..empty(upstream) });
     }
-    let mut snapshot = View::snapshot(upstream);
+    let mut snapshot = View::snapshot(upstream)?;
     snapshot.peers.retain(|peer| peer.id.is_some_and(|id| ids.contains(&id)));
-    snapshot
+    Ok(snapshot)
 }
 
 impl<'a> Index<'a> {

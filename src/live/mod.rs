@@ -9,6 +9,7 @@ mod catch_up;
 mod change;
 mod lookup;
 mod pools;
+mod room;
 mod start;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]

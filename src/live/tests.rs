@@ -122,7 +122,7 @@ fn compare(upstream: &Upstream) -> Vec<(u64, String, Admin, u64)> {
     assert_eq!(lookup.membership(), view.membership());
     assert_eq!(lookup.usable(), view.usable());
     assert_eq!(lookup.total_weight(), view.total_weight());
-    let snapshot = View::snapshot(upstream);
+    let snapshot = View::snapshot(upstream).unwrap();
     assert!(exact(&snapshot.primary));
     for (position, peer) in snapshot.peers.iter().enumerate() {
         let id = peer.id.unwrap();
@@ -134,7 +134,7 @@ fn compare(upstream: &Upstream) -> Vec<(u64, String, Admin, u64)> {
         }
     }
     let ids: Vec<_> = snapshot.peers.iter().rev().filter_map(|peer| peer.id).collect();
-    let all: Vec<_> = only(upstream, control, &ids).peers.iter().map(shown).collect();
+    let all: Vec<_> = only(upstream, control, &ids).unwrap().peers.iter().map(shown).collect();
     let peers: Vec<_> = snapshot.peers.iter().map(shown).collect();
     assert_eq!(all, peers, "in nginx's order");
     peers
@@ -280,7 +280,7 @@ fn a_worker_of_an_older_configuration_sets_its_own_peers() {
     assert!(act(&upstream, vec![Selector::Id(ServerId(1))], admin(Admin::Down)));
     let copy = control.zone.copy().unwrap();
     assert_eq!(copy.rows.iter().map(|row| row.down).collect::<Vec<_>>(), [0, 1]);
-    let peer = &only(&upstream, control, &[ServerId(1)]).peers[0];
+    let peer = &only(&upstream, control, &[ServerId(1)]).unwrap().peers[0];
     assert_eq!((shown(peer).2, peer.slot), (Admin::Down, Slot { group: Group::Primary, index: 1 }));
 }
 

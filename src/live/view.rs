@@ -19,6 +19,7 @@ use crate::zone::apply::{Abilities, admin_of};
 use crate::zone::{self, Row};
 
 use super::catch_up::{apply_wishes, catch_up, tell_new_peers};
+use super::room;
 use super::upstream::{Control, Stuck, Upstream};
 
 /// Reasons that a view makes room for before it takes the lock.
@@ -75,8 +76,18 @@ impl View {
     ///
     /// # Errors
     ///
+    /// The lock that is not to be had; or there is no memory.
+    pub fn take(upstream: &Upstream, control: &Control) -> Result<Self, OpError> {
+        let _room = room::to_look(&control.zone)?;
+        Ok(Self::one(upstream, control)?)
+    }
+
+    /// The same, for which there is memory.
+    ///
+    /// # Errors
+    ///
     /// The lock that is not to be had.
-    pub fn take(upstream: &Upstream, control: &Control) -> Result<Self, Stuck> {
+    fn one(upstream: &Upstream, control: &Control) -> Result<Self, Stuck> {
         for _ in 0..ATTEMPTS {
             let (view, is_one) = Self::look(upstream, control)?;
             if is_one {
@@ -171,22 +182,32 @@ impl View {
     }
 
     /// Any upstream at one moment.
-    pub fn snapshot(upstream: &Upstream) -> Snapshot {
+    ///
+    /// # Errors
+    ///
+    /// There is no memory.
+    pub fn snapshot(upstream: &Upstream) -> Result<Snapshot, OpError> {
         let mut snapshot = empty(upstream);
         if let Some(control) = upstream.control() {
-            let stuck = match Self::take(upstream, control) {
-                Ok(view) => return view.snapshot,
+            let _room = room::to_look(&control.zone)?;
+            let stuck = match Self::one(upstream, control) {
+                Ok(view) => return Ok(view.snapshot),
                 Err(stuck) => stuck,
             };
             snapshot.fixed = Some(stuck.into());
             if stuck == Stuck::Peers {
-                return snapshot;
+                return Ok(snapshot);
             }
         }
         if snapshot.pools.is_some() {
-            return snapshot;
+            return Ok(snapshot);
         }
-        if let Some(peers) = upstream.peers()
+        let peers = upstream.peers();
+        let _room = match &peers {
+            Some(peers) => room::to_look(peers)?,
+            None => room::to_list(upstream.conf.count())?,
+        };
+        if let Some(peers) = peers
             && let Some(mut copy) = peers.copy()
         {
             let text = Whole::new(std::mem::take(&mut copy.text));
@@ -200,7 +221,7 @@ impl View {
         } else {
             snapshot.peers = configured(upstream);
         }
-        snapshot
+        Ok(snapshot)
     }
 }
 
@@ -400,6 +421,8 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> boo
 /// Does what a request found undone: shows what others changed, and takes up peers that nginx made. Without the store's
 /// lock within `limit` it stays undone.
 pub fn follow(control: &Control, limit: Duration) {
+    // Without memory the next request tries again.
+    let Ok(_room) = room::to_look(&control.zone) else { return };
     catch_up(control, limit);
     if !control.has_new_peers(control.zone.membership()) {
         return;

@@ -46,6 +46,8 @@ pub(super) struct Collector {
     taken: usize,
     /// What was taken of all.
     body: Vec<u8>,
+    /// How long it says that it is; 0 if it does not say so.
+    expected: usize,
     /// Most bytes of all.
     limit: usize,
 }
@@ -62,17 +64,19 @@ impl Collector {
             let link = (*r).request_body.as_ref().map_or(std::ptr::null_mut(), |body| body.bufs);
             (link, (*r).headers_in.content_length_n)
         };
-        let length = usize::try_from(length).unwrap_or(0).min(limit);
-        Self { link, taken: 0, body: Vec::with_capacity(length), limit }
+        let expected = usize::try_from(length).unwrap_or(0).min(limit);
+        Self { link, taken: 0, body: Vec::new(), expected, limit }
     }
 
     /// Takes a piece. The whole body, when that was the last.
     ///
     /// # Errors
     ///
-    /// If there is more than the limit, or it cannot be read.
+    /// If there is more than the limit, or it cannot be read, or there is no memory for it.
     pub(super) fn step(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
         let mut room = PIECE;
+        let missing = self.expected.saturating_sub(self.body.len());
+        self.body.try_reserve_exact(missing).map_err(|_| BodyError::NoMemory)?;
         loop {
             // SAFETY: links and their buffers are in the request's pool, by the duty of the caller of `new`.
             let present =
@@ -121,6 +125,7 @@ unsafe fn append(body: &mut Vec<u8>, buf: &ngx_buf_t, from: usize, length: usize
     if length == 0 {
         return Ok(());
     }
+    body.try_reserve(length).map_err(|_| BodyError::NoMemory)?;
     if in_memory(buf) {
         // SAFETY: between `pos` and `last` there are bytes that nginx received, in the request's pool.
         body.extend_from_slice(unsafe { std::slice::from_raw_parts(buf.pos.add(from), length) });

@@ -21,6 +21,10 @@ pub struct Event {
     event: ngx_event_t,
 }
 
+/// Milliseconds after which the timer of a posted event is due. The event runs in the next round of nginx's loop, and
+/// just once if that comes later than this.
+const HOLD: ngx_msec_t = 60_000;
+
 /// What an event does, given the pointer that it was made with.
 type Work = unsafe fn(*mut c_void);
 
@@ -67,11 +71,17 @@ impl Event {
         }
     }
 
-    /// Posts the event for the next round of nginx's loop, so that other events come first.
+    /// Posts the event for the next round of nginx's loop, so that other events come first. A worker that is to end
+    /// waits for it.
     pub fn post_next(&mut self, log: *mut ngx_log_t) {
         self.event.log = log;
-        // SAFETY: see `post`; nginx moves the queue to that of posted events in the next round.
-        unsafe { ngx_post_event(&raw mut self.event, &raw mut ngx_posted_next_events) };
+        // A worker ends when no timer is left that is not cancelable, whatever is posted.
+        self.event.set_cancelable(0);
+        // SAFETY: see `post`; nginx moves the queue to that of posted events in the next round. `run` takes the timer out.
+        unsafe {
+            ngx_add_timer(&raw mut self.event, HOLD);
+            ngx_post_event(&raw mut self.event, &raw mut ngx_posted_next_events);
+        }
     }
 
     /// Posts the event, unless it is posted already.
@@ -87,13 +97,25 @@ impl Drop for Event {
         // SAFETY: nginx's queues are this process's own, and it takes an event out only if it is in. They outlive a
         // configuration in single-process mode. The task was made by `new`, and is given back once.
         unsafe {
-            if self.event.timer_set() != 0 {
-                ngx_del_timer(&raw mut self.event);
-            }
-            if self.event.posted() != 0 {
-                ngx_delete_posted_event(&raw mut self.event);
-            }
+            disarm(&raw mut self.event);
             drop(Box::from_raw(self.event.data.cast::<Task>()));
+        }
+    }
+}
+
+/// Takes an event out of nginx's timers and queues.
+///
+/// # Safety
+///
+/// The event is alive.
+unsafe fn disarm(event: *mut ngx_event_t) {
+    // SAFETY: nginx's timers and queues are this process's own, and the event says whether it is in them.
+    unsafe {
+        if (*event).timer_set() != 0 {
+            ngx_del_timer(event);
+        }
+        if (*event).posted() != 0 {
+            ngx_delete_posted_event(event);
         }
     }
 }
@@ -102,6 +124,8 @@ impl Drop for Event {
 unsafe extern "C" fn run(event: *mut ngx_event_t) {
     // SAFETY: nginx calls this with the event that was posted, whose task lives as long as it.
     let (task, log) = unsafe { (&*(*event).data.cast::<Task>(), (*event).log) };
+    // SAFETY: as above. Of a timer and a place in a queue one brought us here; it was called for once.
+    unsafe { disarm(event) };
     // SAFETY: see `Event::new`.
     if catch_unwind(AssertUnwindSafe(|| unsafe { (task.work)(task.with) })).is_err() {
         // SAFETY: nginx's logs outlive its events.

@@ -18,8 +18,9 @@ pub use nginx_sys::{ngx_http_request_t, ngx_int_t};
 use super::body;
 use super::conf::{self, bytes, pool_value};
 use super::log::Log;
+use super::memory;
 use super::pieces;
-use crate::http::{BodyError, Method, Pieces, Response};
+use crate::http::{BodyError, Method, Pieces, Plain, Response};
 use crate::model::time::UnixTime;
 
 pub use super::work::Work;
@@ -49,6 +50,9 @@ pub trait Handler {
 
     /// The reply if one of the others panicked.
     fn failed() -> Response;
+
+    /// The reply if there is no memory to make one.
+    fn exhausted() -> Plain;
 }
 
 /// What is to be done with a request.
@@ -234,6 +238,9 @@ impl Request<'_> {
 pub unsafe fn serve<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: the duty of the caller, for all three calls.
     unsafe {
+        if !memory::is_left() {
+            return send_plain(r, H::exhausted());
+        }
         guarded::<H>(r, || match H::start(&Request::new(r)) {
             Step::Reply(response) => send(r, response),
             Step::Stream(response, rest) => pieces::send(r, response, rest),
@@ -297,12 +304,45 @@ pub(super) unsafe fn send(r: *mut ngx_http_request_t, response: Response) -> ngx
     if let Err(code) = unsafe { send_head(r, &response, length) } {
         return code;
     }
-    // SAFETY: likewise; the pool lives as long as the request.
-    let Some(mut chain) = (unsafe { body_chain(r, response.body) }) else {
-        return NGX_ERROR as ngx_int_t;
-    };
-    // SAFETY: likewise; nginx copies the links that it keeps.
-    unsafe { ngx_http_output_filter(r, &raw mut chain) }
+    let body = response.body;
+    if body.is_empty() {
+        // SAFETY: likewise.
+        return unsafe { send_body(r, ptr::null_mut(), 0) };
+    }
+    let length = body.len();
+    // SAFETY: likewise. The bytes stay where they are when the pool gets their `Vec`.
+    match unsafe { pool_value((*r).pool, body) } {
+        // SAFETY: likewise; the pool lives as long as the request.
+        Some(mut body) => unsafe { send_body(r, body.as_mut().as_mut_ptr(), length) },
+        None => NGX_ERROR as ngx_int_t,
+    }
+}
+
+/// The same without memory of the heap, when there is none: that is logged.
+///
+/// # Safety
+///
+/// `r` must be a request that nginx is calling a handler for, to which nothing was sent yet.
+pub(super) unsafe fn send_plain(r: *mut ngx_http_request_t, plain: Plain) -> ngx_int_t {
+    let Plain { status, content_type, headers, body } = plain;
+    // SAFETY: the duty of the caller.
+    if let Some(log) = unsafe { Request::new(r) }.log() {
+        log.error_without_memory("upstream control: no memory left, a request is refused");
+    }
+    // An empty list takes none.
+    let response = Response { status, content_type, headers: Vec::new(), body: Vec::new() };
+    for (name, value) in headers {
+        // SAFETY: likewise.
+        if unsafe { push_header(r, name, value) }.is_none() {
+            return NGX_ERROR as ngx_int_t;
+        }
+    }
+    // SAFETY: likewise.
+    match unsafe { send_head(r, &response, off_t::try_from(body.len()).unwrap_or(off_t::MAX)) } {
+        // SAFETY: likewise; nginx only reads the bytes, which are static.
+        Ok(()) => unsafe { send_body(r, body.as_ptr().cast_mut(), body.len()) },
+        Err(code) => code,
+    }
 }
 
 /// Sends all but the body of a reply; `length` is that of the body, or -1. The error is what a content handler is to
@@ -367,33 +407,30 @@ unsafe fn push_header(r: *mut ngx_http_request_t, name: &'static str, value: &st
     Some(())
 }
 
-/// The body as a chain of one buffer. The bytes are not copied: the request's pool owns them from now on. `None` if
-/// there is no memory.
+/// Sends a body that lives as long as the request, in one buffer.
 ///
 /// # Safety
 ///
-/// `r` must be a request that nginx is calling a handler for.
-unsafe fn body_chain(r: *mut ngx_http_request_t, body: Vec<u8>) -> Option<ngx_chain_t> {
-    // SAFETY: the request and its pool are valid by the duty of the caller. The bytes stay where they are when the pool
-    // gets their `Vec`, and nginx only reads them.
+/// `r` must be a request that nginx is calling a handler for, whose head was sent. `start` points to as many bytes, or is
+/// null with 0 of them.
+unsafe fn send_body(r: *mut ngx_http_request_t, start: *mut u8, length: usize) -> ngx_int_t {
+    // SAFETY: the request and its pool are valid by the duty of the caller. nginx only reads the bytes, and copies the
+    // links that it keeps.
     unsafe {
         let is_main = ptr::eq(r, (*r).main);
-        let buf = NonNull::new(ngx_pcalloc((*r).pool, size_of::<ngx_buf_t>()).cast::<ngx_buf_t>())?;
-        let buf = &mut *buf.as_ptr();
-        if !body.is_empty() {
-            let length = body.len();
-            let start = pool_value((*r).pool, body)?.as_mut().as_mut_ptr();
-            buf.pos = start;
-            buf.last = start.add(length);
-            buf.start = buf.pos;
-            buf.end = buf.last;
+        let buf = ngx_pcalloc((*r).pool, size_of::<ngx_buf_t>()).cast::<ngx_buf_t>();
+        let Some(buf) = buf.as_mut() else { return NGX_ERROR as ngx_int_t };
+        if length > 0 {
+            (buf.start, buf.pos) = (start, start);
+            (buf.last, buf.end) = (start.add(length), start.add(length));
             buf.set_memory(1);
         }
         buf.set_last_buf(u32::from(is_main));
         buf.set_last_in_chain(1);
         // A buffer with nothing in it at all would be an alert; one that ends the reply is not empty in that sense.
         buf.set_sync(u32::from(!is_main && buf.memory() == 0));
-        Some(ngx_chain_t { buf: &raw mut *buf, next: ptr::null_mut() })
+        let mut chain = ngx_chain_t { buf, next: ptr::null_mut() };
+        ngx_http_output_filter(r, &raw mut chain)
     }
 }
 

@@ -79,6 +79,15 @@ impl<'a> Log<'a> {
         unsafe { ngx::log::log_error(number(level), raw, 0, message.as_bytes()) };
     }
 
+    /// Writes an error without memory of the heap.
+    pub fn error_without_memory(self, message: &'static str) {
+        if self.takes(Level::Error) {
+            let (level, raw) = (number(Level::Error), self.raw.as_ptr());
+            // SAFETY: as in `write`.
+            unsafe { ngx::log::log_error(level, raw, 0, message.as_bytes()) };
+        }
+    }
+
     /// Writes a message of level `alert`.
     pub fn alert(self, message: impl fmt::Display) {
         self.write(Level::Alert, message);

@@ -1,4 +1,4 @@
-//! A thin adapter over `ngx` and `nginx-sys`: configuration, requests, logs, shared memory, events, time.
+//! A thin adapter over `ngx` and `nginx-sys`: configuration, requests, logs, memory, events, time.
 
 pub mod body;
 pub mod caller;
@@ -12,6 +12,7 @@ pub mod fixture;
 pub mod hosts;
 pub mod http;
 pub mod log;
+pub mod memory;
 pub mod pieces;
 pub mod process;
 pub mod shm;

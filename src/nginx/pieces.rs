@@ -13,7 +13,8 @@ use nginx_sys::{
 };
 
 use super::conf::{ctx_of_request, pool_value, set_ctx_of_request};
-use super::http::{report, send_head};
+use super::http::{Request, report, send_head};
+use super::memory;
 use crate::http::{Pieces, Response};
 
 unsafe extern "C" {
@@ -107,6 +108,13 @@ unsafe fn resume(r: *mut ngx_http_request_t) -> Option<ngx_int_t> {
         return Some(error);
     }
     if stream.is_taken() {
+        if !memory::is_left() {
+            // SAFETY: as above.
+            if let Some(log) = unsafe { Request::new(r) }.log() {
+                log.error_without_memory("upstream control: no memory left, a reply is cut");
+            }
+            return Some(error);
+        }
         stream.advance();
         // SAFETY: as above; nobody refers to the bytes of the piece before.
         let code = unsafe { stream.output(r) };

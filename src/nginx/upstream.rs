@@ -192,6 +192,17 @@ impl Upstream {
         self.conf().flags & NGX_HTTP_UPSTREAM_BACKUP as usize != 0
     }
 
+    /// How many lines of servers the configuration has, and how many addresses.
+    pub fn count(&self) -> usize {
+        // SAFETY: see `configured`.
+        unsafe {
+            let Some(servers) = self.conf().servers.as_ref() else { return 0 };
+            let addresses =
+                servers.as_slice::<ngx_http_upstream_server_t>().iter().map(|server| server.naddrs);
+            addresses.fold(servers.nelts, usize::saturating_add)
+        }
+    }
+
     /// Its servers, as the configuration has them.
     pub fn configured(&self) -> Vec<Configured> {
         // SAFETY: the array, its servers and their addresses live in the configuration's pool and are not changed after

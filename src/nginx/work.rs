@@ -12,7 +12,8 @@ use nginx_sys::{
 use super::body::Collector;
 use super::conf::pool_value;
 use super::event::Event;
-use super::http::{Finish, Handler, Request, guarded, send};
+use super::http::{Finish, Handler, Request, guarded, send, send_plain};
+use super::memory;
 use crate::http::Response;
 
 unsafe extern "C" {
@@ -54,6 +55,10 @@ pub(super) unsafe fn begin<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t 
     let limit = H::body_limit(&unsafe { Request::new(r) });
     // SAFETY: as above.
     let stage = Stage::Collect(unsafe { Collector::new(r, limit) });
+    if !memory::is_left() {
+        // SAFETY: as above; nothing was sent before.
+        return unsafe { send_plain(r, H::exhausted()) };
+    }
     // SAFETY: as above.
     match unsafe { slice::<H>(r, stage) } {
         // SAFETY: as above; nothing was sent before.
@@ -127,6 +132,12 @@ unsafe fn go_on<H: Handler>(with: *mut c_void) {
         let connection = (*r).connection;
         let Some(stage) = (*running).stage.take() else { return };
         let mut is_done = true;
+        if !memory::is_left() {
+            // What was done so far gives back what it has.
+            drop(stage);
+            ngx_http_finalize_request(r, send_plain(r, H::exhausted()));
+            return ngx_http_run_posted_requests(connection);
+        }
         let code = guarded::<H>(r, || match slice::<H>(r, stage) {
             Ok(response) => send(r, response),
             Err(stage) => {

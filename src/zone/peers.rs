@@ -230,7 +230,7 @@ impl Zone {
     }
 
     /// Rows and bytes of text that a copy probably needs. The numbers are read without locks: they are a guess.
-    fn expected(&self) -> (usize, usize) {
+    pub fn expected(&self) -> (usize, usize) {
         // SAFETY: the lists are mapped; a torn guess costs a second try and nothing else.
         let rows = unsafe {
             let backup = NonNull::new((&raw const (*self.primary.as_ptr()).next).read_volatile());

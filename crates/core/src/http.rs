@@ -20,6 +20,8 @@ pub enum BodyError {
     TooLarge,
     /// It could not be read from the file that nginx put it into.
     Unreadable,
+    /// There is no memory for it.
+    NoMemory,
 }
 
 /// A reply.
@@ -33,6 +35,19 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     /// The body, may be empty. It is not sent to `HEAD`.
     pub body: Vec<u8>,
+}
+
+/// A reply that takes no memory of the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// Names and values of other headers.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// The body.
+    pub body: &'static str,
 }
 
 /// The rest of a body.

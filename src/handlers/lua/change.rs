@@ -255,7 +255,7 @@ fn make(
         return Ok((done, Vec::new()));
     }
     // The script may have called it by the name of its zone.
-    let name = upstreams.only(outcome.upstream, &[]).map(|snapshot| snapshot.name);
+    let name = upstreams.only(outcome.upstream, &[]).ok().map(|snapshot| snapshot.name);
     Ok((done, log::lines(&name.unwrap_or_default(), &command, &outcome)))
 }
 

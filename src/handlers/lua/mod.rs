@@ -31,6 +31,7 @@ use crate::forms::{Kind, Refusal};
 use crate::model::log::Level;
 use crate::nginx::caller::Caller;
 use crate::nginx::http::ngx_http_request_t;
+use crate::nginx::memory;
 use crate::ops::Upstreams;
 
 use super::context::Context;
@@ -41,6 +42,9 @@ use reply::{Reply, Space};
 /// Version of all of this. It is raised when a function, a structure or the meaning of either changes, so that the Lua
 /// files of another version refuse to work rather than read nonsense.
 const VERSION: u32 = 2;
+
+/// What is said where there is no memory for more words: those of [`Failure`].
+const EXHAUSTED: &str = "NoMemory no memory left in the worker process, try again";
 
 /// Version of the interface.
 #[unsafe(no_mangle)]
@@ -141,6 +145,9 @@ unsafe fn answer(
     unsafe {
         Caller::serve(r, REFUSED, |caller| {
             let mut space = Space::new(reply);
+            if !memory::is_left() {
+                return space.refuse_with(EXHAUSTED);
+            }
             match work(caller, &mut space) {
                 Ok(()) => space.close(),
                 Err(failure) => {

@@ -104,8 +104,12 @@ impl<'a> Space<'a> {
     }
 
     /// The end of an answer that is a refusal; what was written is overwritten.
-    pub fn refuse(mut self, failure: &Failure) -> c_int {
-        let text = format!("{} {}", failure.code, failure.text);
+    pub fn refuse(self, failure: &Failure) -> c_int {
+        self.refuse_with(&format!("{} {}", failure.code, failure.text))
+    }
+
+    /// The same in these words.
+    pub fn refuse_with(mut self, text: &str) -> c_int {
         let text = text.as_bytes();
         let text = text.get(..self.reply.size as usize).unwrap_or(text);
         (self.end, self.reply.count) = (0, 0);

@@ -82,8 +82,8 @@ const _: () = assert!(size_of::<PeerRow>() == 9 * 8 + 5 * 8 + 4 * 4);
 
 /// Writes all upstreams.
 pub fn upstreams(upstreams: &dyn Upstreams, space: &mut Space<'_>) -> Result<(), Failure> {
-    let all = (0..upstreams.count()).filter_map(|at| upstreams.only(UpstreamIndex(at), &[]));
-    let all: Vec<_> = all.collect();
+    let all = (0..upstreams.count()).map(|at| upstreams.only(UpstreamIndex(at), &[]));
+    let all = all.collect::<Result<Vec<_>, _>>()?;
     space.reserve(all.len().saturating_mul(size_of::<UpstreamRow>()));
     space.set_count(all.len());
     for (at, snapshot) in all.iter().enumerate() {
@@ -100,9 +100,8 @@ pub fn peers(
     now: UnixTime,
     space: &mut Space<'_>,
 ) -> Result<(), Failure> {
-    let found = str::from_utf8(name).ok().and_then(|name| upstreams.find(name));
-    let snapshot = found.and_then(|upstream| upstreams.snapshot(upstream));
-    let snapshot = snapshot.ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
+    let name = str::from_utf8(name).map_err(|_| OpError::UpstreamNotFound(String::new()))?;
+    let snapshot = upstreams.named(name)?;
     let (head, each) = (size_of::<UpstreamRow>(), size_of::<PeerRow>());
     space.reserve(head.saturating_add(snapshot.peers.len().saturating_mul(each)));
     space.set_count(snapshot.peers.len());

@@ -58,6 +58,8 @@ pub enum Kind {
     NotSupported,
     /// There is no memory for it.
     NoMemory,
+    /// The process has no memory for it now.
+    OutOfMemory,
     /// Others are changing the upstream.
     Busy,
     /// The module is not set up, or failed.
@@ -83,7 +85,7 @@ impl Kind {
             Self::UnsupportedBody => 415,
             Self::NoMemory | Self::Internal | Self::NoSuchHost(HostErrors::Failed) => 500,
             Self::UpstreamStatic | Self::NotSupported => 501,
-            Self::Busy => 503,
+            Self::Busy | Self::OutOfMemory => 503,
         }
     }
 
@@ -110,7 +112,7 @@ impl Kind {
             Self::BodyTooLarge => "BodyTooLarge",
             Self::QueryTooLong => "QueryTooLong",
             Self::UnsupportedBody => "UnsupportedBody",
-            Self::NoMemory => "NoMemory",
+            Self::NoMemory | Self::OutOfMemory => "NoMemory",
             Self::Internal => "Internal",
             Self::UpstreamStatic => "UpstreamStatic",
             Self::NotSupported => "NotSupported",
@@ -123,14 +125,14 @@ impl Kind {
         match self {
             Self::MethodNotAllowed { allow } => Some(("Allow", allow)),
             // A change takes less than a millisecond; a second is the least that the header can say.
-            Self::Busy => Some(("Retry-After", "1")),
+            Self::Busy | Self::OutOfMemory => Some(("Retry-After", "1")),
             _ => None,
         }
     }
 
     /// Whether the operator of this nginx has something to look at.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::NoMemory | Self::Internal)
+        matches!(self, Self::NoMemory | Self::OutOfMemory | Self::Internal)
     }
 }
 
@@ -178,6 +180,7 @@ impl From<&OpError> for Kind {
             }
             // The NGINX Plus API answers 500 when a zone is full, whatever its documents say.
             OpError::StoreFull { .. } | OpError::ZoneFull { .. } | OpError::NoSlot { .. } => Self::NoMemory,
+            OpError::NoMemory => Self::OutOfMemory,
             OpError::Busy
             | OpError::Reloaded
             | OpError::Stuck

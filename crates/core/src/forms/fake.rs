@@ -2,6 +2,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may fail in any way")]
 
+use std::any::Any;
 use std::cell::RefCell;
 
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
@@ -23,6 +24,8 @@ pub struct Fake {
     upstreams: RefCell<Vec<Snapshot>>,
     /// What each commit is refused with, if with anything.
     pub refuse: Option<OpError>,
+    /// Whether there is no memory to look at any of them.
+    pub no_memory: bool,
     /// How many usable servers each upstream must keep.
     pub guard: Option<Guard>,
 }
@@ -95,7 +98,7 @@ pub fn fake() -> Fake {
 impl Fake {
     /// These upstreams.
     pub fn new(upstreams: Vec<Snapshot>) -> Self {
-        Self { upstreams: RefCell::new(upstreams), refuse: None, guard: None }
+        Self { upstreams: RefCell::new(upstreams), refuse: None, no_memory: false, guard: None }
     }
 
     /// A peer of `backend` by its place in the listing.
@@ -120,14 +123,24 @@ impl Upstreams for Fake {
         self.upstreams.borrow().get(upstream.0)?.pools.clone()
     }
 
-    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
-        self.upstreams.borrow().get(upstream.0).cloned()
+    fn spare(&self, _: usize) -> Option<Box<dyn Any>> {
+        Some(Box::new(()))
     }
 
-    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
+    fn room(&self, _: UpstreamIndex) -> Result<(), OpError> {
+        self.no_memory.then_some(OpError::NoMemory).map_or(Ok(()), Err)
+    }
+
+    fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError> {
+        self.room(upstream)?;
+        let found = self.upstreams.borrow().get(upstream.0).cloned();
+        found.ok_or_else(|| OpError::UpstreamNotFound(String::new()))
+    }
+
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Result<Snapshot, OpError> {
         let mut snapshot = self.snapshot(upstream)?;
         snapshot.peers.retain(|peer| peer.id.is_some_and(|id| ids.contains(&id)));
-        Some(snapshot)
+        Ok(snapshot)
     }
 
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {

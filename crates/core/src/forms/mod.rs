@@ -23,5 +23,5 @@ pub mod status;
 pub use call::Call;
 pub use error::{Kind, Refusal};
 pub use peer::is_down;
-pub use respond::{Answer, failed};
+pub use respond::{Answer, EXHAUSTED, failed};
 pub use settings::{Dialect, HostErrors, Methods, Role, Settings};

@@ -1,11 +1,13 @@
 //! From what was found out to a reply.
 
+use std::any::Any;
 use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::http::Response;
+use crate::http::{Plain, Response};
 use crate::model::log::Level;
+use crate::ops::{OpError, Upstreams};
 
 use super::accept::Format;
 use super::error::{Kind, Refusal};
@@ -168,6 +170,26 @@ impl<'a> From<&'a Refusal> for ErrorBody<'a> {
     fn from(refusal: &'a Refusal) -> Self {
         Self { status: refusal.kind.status(), text: &refusal.text, code: refusal.kind.code() }
     }
+}
+
+/// Bytes that a reply takes for a server, with all that it is made of.
+const SERVER: usize = 2_048;
+
+/// The refusal of a request for which there is no memory, not even for more words.
+pub const EXHAUSTED: Plain = Plain {
+    status: 503,
+    content_type: TEXT,
+    headers: &[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), ("Retry-After", "1")],
+    body: "no memory left in the worker process, try again",
+};
+
+/// Keeps memory for a reply about so many servers, where it must not fail: after a change.
+///
+/// # Errors
+///
+/// There is not as much.
+pub fn room(upstreams: &dyn Upstreams, servers: usize) -> Result<Box<dyn Any>, Refusal> {
+    upstreams.spare(servers.saturating_mul(SERVER)).ok_or_else(|| OpError::NoMemory.into())
 }
 
 /// The reply after a panic, of which the log knows more.

@@ -1,5 +1,7 @@
 //! The upstreams that a location knows: all, or one and its pools, as `upstream_control upstream=NAME` says.
 
+use std::any::Any;
+
 use crate::model::id::{ServerId, UpstreamIndex};
 use crate::model::pools::Pools;
 use crate::model::snapshot::Snapshot;
@@ -61,12 +63,20 @@ impl Upstreams for Scope<'_> {
         (!pools.list.is_empty()).then_some(pools)
     }
 
-    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
-        self.all.snapshot(self.known(upstream)?)
+    fn spare(&self, bytes: usize) -> Option<Box<dyn Any>> {
+        self.all.spare(bytes)
     }
 
-    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
-        self.all.only(self.known(upstream)?, ids)
+    fn room(&self, upstream: UpstreamIndex) -> Result<(), OpError> {
+        self.all.room(self.known_or_error(upstream)?)
+    }
+
+    fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError> {
+        self.all.snapshot(self.known_or_error(upstream)?)
+    }
+
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Result<Snapshot, OpError> {
+        self.all.only(self.known_or_error(upstream)?, ids)
     }
 
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
@@ -106,10 +116,10 @@ mod tests {
         let found = ["app", "other", "primary", "dr", "spare", "alone", "alone_zone", "nope"];
         let found = found.into_iter().filter(|name| scope.find(name).is_some()).collect();
         let indexes = || (0..scope.count()).map(UpstreamIndex);
-        let looked = indexes().filter_map(|index| scope.snapshot(index)).map(|it| it.name).collect();
+        let looked = indexes().filter_map(|index| scope.snapshot(index).ok()).map(|it| it.name).collect();
         for index in indexes() {
-            let is_known = scope.snapshot(index).is_some();
-            assert_eq!(scope.only(index, &[]).is_some(), is_known);
+            let is_known = scope.snapshot(index).is_ok();
+            assert_eq!(scope.only(index, &[]).is_ok(), is_known);
             let pools = scope.pools(index).map(|pools| pools.list).unwrap_or_default();
             assert!(pools.iter().all(|pool| scope.find(&pool.name).is_some()));
             for refused in [scope.lookup(index).err(), scope.whole(index).err()] {

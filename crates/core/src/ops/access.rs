@@ -19,14 +19,44 @@ pub trait Upstreams {
     /// The upstream with this name, else the one whose zone has it.
     fn find(&self, name: &str) -> Option<UpstreamIndex>;
 
+    /// A copy of the upstream with this name, from one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upstreams::snapshot`].
+    fn named(&self, name: &str) -> Result<Snapshot, OpError> {
+        let found = self.find(name).ok_or_else(|| OpError::UpstreamNotFound(name.to_owned()));
+        found.and_then(|upstream| self.snapshot(upstream))
+    }
+
     /// The pools of an upstream, if it has pools in the place of servers: without a look at their servers one by one.
     fn pools(&self, upstream: UpstreamIndex) -> Option<Pools>;
 
-    /// A copy of an upstream, from one moment. None if there is no such upstream.
-    fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot>;
+    /// Whether there is memory for a copy of an upstream and for a reply about it.
+    ///
+    /// # Errors
+    ///
+    /// `OpError::NoMemory`
+    fn room(&self, upstream: UpstreamIndex) -> Result<(), OpError>;
 
-    /// The same with no peers but those of these servers. None if there is no such upstream.
-    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot>;
+    /// Keeps so many bytes of memory back, until the result is dropped, for what must not fail. None if there are not as
+    /// many.
+    fn spare(&self, bytes: usize) -> Option<Box<dyn Any>>;
+
+    /// A copy of an upstream, from one moment.
+    ///
+    /// # Errors
+    ///
+    /// `OpError::UpstreamNotFound` if there is no such upstream, `OpError::NoMemory` if there is none for it and for a
+    /// reply about it.
+    fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError>;
+
+    /// The same with no peers but those of these servers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upstreams::snapshot`].
+    fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Result<Snapshot, OpError>;
 
     /// Look-ups to plan a change with.
     ///

@@ -1,5 +1,6 @@
 //! Why a command was refused.
 
+use std::collections::TryReserveError;
 use std::fmt;
 
 use crate::model::address::AddressError;
@@ -96,6 +97,14 @@ pub enum OpError {
     NoAddress(AddressError),
     /// A list is empty.
     EmptyList,
+    /// The process has no memory for what is asked for.
+    NoMemory,
+}
+
+impl From<TryReserveError> for OpError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
 }
 
 impl OpError {
@@ -162,6 +171,7 @@ impl fmt::Display for OpError {
                 write!(f, "{what} {} is also in {place}", quoted(text.as_bytes()))
             }
             Self::NoAddress(error) => write!(f, "{error}, and no server has this text"),
+            Self::NoMemory => f.write_str("no memory left in the worker process, try again"),
             Self::EmptyList => f.write_str("the list has no servers, use \"force=\" to remove all of them"),
         }
     }

@@ -3,7 +3,7 @@
 use crate::model::snapshot::Peer;
 
 use super::access::{CommitError, Committed, Lookup, Upstreams};
-use super::command::{Action, Change, Command};
+use super::command::{Action, Change, Command, Selector};
 use super::error::OpError;
 use super::plan::{Entry, NOTE_MAX, NewAddress, Outcome, Plan, Removal, Wish};
 use super::rules::{check_addition, check_guard, check_weights, id, readdress, select, select_one};
@@ -11,6 +11,10 @@ use super::rules::{check_addition, check_guard, check_weights, id, readdress, se
 /// How often a command is planned again when others were faster. Each time another change was made, so that a command
 /// that loses this often has waited for that many others.
 pub(super) const ATTEMPTS: usize = 64;
+
+/// Words for servers that a command may have without a look whether there is memory for all of the upstream: each is
+/// about a server or two, but for a host.
+const FEW: usize = 64;
 
 /// Carries out a command: all of it, or nothing.
 ///
@@ -35,6 +39,9 @@ pub fn execute_if(
     let upstream = upstreams
         .find(&command.upstream)
         .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
+    if command.servers.len() > FEW || command.servers.iter().any(|it| matches!(it, Selector::Host(_))) {
+        upstreams.room(upstream)?;
+    }
     for _ in 0..ATTEMPTS {
         let lookup = upstreams.lookup(upstream)?;
         let plan = plan(lookup.as_ref(), command)?;

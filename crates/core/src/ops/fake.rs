@@ -1,5 +1,6 @@
 //! One upstream in memory, for the tests of the rules.
 
+use std::any::Any;
 use std::cell::Cell;
 
 use crate::model::address::Address;
@@ -42,12 +43,20 @@ impl Upstreams for Fake {
         None
     }
 
-    fn snapshot(&self, _: UpstreamIndex) -> Option<Snapshot> {
-        None
+    fn spare(&self, _: usize) -> Option<Box<dyn Any>> {
+        Some(Box::new(()))
     }
 
-    fn only(&self, _: UpstreamIndex, _: &[ServerId]) -> Option<Snapshot> {
-        None
+    fn room(&self, _: UpstreamIndex) -> Result<(), OpError> {
+        Ok(())
+    }
+
+    fn snapshot(&self, _: UpstreamIndex) -> Result<Snapshot, OpError> {
+        Err(OpError::UpstreamNotFound(String::new()))
+    }
+
+    fn only(&self, upstream: UpstreamIndex, _: &[ServerId]) -> Result<Snapshot, OpError> {
+        self.snapshot(upstream)
     }
 
     fn lookup(&self, _: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {

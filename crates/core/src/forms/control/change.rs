@@ -65,6 +65,10 @@ pub fn carry_out(
     command: &Command,
     shown: Shown,
 ) -> Result<Done, OpError> {
+    if let (Shown::All, Some(upstream)) = (shown, upstreams.find(&command.upstream)) {
+        // A change that was made must be told.
+        upstreams.room(upstream)?;
+    }
     let outcome = execute(upstreams, command)?;
     let entries = outcome.entries.iter().map(|entry| entry.id);
     let chosen: Vec<_> = entries.chain(outcome.added.iter().map(|(id, _)| *id)).collect();
@@ -73,7 +77,7 @@ pub fn carry_out(
         Shown::All => upstreams.snapshot(outcome.upstream),
     };
     // Upstreams do not go away while a configuration is in use.
-    let snapshot = snapshot.ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
+    let snapshot = snapshot?;
     let lines = if call.notices { log::lines(&snapshot.name, command, &outcome) } else { Vec::new() };
     let changed = log::count(command, &outcome);
     Ok(Done { snapshot, left: outcome.left, removed: outcome.removed, changed, lines, chosen })
@@ -85,6 +89,24 @@ mod tests {
     use super::*;
     use crate::model::state::Admin;
     use crate::ops::{Action, Change, Selector};
+
+    #[test]
+    fn nothing_is_changed_that_could_not_be_told() {
+        let mut upstreams = fake();
+        upstreams.no_memory = true;
+        let command = Command {
+            upstream: "backend".to_owned(),
+            servers: vec![Selector::Position(0)],
+            action: Action::Remove,
+            force: false,
+            client: "".into(),
+            note: None,
+        };
+        let refused = carry_out(&Call::get(""), &upstreams, &command, Shown::All).map(|done| done.left);
+        assert_eq!(refused, Err(OpError::NoMemory));
+        upstreams.no_memory = false;
+        assert_eq!(carry_out(&Call::get(""), &upstreams, &command, Shown::All).map(|done| done.left), Ok(3));
+    }
 
     #[test]
     fn the_peers_that_were_chosen() {

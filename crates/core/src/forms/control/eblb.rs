@@ -151,9 +151,9 @@ fn bad_position() -> OpError {
 /// The upstream, for a program that asks for nothing.
 fn listing(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams) -> Answer {
     let stream = query.get("stream").unwrap_or_default();
-    match upstreams.find(stream).and_then(|upstream| upstreams.snapshot(upstream)) {
-        Some(snapshot) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
-        None => Answer::refused(&OpError::UpstreamNotFound(stream.to_owned()).into(), Format::Json),
+    match upstreams.named(stream) {
+        Ok(snapshot) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
+        Err(error) => Answer::refused(&error.into(), Format::Json),
     }
 }
 

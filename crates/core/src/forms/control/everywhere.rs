@@ -11,7 +11,7 @@ use super::super::accept::Format;
 use super::super::call::Call;
 use super::super::error::{Kind, Refusal};
 use super::super::peer::PeerView;
-use super::super::respond::{Answer, ErrorBody};
+use super::super::respond::{self, Answer, ErrorBody};
 use super::change::{Done, Shown, carry_out};
 use super::order::{Choice, Order, Task};
 
@@ -58,14 +58,25 @@ pub fn answer(
 ) -> Result<Answer, Refusal> {
     let (host, change) = wanted(order.choice, order.task)?;
     let selector = Selector::Host(host);
-    let mut told = Vec::new();
+    let mut names = Vec::new();
     for index in 0..upstreams.count() {
-        let Some(snapshot) = upstreams.snapshot(UpstreamIndex(index)) else { continue };
-        if snapshot.fixed.is_some() || !snapshot.peers.iter().any(|peer| selector.chooses(peer)) {
-            continue;
+        match upstreams.snapshot(UpstreamIndex(index)) {
+            Ok(snapshot)
+                if snapshot.fixed.is_none() && snapshot.peers.iter().any(|peer| selector.chooses(peer)) =>
+            {
+                names.push(snapshot.name);
+            }
+            // This one is not for whoever asks.
+            Ok(_) | Err(OpError::UpstreamNotFound(_)) => {}
+            Err(error) => return Err(error.into()),
         }
+    }
+    // Changes that were made must be told.
+    let _room = respond::room(upstreams, names.len())?;
+    let mut told = Vec::new();
+    for upstream in names {
         let command = Command {
-            upstream: snapshot.name,
+            upstream,
             servers: vec![selector.clone()],
             action: Action::Set(change.clone()),
             force: order.force,

@@ -29,7 +29,7 @@ pub use replace::Replacing;
 
 use crate::http::{BodyError, Method};
 use crate::model::query::{MAX_RAW_LENGTH, Query, QueryError};
-use crate::ops::Upstreams;
+use crate::ops::{OpError, Upstreams};
 
 use super::accept::{self, Format};
 use super::call::Call;
@@ -159,6 +159,7 @@ fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, R
     let mut query = Query::parse(call.args)?;
     let body = body.map_err(|error| match error {
         BodyError::TooLarge => too_large(MAX_RAW_LENGTH),
+        BodyError::NoMemory => OpError::NoMemory.into(),
         BodyError::Unreadable => Refusal::new(Kind::Internal, "request body cannot be read"),
     })?;
     if body.is_empty() {

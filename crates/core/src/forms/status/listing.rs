@@ -1,12 +1,15 @@
 //! Which peers of an upstream are shown: those of some states, or a part of the list.
 
 use crate::model::query::Query;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Peer, Snapshot};
 use crate::model::state::State;
 use crate::model::time::UnixTime;
 
 use super::super::arguments::invalid;
 use super::super::error::Refusal;
+
+/// Bytes of the texts of a peer, about.
+const TEXTS: usize = 64;
 
 /// The argument that names states.
 pub const STATE: &str = "state";
@@ -65,6 +68,11 @@ impl Choice {
 }
 
 impl Listing {
+    /// How many bytes it keeps, about: with the texts of its peers.
+    pub fn bytes(&self) -> usize {
+        self.snapshot.peers.capacity().saturating_mul(size_of::<Peer>() + TEXTS)
+    }
+
     /// The peers of an upstream that were asked for, at `now`.
     pub fn new(mut snapshot: Snapshot, choice: Option<&Choice>, now: UnixTime) -> Self {
         let Some(Choice { states, offset, limit }) = choice else {

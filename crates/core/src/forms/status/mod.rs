@@ -1,6 +1,7 @@
 //! `upstream_status`: all upstreams, or one, as JSON, as text, as metrics, or as a page that fetches the JSON. Everything
 //! else is written from snapshots, piece by piece if it is long.
 
+mod held;
 mod json;
 mod listing;
 mod page;
@@ -25,6 +26,7 @@ use super::guard;
 use super::peer::Fields;
 use super::respond::Answer;
 
+use held::Held;
 use listing::{Choice, LIMIT, Listing, OFFSET, STATE};
 use writer::{Form, Writer};
 
@@ -83,20 +85,20 @@ fn rendered(
     let name = query.get("upstream");
     if format == StatusFormat::Html {
         // The page asks for the upstream by the same words, and it is better refused before it opens.
-        name.map_or(Ok(()), |name| one(upstreams, name).map(drop))?;
+        name.map_or(Ok(()), |name| upstreams.named(name).map(drop))?;
         return Ok(Answer::page(page::page(control), page::POLICY).into());
     }
     let snapshots = match name {
-        Some(name) => vec![one(upstreams, name)?],
-        None => all(upstreams),
+        Some(name) => vec![upstreams.named(name)?],
+        None => all(upstreams)?,
     };
     let listing = |snapshot| Listing::new(snapshot, choice.as_ref(), call.now);
     let listings = snapshots.into_iter().map(listing).collect();
-    Ok(match format {
+    match format {
         StatusFormat::Text => begun(text::Text::new(verbose, call.now), listings),
         StatusFormat::Prometheus => begun(prometheus::Prometheus::new(call.now), listings),
         _ => begun(json::Json::new(verbose, fields, call.now), listings),
-    })
+    }
 }
 
 /// Refuses to choose fields or servers where the form has no place for it: metrics would vanish, and the page asks for
@@ -114,30 +116,34 @@ fn fits(query: &Query, format: StatusFormat) -> Result<(), Refusal> {
 }
 
 /// The reply in a form, as far as the first piece has it.
-fn begun<F: Form + 'static>(form: F, listings: Vec<Listing>) -> Reply {
+fn begun<F: Form + 'static>(form: F, listings: Vec<Listing>) -> Result<Reply, Refusal> {
+    let bytes = listings.iter().map(Listing::bytes).sum();
     let mut writer = Writer::new(form, listings);
     let mut body = Vec::new();
-    let rest = writer.next(&mut body).then(|| Box::new(writer) as Box<dyn Pieces>);
-    Reply { answer: F::answer(body), rest }
-}
-
-/// The upstream with this name, or with a zone of this name.
-fn one(upstreams: &dyn Upstreams, name: &str) -> Result<Snapshot, Refusal> {
-    let found = upstreams.find(name).and_then(|index| upstreams.snapshot(index));
-    found.ok_or_else(|| OpError::UpstreamNotFound(name.to_owned()).into())
+    let rest: Option<Box<dyn Pieces>> =
+        if writer.next(&mut body) { Some(Box::new(Held::new(writer, bytes)?)) } else { None };
+    Ok(Reply { answer: F::answer(body), rest })
 }
 
 /// All upstreams, in configuration order. Two implicit ones may have the same name; the first stands for both, since a
 /// JSON object must not have a name twice.
-fn all(upstreams: &dyn Upstreams) -> Vec<Snapshot> {
-    let mut names = HashSet::new();
-    let snapshots = (0..upstreams.count()).filter_map(|index| upstreams.snapshot(UpstreamIndex(index)));
-    snapshots.filter(|snapshot| names.insert(snapshot.name.clone())).collect()
+fn all(upstreams: &dyn Upstreams) -> Result<Vec<Snapshot>, OpError> {
+    let (mut names, mut all) = (HashSet::new(), Vec::new());
+    for index in 0..upstreams.count() {
+        match upstreams.snapshot(UpstreamIndex(index)) {
+            Ok(snapshot) if names.insert(snapshot.name.clone()) => all.push(snapshot),
+            // There is one of this name, or this one is not for whoever asks.
+            Ok(_) | Err(OpError::UpstreamNotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fake::{self, Fake, fake};
+    use super::super::respond::EXHAUSTED;
     use super::*;
     use crate::http::Method;
 
@@ -246,6 +252,22 @@ mod tests {
             answer(&Call { method: Method::Post, ..Call::get("") }, Some(&fake()), None).answer.response;
         assert_eq!(refused.status, 405);
         assert!(refused.headers.contains(&("Allow", "GET, HEAD".to_owned())));
+    }
+
+    #[test]
+    fn without_memory_for_a_look() {
+        let mut upstreams = fake();
+        upstreams.no_memory = true;
+        for args in ["format=text", "format=text&upstream=backend"] {
+            let response = answer(&Call::get(args), Some(&upstreams), None).answer.response;
+            let words = "no memory left in the worker process, try again";
+            assert_eq!((response.status, response.body.as_slice()), (503, words.as_bytes()), "{args}");
+            assert!(response.headers.contains(&("Retry-After", "1".to_owned())), "{args}");
+            // The words for want of which nothing was made are the same.
+            assert_eq!((EXHAUSTED.status, EXHAUSTED.body), (503, words));
+            let plain = EXHAUSTED.headers.iter().map(|(name, value)| (*name, (*value).to_owned()));
+            assert_eq!(response.headers, plain.collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub enum Fault {
     UpstreamTwice(String, Place),
     /// What JSON's parser says, and the text.
     Json(String, String),
+    /// There is no memory for more.
+    NoMemory,
 }
 
 /// The words of a server that have no value, as they were read.
@@ -111,6 +113,11 @@ impl Place {
     /// A line.
     pub fn line(line: usize) -> Self {
         Self { line, item: None }
+    }
+
+    /// The lists have no memory to grow here.
+    pub fn full(self) -> ListError {
+        self.error(Fault::NoMemory)
     }
 
     /// What is wrong here.
@@ -181,6 +188,7 @@ impl fmt::Display for Fault {
             Self::NotUtf8(text) => write!(f, "invalid utf-8 in {text}"),
             Self::NoName => f.write_str("\"upstream\" needs one name"),
             Self::UpstreamTwice(name, place) => write!(f, "upstream {name} is also in {place}"),
+            Self::NoMemory => f.write_str("no memory left"),
             Self::Json(error, text) => write!(f, "{error}, in {text}"),
         }
     }

@@ -137,6 +137,8 @@ impl Reader {
         let (Some((name, _)), None) = (words.next(), words.next()) else {
             return Err(place.error(Fault::NoName));
         };
+        self.named.try_reserve(1).map_err(|_| place.full())?;
+        self.lists.try_reserve(1).map_err(|_| place.full())?;
         if let Some(other) = self.named.insert(name.clone(), place) {
             return Err(place.error(Fault::UpstreamTwice(quoted(name.as_bytes()), other)));
         }
@@ -183,6 +185,7 @@ impl Reader {
         }
         let listed = Listed::new(place, server, params, flags)?;
         if let Some(list) = self.lists.last_mut() {
+            list.servers.try_reserve(1).map_err(|_| place.full())?;
             list.servers.push(listed);
         }
         Ok(())

@@ -28,21 +28,30 @@ pub struct Keys {
 
 impl Keys {
     /// Keys with room for so many servers.
-    pub fn with_room(servers: usize) -> Self {
-        Self { addresses: HashMap::with_capacity(servers), names: HashMap::new() }
+    ///
+    /// # Errors
+    ///
+    /// There is no memory.
+    pub fn with_room(servers: usize) -> Result<Self, OpError> {
+        let mut addresses = HashMap::new();
+        addresses.try_reserve(servers)?;
+        Ok(Self { addresses, names: HashMap::new() })
     }
 
     /// Adds some servers of a list.
     ///
     /// # Errors
     ///
-    /// If one is there already.
+    /// If one is there already, or there is no memory.
     pub fn add(&mut self, servers: &[Listed], range: Range<usize>) -> Result<(), OpError> {
         for at in range {
             let Some(server) = servers.get(at) else { return Ok(()) };
             let other = match &server.address {
                 Ok(address) => insert(self.addresses.entry(address.clone()), at),
-                Err(_) => insert(self.names.entry(server.server.clone()), at),
+                Err(_) => {
+                    self.names.try_reserve(1)?;
+                    insert(self.names.entry(server.server.clone()), at)
+                }
             };
             if let Some(other) = other.and_then(|other| servers.get(other)) {
                 return Err(twice(server, other));
@@ -117,7 +126,11 @@ pub struct Changes {
 
 impl Difference {
     /// Begins to compare an upstream with a list of so many servers.
-    pub fn new(whole: Whole, servers: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// There is no memory.
+    pub fn new(whole: Whole, servers: usize) -> Result<Self, OpError> {
         let changes = Changes {
             revision: whole.revision,
             membership: whole.membership,
@@ -125,16 +138,16 @@ impl Difference {
             removed: Vec::new(),
             added: Vec::new(),
         };
-        Self {
-            matches: vec![Match::default(); servers],
-            claims: vec![None; whole.peers.len()],
+        Ok(Self {
+            matches: filled(servers)?,
+            claims: filled(whole.peers.len())?,
             whole,
             at: 0,
             changes,
             unchanged: 0,
             usable: (0, 0),
             weights: 0,
-        }
+        })
     }
 
     /// Name of the upstream.
@@ -234,6 +247,7 @@ impl Difference {
         }
         self.usable.1 += usize::from(listed.admin == Admin::Up);
         self.weights = self.weights.saturating_add(listed.params.weight);
+        self.changes.added.try_reserve(1)?;
         self.changes.added.push(Addition {
             server: listed.server.clone(),
             address: address.clone(),
@@ -250,6 +264,7 @@ impl Difference {
         let listed = self.claims.get(at).copied().flatten().and_then(|listed| servers.get(listed));
         self.usable.0 += usize::from(peer.admin == Admin::Up);
         if let (None, false) = (listed, peer.managed) {
+            self.changes.removed.try_reserve(1)?;
             self.changes.removed.push(removal(peer)?);
             return Ok(());
         }
@@ -261,6 +276,7 @@ impl Difference {
         if from == to {
             self.unchanged += usize::from(!peer.managed);
         } else {
+            self.changes.entries.try_reserve(1)?;
             self.changes.entries.push(entry(peer, from, to)?);
         }
         Ok(())
@@ -289,6 +305,14 @@ impl Difference {
         }
         Ok((self.changes, self.unchanged))
     }
+}
+
+/// So many times the default.
+fn filled<T: Clone + Default>(length: usize) -> Result<Vec<T>, OpError> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(length)?;
+    list.resize(length, T::default());
+    Ok(list)
 }
 
 /// A peer that leaves.

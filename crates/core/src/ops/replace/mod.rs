@@ -135,7 +135,8 @@ impl Replacement {
         {
             return Err(failed(None, OpError::NoteTooLong { len: note.len(), max: NOTE_MAX }));
         }
-        let mut found: Vec<UpstreamIndex> = Vec::with_capacity(wanted.lists.len());
+        let (mut found, mut keys) = (Vec::new(), Vec::new());
+        // No more than the upstreams that there are.
         let mut places: HashMap<usize, Place> = HashMap::new();
         for list in &wanted.lists {
             let name = list.upstream.as_deref().unwrap_or_default();
@@ -150,8 +151,8 @@ impl Replacement {
                 return Err(failed(Some(list), OpError::EmptyList));
             }
             found.push(index);
+            keys.push(Keys::with_room(list.servers.len()).map_err(|error| failed(Some(list), error))?);
         }
-        let keys = wanted.lists.iter().map(|list| Keys::with_room(list.servers.len())).collect();
         let stage = Stage::Check(0, 0);
         Ok(Self { wanted, upstreams: found, keys, stage, planned: Vec::new(), lost: 0 })
     }
@@ -169,6 +170,16 @@ impl Replacement {
             Stage::Prepare(part) => self.prepare(upstreams, part),
             Stage::Commit => self.commit(upstreams),
         }
+    }
+
+    /// How many servers differ, as far as is known.
+    pub fn changes(&self) -> usize {
+        self.planned.iter().map(|planned| planned.part.plan.len()).sum()
+    }
+
+    /// Whether the next step makes the change.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Commit)
     }
 
     /// How to go on before a look at an upstream, which probably has as many servers as its list.
@@ -215,6 +226,7 @@ impl Replacement {
             whole => whole.map_err(|error| self.failure(list, error))?,
         };
         let difference = Difference::new(whole, self.servers(list).len());
+        let difference = difference.map_err(|error| self.failure(list, error))?;
         let progress = progress(difference.peers());
         self.stage = Stage::Compare(list, Box::new(difference));
         Ok(progress)

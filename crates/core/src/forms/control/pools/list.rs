@@ -9,6 +9,9 @@ use crate::model::state::{Admin, State};
 use crate::model::time::UnixTime;
 use crate::ops::Upstreams;
 
+use super::super::super::error::Refusal;
+use super::super::super::respond;
+
 /// An upstream that is a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Named {
@@ -19,19 +22,26 @@ struct Named {
 }
 
 /// All pools at `now`.
-pub fn view(upstreams: &dyn Upstreams, now: UnixTime) -> impl Serialize {
-    let view = |pool: Named| {
+///
+/// # Errors
+///
+/// There is no memory for all of them.
+pub fn view(upstreams: &dyn Upstreams, now: UnixTime) -> Result<impl Serialize, Refusal> {
+    let (mut views, mut servers) = (Vec::new(), 0_usize);
+    for pool in all(upstreams) {
         let snapshot = upstreams.snapshot(pool.upstream)?;
-        Some((snapshot.name.clone(), PoolView::new(&snapshot, pool.priority, now)))
-    };
-    PoolsView(all(upstreams).into_iter().filter_map(view).collect())
+        servers = servers.saturating_add(snapshot.peers.len());
+        drop(respond::room(upstreams, servers)?);
+        views.push((snapshot.name.clone(), PoolView::new(&snapshot, pool.priority, now)));
+    }
+    Ok(PoolsView(views))
 }
 
 /// Name of the upstream that is the pool of this name.
 pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Option<String> {
     let found = upstreams.find(pool)?;
     all(upstreams).into_iter().find(|pool| pool.upstream == found)?;
-    upstreams.only(found, &[]).map(|snapshot| snapshot.name)
+    upstreams.only(found, &[]).ok().map(|snapshot| snapshot.name)
 }
 
 /// The upstreams that are pools, each once, in the order of their blocks.

@@ -118,8 +118,8 @@ pub fn answer(
                 format!("no such URI {uri}, it must end in \"/{DOWN}/POOL/HOST\" or \"/{UP}/POOL/HOST\"");
             refused(&Refusal::new(Kind::PathNotFound, text), format)
         }
-        Wish::Show => match only(query, &[FORMAT]) {
-            Ok(()) => Answer::json(&list::view(upstreams, call.now)),
+        Wish::Show => match only(query, &[FORMAT]).and_then(|()| list::view(upstreams, call.now)) {
+            Ok(view) => Answer::json(&view),
             Err(refusal) => refused(&refusal, format),
         },
         Wish::Set { admin, pool, host } => match set(call, query, upstreams, format, *admin, pool, host) {

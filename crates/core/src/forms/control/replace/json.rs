@@ -131,6 +131,8 @@ impl Reader {
             b'[' => {}
             other => return Err(self.unexpected(other)),
         }
+        self.named.try_reserve(1).map_err(|_| place.full())?;
+        self.lists.try_reserve(1).map_err(|_| place.full())?;
         if let Some(other) = self.named.insert(name.clone(), place) {
             return Err(place.error(Fault::UpstreamTwice(quoted(name.as_bytes()), other)));
         }
@@ -148,6 +150,7 @@ impl Reader {
         let piece = self.piece(b'{').map_err(|error| ListError { place, ..error })?;
         let listed = listed(parse(&piece, place)?, place)?;
         if let Some(list) = self.lists.last_mut() {
+            list.servers.try_reserve(1).map_err(|_| place.full())?;
             list.servers.push(listed);
         }
         self.inside = Inside::Servers { read: read + 1, only };

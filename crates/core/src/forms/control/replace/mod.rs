@@ -8,7 +8,7 @@ mod tests;
 
 use crate::http::Method;
 use crate::model::list::text;
-use crate::model::list::{List, ListError, Place};
+use crate::model::list::{Fault, List, ListError, Place};
 use crate::model::query::{Query, quoted};
 use crate::ops::replace::{Failure, Wanted};
 use crate::ops::{OpError, Progress, Replaced, Replacement, Upstreams};
@@ -18,7 +18,7 @@ use super::super::arguments::{flag, only};
 use super::super::call::Call;
 use super::super::error::{Kind, Refusal};
 use super::super::media::is_media;
-use super::super::respond::Answer;
+use super::super::respond::{self, Answer};
 use super::super::scope::Scope;
 use super::super::settings::Dialect;
 use super::words::given;
@@ -131,6 +131,7 @@ impl Replacing {
             match self.step(&upstreams) {
                 Ok(Next::Answer(answer)) => return Some(answer),
                 Ok(Next::Pause) => return None,
+                // Without memory for a step, whoever calls for the next slice finds out.
                 Ok(Next::More) if is_time() => return None,
                 Ok(Next::More) => {}
                 Err(refusal) => return Some(Answer::refused(&refusal, self.format)),
@@ -157,9 +158,12 @@ impl Replacing {
                 reader.into_lists()
             }
             Stage::Run(mut work) => {
+                // A change that is made must be told.
+                let _room =
+                    if work.is_ready() { Some(respond::room(upstreams, work.changes())?) } else { None };
                 let progress = work.step(upstreams).map_err(|failure| self.refusal(failure))?;
                 let next = match progress {
-                    Progress::Done(done) => return Ok(Next::Answer(self.reply(&done))),
+                    Progress::Done(done) => return Ok(Next::Answer(self.reply(upstreams, &done)?)),
                     Progress::More => Next::More,
                     Progress::Pause => Next::Pause,
                 };
@@ -207,20 +211,34 @@ impl Replacing {
     }
 
     /// The reply, and the lines for the log.
-    fn reply(&self, done: &[Replaced]) -> Answer {
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for what would be done.
+    fn reply(&self, upstreams: &dyn Upstreams, done: &[Replaced]) -> Result<Answer, Refusal> {
+        let count = |done: &Replaced| done.entries.len() + done.removed.len() + done.added.len();
+        let _room = if self.wanted.is_dry {
+            Some(respond::room(upstreams, done.iter().map(count).sum())?)
+        } else {
+            None
+        };
         let reply = reply::Reply { done, is_dry: self.wanted.is_dry, is_list: self.upstream.is_none() };
         let answer = match self.format {
             Format::Json => reply.json(),
             Format::Text => reply.text(),
         };
-        if self.wanted.is_dry { answer } else { reply.log(answer, &self.wanted) }
+        Ok(if self.wanted.is_dry { answer } else { reply.log(answer, &self.wanted) })
     }
 }
 
 /// Reads some statements. False at the end of the list.
 fn read(mut step: impl FnMut() -> Result<bool, ListError>) -> Result<bool, Refusal> {
     for _ in 0..CHUNK {
-        if !step().map_err(|error| Refusal::argument(error.to_string()))? {
+        let more = step().map_err(|error| match error.fault {
+            Fault::NoMemory => OpError::NoMemory.into(),
+            _ => Refusal::argument(error.to_string()),
+        });
+        if !more? {
             return Ok(false);
         }
     }
