@@ -141,7 +141,7 @@ impl Upstreams for Live {
 
     fn room(&self, upstream: UpstreamIndex) -> Result<(), OpError> {
         match self.get(upstream).and_then(Upstream::control) {
-            Some(control) => room::to_look(&control.zone).map(drop),
+            Some(control) => room::to_look_and_tell(&control.zone).map(drop),
             None => Ok(()),
         }
     }

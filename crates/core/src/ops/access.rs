@@ -32,7 +32,7 @@ pub trait Upstreams {
     /// The pools of an upstream, if it has pools in the place of servers: without a look at their servers one by one.
     fn pools(&self, upstream: UpstreamIndex) -> Option<Pools>;
 
-    /// Whether there is memory for a copy of an upstream and for a reply about it.
+    /// Whether there is memory for a copy of an upstream, a change of all its servers, and a reply about them.
     ///
     /// # Errors
     ///
@@ -47,8 +47,7 @@ pub trait Upstreams {
     ///
     /// # Errors
     ///
-    /// `OpError::UpstreamNotFound` if there is no such upstream, `OpError::NoMemory` if there is none for it and for a
-    /// reply about it.
+    /// `OpError::UpstreamNotFound` if there is no such upstream, `OpError::NoMemory` if there is no memory for it.
     fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError>;
 
     /// The same with no peers but those of these servers.

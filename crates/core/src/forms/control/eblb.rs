@@ -10,7 +10,7 @@ use super::super::arguments::{flag, only};
 use super::super::call::Call;
 use super::super::error::Refusal;
 use super::super::markup;
-use super::super::respond::Answer;
+use super::super::respond::{self, Answer};
 use super::change::{Done, Shown, carry_out};
 use super::json::ServersView;
 
@@ -151,9 +151,10 @@ fn bad_position() -> OpError {
 /// The upstream, for a program that asks for nothing.
 fn listing(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams) -> Answer {
     let stream = query.get("stream").unwrap_or_default();
-    match upstreams.named(stream) {
-        Ok(snapshot) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
-        Err(error) => Answer::refused(&error.into(), Format::Json),
+    let found = upstreams.named(stream).map_err(Refusal::from);
+    match found.and_then(|snapshot| respond::room(snapshot.peers.len()).map(|room| (snapshot, room))) {
+        Ok((snapshot, _room)) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
+        Err(refusal) => Answer::refused(&refusal, Format::Json),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::ops::{Command, OpError, Selector, Upstreams};
 use super::super::accept::Format;
 use super::super::call::Call;
 use super::super::error::{Kind, Refusal};
-use super::super::respond::Answer;
+use super::super::respond::{self, Answer};
 use super::super::settings::Dialect;
 use super::change::{Done, Shown, carry_out};
 use super::everywhere;
@@ -83,6 +83,7 @@ fn list(
     style: Style,
 ) -> Result<Answer, Refusal> {
     let snapshot = upstreams.named(&order.upstream)?;
+    let _room = respond::room(snapshot.peers.len())?;
     if let Choice::Id(id) = order.choice {
         let selector = Selector::Id(id);
         let peers: Vec<_> = snapshot.peers.iter().filter(|peer| selector.chooses(peer)).collect();
