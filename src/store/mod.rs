@@ -15,6 +15,9 @@ mod inherit;
 pub mod lock;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
+mod memory_tests;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
 mod model_tests;
 pub mod peers;
 pub mod records;
