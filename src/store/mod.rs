@@ -16,6 +16,9 @@ mod lease;
 pub mod lock;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
+mod memory_tests;
+#[cfg(test)]
+#[cfg(feature = "nginx-objs")]
 mod model_tests;
 pub mod peers;
 pub mod records;
