@@ -152,7 +152,9 @@ fn bad_position() -> OpError {
 fn listing(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams) -> Answer {
     let stream = query.get("stream").unwrap_or_default();
     let found = upstreams.named(stream).map_err(Refusal::from);
-    match found.and_then(|snapshot| respond::room(snapshot.peers.len()).map(|room| (snapshot, room))) {
+    match found
+        .and_then(|snapshot| respond::room(upstreams, snapshot.peers.len()).map(|room| (snapshot, room)))
+    {
         Ok((snapshot, _room)) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
         Err(refusal) => Answer::refused(&refusal, Format::Json),
     }

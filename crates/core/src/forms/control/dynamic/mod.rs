@@ -83,7 +83,7 @@ fn list(
     style: Style,
 ) -> Result<Answer, Refusal> {
     let snapshot = upstreams.named(&order.upstream)?;
-    let _room = respond::room(snapshot.peers.len())?;
+    let _room = respond::room(upstreams, snapshot.peers.len())?;
     if let Choice::Id(id) = order.choice {
         let selector = Selector::Id(id);
         let peers: Vec<_> = snapshot.peers.iter().filter(|peer| selector.chooses(peer)).collect();
