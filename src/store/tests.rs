@@ -282,7 +282,7 @@ pub(super) fn add(
     record: NonNull<Upstream>,
     new: Claim<'_>,
 ) -> Result<u64, super::lock::Full> {
-    let reason = Some(Reason::new(1, "127.0.0.1", None));
+    let reason = Some(Reason::new(1, &"127.0.0.1".into(), None));
     let mut arriving = [Arrival::new(new, None, reason)];
     commit(locked, record, &mut [], &[], &mut arriving)?;
     Ok(arriving[0].id)
