@@ -139,13 +139,14 @@ impl Words {
     }
 }
 
-/// Makes the slots of both lists, as many of those that were planned as the zone has room for.
+/// Makes the slots of both lists, as many of those that were planned as the zone has room for; false if it has none for
+/// some, or for the texts of other servers.
 ///
 /// # Safety
 ///
 /// Called by the master, in `init_module`, with the module's words in the zone: nobody else uses the lists.
-pub(super) unsafe fn begin(zone: &Zone, planned: Planned) {
-    let Some((words, pool)) = Slots::words(zone).zip(zone.pool()) else { return };
+pub(super) unsafe fn begin(zone: &Zone, planned: Planned) -> bool {
+    let Some((words, pool)) = Slots::words(zone).zip(zone.pool()) else { return false };
     let (own, primary) = (words.as_ptr(), zone.primary.as_ptr());
     // SAFETY: see above. A list of peers is plain words, for which the zeroes in the zone are a start.
     unsafe {
@@ -171,5 +172,6 @@ pub(super) unsafe fn begin(zone: &Zone, planned: Planned) {
         if let Some(lists) = zone.write() {
             settle(zone, &lists);
         }
+        !(*own).narrow && primaries >= planned_primaries && backups >= planned_backups
     }
 }
