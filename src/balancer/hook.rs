@@ -115,6 +115,7 @@ impl Hook {
                 {
                     self.shown.set(Some(shown));
                 }
+                // Those that the balancer would make end where the list ends now.
                 if !zone::Current::is_usable(tables) {
                     return NGX_ERROR as ngx_int_t;
                 }

@@ -173,11 +173,20 @@ fn control(
         zone.with_extra(extra)
     };
     // SAFETY: this is the master, in `init_module`.
-    unsafe {
-        zone::Current::begin(&zone, upstream.slots.get());
+    let is_whole = unsafe {
+        let is_whole = zone::Current::begin(&zone, upstream.slots.get());
         if upstream.is_pool.get() {
             zone.begin_as_pool();
         }
+        is_whole
+    };
+    if !is_whole && let Some(log) = log {
+        log.notice(format_args!(
+            "zone \"{}\" of upstream \"{}\" is full: fewer servers can be added than there was to be room for, raise the \
+             size of \"zone\"",
+            upstream.zone.as_deref().unwrap_or_default(),
+            upstream.name
+        ));
     }
     let abilities = Abilities { method, drains };
     let has_backups = upstream.conf.has_backups();

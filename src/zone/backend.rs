@@ -40,12 +40,12 @@ pub trait Backend {
     const REFUSES_OLD: bool;
 
     /// Prepares the lists of an upstream that can be changed from now on, which are to have so many slots where they
-    /// cannot grow. They can be changed in part if the zone has too little room.
+    /// cannot grow. False if the zone has too little room: then they can be changed in part.
     ///
     /// # Safety
     ///
     /// Called by the master, in `init_module`, once for a zone with the module's words in it.
-    unsafe fn begin(zone: &Zone, planned: Planned);
+    unsafe fn begin(zone: &Zone, planned: Planned) -> bool;
 
     /// The tables of an upstream that have to follow its lists; none if it has none. The error says what is not as the
     /// module expects it.

@@ -15,7 +15,9 @@ use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
 use super::apply::{Abilities, Setting};
-use super::{Edits, Extra, Fate, Spot, Zone, layout};
+use super::backend::Backend;
+use super::capacity::Planned;
+use super::{Current, Edits, Extra, Fate, Spot, Zone, layout};
 
 /// Round robin in a core without sticky.
 const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
@@ -26,7 +28,9 @@ fn zone() -> Zone {
     // SAFETY: the fixture made lists of peers, and nobody else knows their zone.
     unsafe {
         let zone = Zone::of(us).unwrap();
-        zone.with_extra(Word::<Extra>::alloc(zone.pool().unwrap()).unwrap())
+        let zone = zone.with_extra(Word::<Extra>::alloc(zone.pool().unwrap()).unwrap());
+        assert!(Current::begin(&zone, Planned::default()));
+        zone
     }
 }
 

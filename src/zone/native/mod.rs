@@ -52,7 +52,9 @@ impl Backend for Native {
     const NAMES_CHANGE: bool = false;
     const REFUSES_OLD: bool = true;
 
-    unsafe fn begin(_zone: &Zone, _planned: Planned) {}
+    unsafe fn begin(_zone: &Zone, _planned: Planned) -> bool {
+        true
+    }
 
     unsafe fn tables(
         _us: NonNull<ngx_http_upstream_srv_conf_t>,

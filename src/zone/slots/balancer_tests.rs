@@ -211,7 +211,7 @@ impl Running {
             let zone = Zone::of(NonNull::new(us).unwrap()).unwrap();
             let extra = Word::<Extra>::alloc(zone.pool().unwrap()).unwrap();
             let zone = zone.with_extra(extra);
-            Slots::begin(&zone, planned);
+            assert!(Slots::begin(&zone, planned));
             let shown = Cell::new(tables.as_ref().and_then(Tables::shown));
             Self { us, zone, tables, shown, key }
         }

@@ -32,9 +32,13 @@ impl Words {
     }
 
     /// The link to the first blank slot of a list.
-    fn chain(words: NonNull<Self>, group: Group) -> *mut *mut ngx_http_upstream_rr_peer_t {
+    ///
+    /// # Safety
+    ///
+    /// The words lie in a zone that is mapped.
+    unsafe fn chain(words: NonNull<Self>, group: Group) -> *mut *mut ngx_http_upstream_rr_peer_t {
         let words = words.as_ptr();
-        // SAFETY: the words lie in a zone that is mapped; only an address is taken.
+        // SAFETY: see above; only an address is taken.
         unsafe { if group.is_backup() { &raw mut (*words).blanks[1] } else { &raw mut (*words).blanks[0] } }
     }
 
@@ -80,9 +84,9 @@ impl Words {
     ///
     /// The write locks of both lists are held.
     pub(super) unsafe fn take(words: NonNull<Self>, group: Group, wanted: impl Fn(&Peer) -> bool) {
-        let mut link = Self::chain(words, group);
         // SAFETY: see above; slots are never freed.
         unsafe {
+            let mut link = Self::chain(words, group);
             while let Some(slot) = NonNull::new(*link) {
                 if wanted(&slot) {
                     *link = (*slot.as_ptr()).next;
@@ -100,10 +104,11 @@ impl Words {
     ///
     /// The write locks of both lists are held, and the list of primaries has no server.
     pub(super) unsafe fn link_sentinel(words: NonNull<Self>, primary: NonNull<ngx_http_upstream_rr_peers_t>) {
-        let (list, words, chain) = (primary.as_ptr(), words.as_ptr(), Self::chain(words, Group::Primary));
         // SAFETY: see above. The chain has all slots of the list, of which there is at least the one that nginx refuses
         // to be without.
         unsafe {
+            let (list, chain) = (primary.as_ptr(), Self::chain(words, Group::Primary));
+            let words = words.as_ptr();
             if (*words).sentinel.is_null()
                 && let Some(slot) = NonNull::new(*chain)
             {
@@ -139,13 +144,14 @@ impl Words {
     }
 }
 
-/// Makes the slots of both lists, as many of those that were planned as the zone has room for.
+/// Makes the slots of both lists, as many of those that were planned as the zone has room for; false if it has none for
+/// some, or for the texts of other servers.
 ///
 /// # Safety
 ///
 /// Called by the master, in `init_module`, with the module's words in the zone: nobody else uses the lists.
-pub(super) unsafe fn begin(zone: &Zone, planned: Planned) {
-    let Some((words, pool)) = Slots::words(zone).zip(zone.pool()) else { return };
+pub(super) unsafe fn begin(zone: &Zone, planned: Planned) -> bool {
+    let Some((words, pool)) = Slots::words(zone).zip(zone.pool()) else { return false };
     let (own, primary) = (words.as_ptr(), zone.primary.as_ptr());
     // SAFETY: see above. A list of peers is plain words, for which the zeroes in the zone are a start.
     unsafe {
@@ -171,5 +177,6 @@ pub(super) unsafe fn begin(zone: &Zone, planned: Planned) {
         if let Some(lists) = zone.write() {
             settle(zone, &lists);
         }
+        !(*own).narrow && primaries >= planned_primaries && backups >= planned_backups
     }
 }

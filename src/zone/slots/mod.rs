@@ -83,9 +83,9 @@ impl Backend for Slots {
     const NAMES_CHANGE: bool = true;
     const REFUSES_OLD: bool = false;
 
-    unsafe fn begin(zone: &Zone, planned: Planned) {
+    unsafe fn begin(zone: &Zone, planned: Planned) -> bool {
         // SAFETY: see the trait.
-        unsafe { blanks::begin(zone, planned) };
+        unsafe { blanks::begin(zone, planned) }
     }
 
     unsafe fn tables(

@@ -12,6 +12,7 @@ use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Method};
 use crate::model::state::Admin;
+use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
 use super::super::apply::{Abilities, Setting};
@@ -105,7 +106,7 @@ fn zone(servers: [usize; 2], blanks: [usize; 2]) -> Zone {
         drop(lists);
         let extra = Word::<Extra>::alloc(zone.pool().unwrap()).unwrap();
         let zone = zone.with_extra(extra);
-        Slots::begin(&zone, [0, 1].map(|group| servers[group] + blanks[group]));
+        assert!(Slots::begin(&zone, [0, 1].map(|group| servers[group] + blanks[group])));
         zone
     }
 }
@@ -310,4 +311,31 @@ fn edits_are_made_wholly_or_not_at_all() {
 #[test]
 fn edits_that_are_made_in_part_leave_the_lists_whole() {
     (1..200).for_each(|seed| run(seed, true));
+}
+
+#[test]
+fn a_full_zone_is_left_with_the_slots_of_its_servers() {
+    let (us, shm) = upstream(&[("127.0.0.1:1", 1, 1), ("127.0.0.1:2", 2, 1)], &[]);
+    // SAFETY: the fixture made lists of peers, and nobody else knows their zone.
+    let zone = unsafe {
+        let zone = Zone::of(us).unwrap();
+        let zone = zone.with_extra(Word::<Extra>::alloc(zone.pool().unwrap()).unwrap());
+        fixture::exhaust(shm);
+        assert!(!Slots::begin(&zone, [20, 5]));
+        zone
+    };
+    assert_eq!(slots(&zone).iter().map(BTreeSet::len).collect::<Vec<_>>(), [2]);
+    assert_eq!(zone.copy().unwrap().faults, Faults::default());
+    check_walks(&zone, "full", false);
+
+    let at = places(&zone, Group::Primary).into_iter();
+    let leave = |place| (Spot { peer: Some(place), ..Spot::unknown(Group::Primary) }, Fate::Leave);
+    let mut edits = Edits { at: at.map(leave).collect(), ..Edits::default() };
+    edits.make_room();
+    let lists = zone.write().unwrap();
+    assert_eq!(zone.seat(&lists, &mut edits), Ok(()));
+    // SAFETY: the edits were seated under these locks, and nobody changed the lists.
+    unsafe { zone.apply(lists, ROUND_ROBIN, 0, &mut edits) }.unwrap();
+    assert_eq!(zone.copy().unwrap().faults, Faults::default());
+    check_walks(&zone, "without servers", false);
 }
