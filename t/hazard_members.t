@@ -126,8 +126,7 @@ http {
         set_real_ip_from 127.0.0.1;
         real_ip_header X-Real-IP;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
         location ~ ^/(?<group>\w+)/$ {
             proxy_pass http://$group;
