@@ -65,12 +65,7 @@ http {
             proxy_pass http://$group/$what;
         }
 
-        location /upstreamstatus { upstream_status; }
-
-        location /upstreamcontrol {
-            upstream_control;
-            add_header X-Worker $pid;
-        }
+        %%CHURN%%
     }
 }
 CONF

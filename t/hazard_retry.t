@@ -109,22 +109,7 @@ http {
             proxy_pass http://$group;
         }
 
-        location /upstreamstatus {
-            access_log off;
-            upstream_status;
-        }
-
-        location /upstreamcontrol {
-            access_log off;
-            upstream_control;
-            add_header X-Worker $pid;
-        }
-
-        location /upstreamconf {
-            access_log off;
-            upstream_conf;
-            add_header X-Worker $pid;
-        }
+        %%CHURN%%
     }
 }
 CONF

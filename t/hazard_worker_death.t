@@ -67,12 +67,7 @@ http {
         }
 
         location /worker { return 200 $pid; }
-        location /upstreamstatus { upstream_status; }
-
-        location /upstreamcontrol {
-            upstream_control;
-            add_header X-Worker $pid;
-        }
+        %%CHURN%%
     }
 }
 CONF

@@ -6,6 +6,7 @@ package Test::Nginx::Conf;
 #                       fills them:
 #       %%CONTROL%%     the locations /status and /control
 #       %%BY_NAME%%     /u/NAME goes to the upstream NAME
+#       %%CHURN%%       the locations that Test::Nginx::Churn needs
 #       %%KEEPALIVE%%   idle connections to servers may be kept
 #   servers([ \@listen, $locations ], ..)  the configuration of an nginx of one
 #                       worker that is many servers
@@ -28,6 +29,24 @@ CONF
 	BY_NAME => trim(<<'CONF'),
         location ~ ^/u/(?<name>\w+)$ {
             proxy_pass http://$name;
+        }
+CONF
+	CHURN => trim(<<'CONF'),
+        location /upstreamstatus {
+            access_log off;
+            upstream_status;
+        }
+
+        location /upstreamcontrol {
+            access_log off;
+            upstream_control;
+            add_header X-Worker $pid;
+        }
+
+        location /upstreamconf {
+            access_log off;
+            upstream_conf;
+            add_header X-Worker $pid;
         }
 CONF
 	KEEPALIVE => trim(<<'CONF'),
