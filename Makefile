@@ -7,9 +7,10 @@
 # same is said where `test` calls tools/parts.sh.
 .NOTPARALLEL:
 
-.PHONY: help build build-debian build-with demo test unit unit-with unit-debian check check-debian prove prove-1.28 prove-junk \
-	prove-debian prove-deaths prove-bare tree-1.28 tree-debian-objs junk bare asan audit bench hazard hazard-members hazard-1.28 \
-	hazard-debian hazard-deaths hazard-asan hazard-parts clean
+.PHONY: help build build-debian build-with demo test unit unit-with unit-debian check check-debian prove prove-1.28 \
+	prove-junk prove-debian prove-deaths prove-bare newer tree-forky check-forky build-forky prove-forky tree-1.28 \
+	tree-debian-objs junk bare asan audit bench hazard hazard-members hazard-1.28 hazard-debian hazard-deaths \
+	hazard-asan hazard-parts clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
 TESTS ?= t/*.t
@@ -22,7 +23,7 @@ build: tree-1.28 ## the module for nginx 1.28, and that nginx, into build/nginx-
 
 build-debian: ## the module for Debian's nginx, into build/debian
 	@tools/prerequisites.sh build debian
-	@tools/debian-tree.sh
+	@tools/debian-tree.sh debian
 	@tools/module.sh debian
 
 build-with: ## the module for your nginx: NGINX_SOURCE_DIR=/path make build-with
@@ -36,8 +37,8 @@ demo: build ## a running nginx to try the module on; Ctrl-C ends it
 # nginxes is compiled for both at the same time: much of it keeps one processor busy, and they share no folder.
 test: ## everything: check, unit and the tests in t/, on both nginxes
 	@tools/prerequisites.sh build check debian test
-	@MAKE="$(MAKE)" tools/parts.sh tree-1.28+tree-debian-objs check+check-debian unit+unit-debian build+build-debian \
-		prove-1.28 bare prove-bare junk prove-junk prove-deaths prove-debian
+	@MAKE="$(MAKE)" tools/parts.sh tree-1.28+tree-debian-objs+bare check+check-debian unit+unit-debian \
+		build+build-debian prove-1.28 prove-bare junk prove-junk prove-deaths prove-debian
 
 unit: tree-1.28 ## the tests in the crates, without nginx and against nginx's objects
 	@tools/in-tree.sh nginx-1.28 cargo test --locked --workspace
@@ -126,6 +127,25 @@ bare:
 asan:
 	@tools/prerequisites.sh build
 	@tools/nginx-tree.sh nginx-1.28-asan "-fsanitize=address -fno-omit-frame-pointer -DNGX_DEBUG_PALLOC=1"
+
+# What only a newer nginx has: as tests, t/sticky.t and its like; as code, what build.rs calls nginx_peer_sid.
+newer: ## lints and tests on the nginx of Debian's forky, which is newer than the others
+	@tools/prerequisites.sh build check test
+	@MAKE="$(MAKE)" tools/parts.sh tree-forky check-forky+build-forky prove-forky
+
+tree-forky:
+	@tools/prerequisites.sh build debian forky
+	@tools/debian-forky.sh
+	@tools/debian-tree.sh debian-forky
+
+check-forky: tree-forky
+	@tools/in-tree.sh debian-forky cargo clippy --locked --all-targets -- -D warnings
+
+build-forky: tree-forky
+	@tools/module.sh debian-forky
+
+prove-forky: build-forky
+	@tools/prove.sh debian-forky "$(CURDIR)/build/debian-forky/nginx" $(TESTS)
 
 audit: ## dependencies: known vulnerabilities, licences, duplicates
 	@tools/prerequisites.sh audit

@@ -71,13 +71,7 @@ http {
     server {
         listen 127.0.0.1:8080 reuseport;
 
-        location /control {
-            upstream_control;
-        }
-
-        location /status {
-            upstream_status;
-        }
+        %%CONTROL%%
 
         location ~ ^/u/(?<name>[\w.]+)$ {
             proxy_pass http://$name;

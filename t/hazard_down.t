@@ -61,8 +61,7 @@ http {
         # spreads clients over the workers evenly
         listen 127.0.0.1:8080 reuseport backlog=2048;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
         proxy_set_header X-Worker $pid;
 
         location ~ ^/(?<group>\w+)/$ {

@@ -58,20 +58,11 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
     }
 }
 CONF
@@ -79,26 +70,12 @@ CONF
 		. "256k; $METHODS{$method} server 127.0.0.1:8081; "
 		. "server 127.0.0.1:8082; keepalive 8; }\n" } qw/own any/ } @METHODS);
 
-my $backends = Test::Nginx->new(timeout => $timeout);
-$backends->write_file_expand('nginx.conf', <<'CONF', LISTEN => join '', map {
-%%TEST_GLOBALS%%
-events { worker_connections 4096; }
-http {
-    %%TEST_GLOBALS_HTTP%%
-    access_log off;
-    keepalive_requests 1000000;
-
-    server {
-        listen 127.0.0.1:8081;
-        listen 127.0.0.1:8082;
-%%LISTEN%%
+my $backends = Test::Nginx->servers($timeout, [
+	[ '127.0.0.1:8081', '127.0.0.1:8082', @own, @any ], <<'CONF' ]);
         location / { return 200 "$server_addr"; }
         # Keeps old workers for a while.
         location ~ random { proxy_pass http://127.0.0.1:8086; }
-    }
-}
 CONF
-	"        listen $_;\n" } @own, @any);
 $backends->backend('127.0.0.1:8086', delay => 0.1);
 
 $backends->run();

@@ -73,49 +73,21 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
     }
 }
 CONF
 	map { "upstream $_ { zone $_ 1m; $METHODS{$_} server 127.0.0.1:8081; "
 		. "server 127.0.0.1:8082; keepalive 16; }\n" } @METHODS);
 
-my $backends = Test::Nginx->new(timeout => $timeout);
-$backends->write_file_expand('nginx.conf', <<'CONF',
-%%TEST_GLOBALS%%
-events { worker_connections 4096; }
-http {
-    %%TEST_GLOBALS_HTTP%%
-    access_log off;
-    keepalive_requests 1000000;
-
-    server {
-        listen 127.0.0.1:8081;
-        listen 127.0.0.1:8082;
-%%LISTEN%%
-        location / { return 200 "$server_addr"; }
-    }
-
-    server {
-%%LATE%%
-        location / { proxy_pass http://127.0.0.1:8086; }
-    }
-}
-CONF
-	LISTEN => listen_on(8083), LATE => listen_on(8084));
+my $backends = Test::Nginx->servers($timeout,
+	[ [ '127.0.0.1:8081', '127.0.0.1:8082', own(8083) ],
+		'location / { return 200 "$server_addr"; }' ],
+	[ [ own(8084) ], 'location / { proxy_pass http://127.0.0.1:8086; }' ]);
 $backends->backend('127.0.0.1:8086', delay => 0.05, body => 'late');
 
 # The master opens what a dead worker had locked, and says so.
@@ -159,10 +131,7 @@ is_deeply([ map { serves($_) } @METHODS ], [], 'each upstream serves');
 is_deeply([ map { changes($_) } @METHODS ], [], 'each upstream can be changed');
 is_deeply([ totals(get_json('/status?verbose='), @METHODS) ], [], 'totals');
 
-sub listen_on ($port) {
-	return join '', map { "        listen $_;\n" } grep { /:$port\z/ }
-		map { @$_ } @own;
-}
+sub own ($port) { return grep { /:$port\z/ } map { @$_ } @own }
 
 sub upstreams () { return get_json('/status?verbose=')->{upstreams} }
 

@@ -126,29 +126,13 @@ http {
         set_real_ip_from 127.0.0.1;
         real_ip_header X-Real-IP;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
         location ~ ^/(?<group>\w+)/$ {
             proxy_pass http://$group;
         }
 
-        location /upstreamstatus {
-            access_log off;
-            upstream_status;
-        }
-
-        location /upstreamcontrol {
-            access_log off;
-            upstream_control;
-            add_header X-Worker $pid;
-        }
-
-        location /upstreamconf {
-            access_log off;
-            upstream_conf;
-            add_header X-Worker $pid;
-        }
+        %%CHURN%%
     }
 }
 CONF

@@ -106,8 +106,7 @@ http {
         listen 127.0.0.1:8080 reuseport;
         %%REALIP%%
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
         proxy_set_header X-Worker $pid;
         proxy_next_upstream error timeout http_503;
 

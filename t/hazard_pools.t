@@ -127,8 +127,7 @@ http {
         set_real_ip_from 127.0.0.1;
         real_ip_header X-Real-IP;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
         location ~ ^/(?<group>\w+)/$ {
             proxy_pass http://$group;
@@ -139,53 +138,17 @@ http {
             proxy_pass http://$group;
         }
 
-        location /upstreamstatus {
-            access_log off;
-            upstream_status;
-        }
-
-        location /upstreamcontrol {
-            access_log off;
-            upstream_control;
-            add_header X-Worker $pid;
-        }
-
-        location /upstreamconf {
-            access_log off;
-            upstream_conf;
-            add_header X-Worker $pid;
-        }
+        %%CHURN%%
     }
 }
 CONF
 
 my @clients = 1 .. CLIENTS;
-my $listen = join '', map { "        listen $_;\n" } ALWAYS,
-	map { my $n = $_; map { "127.0.0.1$n:$_" } 8082, 8084, 8085 } @clients;
-my $listen_slow = join '', map { "        listen 127.0.0.1$_:8083;\n" } @clients;
-my $backends = Test::Nginx->new(timeout => 120 + 20 * ($seconds + 5));
-
-$backends->write_file_expand('nginx.conf', <<'CONF',
-%%TEST_GLOBALS%%
-worker_processes 1;
-events { worker_connections 4096; }
-http {
-    %%TEST_GLOBALS_HTTP%%
-    access_log off;
-    keepalive_requests 100000000;
-
-    server {
-%%LISTEN%%
-        location / { return 200 "$server_port\n"; }
-    }
-
-    server {
-%%SLOW%%
-        location / { proxy_pass http://127.0.0.1:8090/; }
-    }
-}
-CONF
-	LISTEN => $listen, SLOW => $listen_slow);
+my $backends = Test::Nginx->servers(120 + 20 * ($seconds + 5),
+	[ [ ALWAYS, map { my $n = $_; map { "127.0.0.1$n:$_" } 8082, 8084, 8085 }
+		@clients ], 'location / { return 200 "$server_port\n"; }' ],
+	[ [ map { "127.0.0.1$_:8083" } @clients ],
+		'location / { proxy_pass http://127.0.0.1:8090/; }' ]);
 
 $backends->backend('127.0.0.1:8090', delay => 0.1, body => port(8083) . "\n");
 

@@ -59,43 +59,21 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
         location ~ ^/(?<group>\w+)/(?<what>.*)$ {
             proxy_pass http://$group/$what;
         }
 
-        location /upstreamstatus { upstream_status; }
-
-        location /upstreamcontrol {
-            upstream_control;
-            add_header X-Worker $pid;
-        }
+        %%CHURN%%
     }
 }
 CONF
 
-my $backends = Test::Nginx->new(timeout => $timeout);
-
-$backends->write_file_expand('nginx.conf', <<'CONF');
-%%TEST_GLOBALS%%
-worker_processes 1;
-events { worker_connections 4096; }
-http {
-    %%TEST_GLOBALS_HTTP%%
-    access_log off;
-    keepalive_requests 1000000;
-
-    server {
-        listen 127.0.0.1:8081;
-        listen 127.0.0.1:8082;
-        listen 127.0.0.1:8083;
-
+my $backends = Test::Nginx->servers($timeout, [
+	[ map { "127.0.0.1:$_" } 8081 .. 8083 ], <<'CONF' ]);
         location /fast { return 200 "$server_port\n"; }
         location /slow { proxy_pass http://127.0.0.1:8086; }
-    }
-}
 CONF
 
 # Requests that keep old workers for a while.

@@ -102,61 +102,23 @@ http {
         # spreads clients over the workers evenly
         listen 127.0.0.1:8080 reuseport;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
         proxy_next_upstream error timeout http_503;
 
         location ~ ^/(?<group>\w+)/$ {
             proxy_pass http://$group;
         }
 
-        location /upstreamstatus {
-            access_log off;
-            upstream_status;
-        }
-
-        location /upstreamcontrol {
-            access_log off;
-            upstream_control;
-            add_header X-Worker $pid;
-        }
-
-        location /upstreamconf {
-            access_log off;
-            upstream_conf;
-            add_header X-Worker $pid;
-        }
+        %%CHURN%%
     }
 }
 CONF
 
-my $backends = Test::Nginx->new(timeout => $timeout);
-my $listen = join '', map { "        listen $_;\n" }
-	grep { /:8081\z/ } @all, map { @$_ } @own;
-my $listen_late = join '', map { "        listen $_;\n" }
-	grep { /:8085\z/ } @all;
-
-$backends->write_file_expand('nginx.conf', <<'CONF',
-%%TEST_GLOBALS%%
-worker_processes 1;
-events { worker_connections 4096; }
-http {
-    %%TEST_GLOBALS_HTTP%%
-    access_log off;
-    keepalive_requests 1000000;
-
-    server {
-%%LISTEN%%
-        location / { return 200 "$server_port\n"; }
-    }
-
-    server {
-%%LATE%%
-        location / { proxy_pass http://127.0.0.1:8087; }
-    }
-}
-CONF
-	LISTEN => $listen, LATE => $listen_late);
+my $backends = Test::Nginx->servers($timeout,
+	[ [ grep { /:8081\z/ } @all, map { @$_ } @own ],
+		'location / { return 200 "$server_port\n"; }' ],
+	[ [ grep { /:8085\z/ } @all ],
+		'location / { proxy_pass http://127.0.0.1:8087; }' ]);
 
 my $failing = $backends->backend('127.0.0.1:8087', status => 503,
 	delay => 0.1);

@@ -52,47 +52,20 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
     }
 }
 CONF
 	map { "upstream $_ { zone $_ 1m; $METHODS{$_} server 127.0.0.1:8081; "
 		. "keepalive 16; }\n" } @METHODS);
 
-my $backends = Test::Nginx->new(timeout => 120 + 2 * $seconds);
-$backends->write_file_expand('nginx.conf', <<'CONF', LISTEN => join '', map {
-%%TEST_GLOBALS%%
-events { worker_connections 4096; }
-http {
-    %%TEST_GLOBALS_HTTP%%
-    access_log off;
-    keepalive_requests 1000000;
-
-    server {
-        listen 127.0.0.1:8081;
-        location / { return 200 "$server_addr"; }
-    }
-
-    server {
-%%LISTEN%%
-        location / { proxy_pass http://127.0.0.1:8086; }
-    }
-}
-CONF
-	"        listen $_;\n" } @SERVERS);
+my $backends = Test::Nginx->servers(120 + 2 * $seconds,
+	[ ['127.0.0.1:8081'], 'location / { return 200 "$server_addr"; }' ],
+	[ \@SERVERS, 'location / { proxy_pass http://127.0.0.1:8086; }' ]);
 $backends->backend('127.0.0.1:8086', delay => 0.05, body => 'late');
 
 # The master opens what a dead worker had locked, and says so.

@@ -52,13 +52,7 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
 
         location ~ ^/u/(?<name>\w+)$ {
             # Newer nginx would keep the connection, and need no session.

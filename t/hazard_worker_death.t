@@ -60,45 +60,21 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
         location ~ ^/(?<group>\w+)/$ {
             proxy_pass http://$group;
         }
 
         location /worker { return 200 $pid; }
-        location /upstreamstatus { upstream_status; }
-
-        location /upstreamcontrol {
-            upstream_control;
-            add_header X-Worker $pid;
-        }
+        %%CHURN%%
     }
 }
 CONF
 
-my $backends = Test::Nginx->new(timeout => $timeout);
-
-$backends->write_file_expand('nginx.conf', <<'CONF');
-%%TEST_GLOBALS%%
-worker_processes 1;
-events { worker_connections 4096; }
-http {
-    %%TEST_GLOBALS_HTTP%%
-    access_log off;
-    keepalive_requests 1000000;
-
-    server {
-        listen 127.0.0.1:8081;
-        listen 127.0.0.1:8082;
-        listen 127.0.0.1:8083;
-        listen 127.0.0.1:8084;
-
-        location / { return 200 "$server_port\n"; }
-    }
-}
-CONF
+my $backends = Test::Nginx->servers($timeout,
+	[ [ map { "127.0.0.1:$_" } 8081 .. 8084 ],
+		'location / { return 200 "$server_port\n"; }' ]);
 
 my %values;
 

@@ -57,20 +57,11 @@ http {
     server {
         listen 127.0.0.1:8080 reuseport;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
-        location /status {
-            upstream_status;
-        }
+        %%CONTROL%%
 
-        location /control {
-            upstream_control;
-        }
-
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
     }
 }
 CONF
@@ -78,32 +69,11 @@ CONF
 		. "server 127.0.0.1:8082; server 127.0.0.1:8085; keepalive 8; }\n" }
 		@METHODS);
 
-my $backends = Test::Nginx->new(timeout => 120 + $seconds);
-$backends->write_file_expand('nginx.conf', <<'CONF',
-%%TEST_GLOBALS%%
-events { worker_connections 4096; }
-http {
-    %%TEST_GLOBALS_HTTP%%
-    access_log off;
-    keepalive_requests 1000000;
-
-    server {
-        listen 127.0.0.1:8081;
-        listen 127.0.0.1:8082;
-%%LISTEN%%
-        location / { return 200 "%%PORT%%"; }
-    }
-
-    server {
-%%SLOW%%
-        location / { proxy_pass http://127.0.0.1:8086; }
-    }
-}
-CONF
-	PORT => '$server_port',
-	LISTEN => join('', map { "        listen $_;\n" } grep { /:8083/ } @own),
-	SLOW => join('', map { "        listen $_;\n" } '127.0.0.1:8085',
-		grep { /:8084/ } @own));
+my $backends = Test::Nginx->servers(120 + $seconds,
+	[ [ '127.0.0.1:8081', '127.0.0.1:8082', grep { /:8083/ } @own ],
+		'location / { return 200 "$server_port"; }' ],
+	[ [ '127.0.0.1:8085', grep { /:8084/ } @own ],
+		'location / { proxy_pass http://127.0.0.1:8086; }' ]);
 $backends->backend('127.0.0.1:8086', delay => LATE, body => 'slow');
 
 $backends->run();

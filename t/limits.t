@@ -32,17 +32,9 @@ http {
         # Gives each worker its share of the connections.
         listen 127.0.0.1:8080 reuseport backlog=1024;
 
-        location /status {
-            upstream_status;
-        }
+        %%CONTROL%%
 
-        location /control {
-            upstream_control;
-        }
-
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
     }
 }
 CONF

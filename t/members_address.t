@@ -56,9 +56,7 @@ http {
             upstream_status;
         }
 
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
     }
 }
 CONF

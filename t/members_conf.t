@@ -50,13 +50,7 @@ http {
             upstream_conf methods=POST;
         }
 
-        location /control {
-            upstream_control;
-        }
-
-        location /status {
-            upstream_status;
-        }
+        %%CONTROL%%
 
         location /fresh {
             proxy_pass http://fresh;

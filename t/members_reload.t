@@ -36,17 +36,9 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
 
-        location /status {
-            upstream_status;
-        }
-
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
     }
 }
 CONF

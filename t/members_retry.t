@@ -52,17 +52,9 @@ http {
 
         add_header X-Tried $upstream_addr;
 
-        location /status {
-            upstream_status;
-        }
+        %%CONTROL%%
 
-        location /control {
-            upstream_control;
-        }
-
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
     }
 }
 CONF

@@ -88,13 +88,7 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
 
         location ~ ^/(?<name>app|lone|patient|recover|full|one)$ {
             proxy_pass http://$name;

@@ -104,20 +104,11 @@ http {
     server {
         listen 127.0.0.1:8080 reuseport;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
-        location /status {
-            upstream_status;
-        }
+        %%CONTROL%%
 
-        location /control {
-            upstream_control;
-        }
-
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
 
         location = /u/secure {
             # Newer nginx would keep the connection, and need no session.

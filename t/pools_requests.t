@@ -77,8 +77,7 @@ http {
     server {
         listen 127.0.0.1:8080 reuseport;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
         proxy_set_header X-Worker $pid;
         client_max_body_size 10m;
         client_body_buffer_size 8k;

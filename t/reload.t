@@ -42,13 +42,7 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        location /control {
-            upstream_control;
-        }
-
-        location /status {
-            upstream_status;
-        }
+        %%CONTROL%%
 
         location /other {
             proxy_pass http://other;

@@ -79,9 +79,7 @@ http {
             upstream_control;
         }
 
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
     }
 }
 CONF

@@ -57,9 +57,7 @@ http {
             upstream_conf;
         }
 
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
     }
 }
 CONF

@@ -65,13 +65,7 @@ http {
         proxy_buffering off;
         proxy_read_timeout 20s;
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
 
         location ~ ^/(?:u|hold)/(?<name>\w+)$ {
             proxy_pass http://$name;

@@ -59,8 +59,7 @@ http {
 
         # All of the answer is taken from the server before the client has it.
         proxy_buffering on;
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
         location /status {
             access_log off;
@@ -72,9 +71,7 @@ http {
             upstream_control;
         }
 
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
     }
 }
 CONF

@@ -67,13 +67,7 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
 
         location /all {
             proxy_pass http://all;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# nginx-source.sh NAME: prints the folder of the source that the tree build/NAME is built from, which is downloaded if it is
+# nginx-source.sh [NAME]: prints the folder of the source that the tree build/NAME is built from, which is downloaded if it is
 # not there yet.
 set -eu
 cd "$(dirname "$0")/.."
@@ -39,7 +39,7 @@ download_from_debian() {
         rm -rf lists cache
 }
 
-case $1 in
+case ${1:-} in
     debian-objs) from_debian ;;
     *) from_crate ;;
 esac

@@ -46,6 +46,7 @@ if ! (compile) >"$tree/build.log" 2>&1; then
     echo "nginx does not build: see build/$name/build.log" >&2
     exit 1
 fi
-cp "$tree/src/objs/nginx" "$tree/nginx"
+# not cp: a running nginx has the old file mapped
+install "$tree/src/objs/nginx" "$tree/nginx"
 tools/nginx-objs.sh "$tree"
 echo "$stamp" >"$tree/stamp"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# prerequisites.sh GROUP...: sees to it that what the named groups need is there: build, check, debian, test, demo,
-# bench, audit. Root on Debian or Ubuntu gets it installed, everybody else one line that says what to do.
+# prerequisites.sh GROUP...: sees to it that what the named groups need is there: build, check, debian, forky, test,
+# demo, bench, audit. Root on Debian or Ubuntu gets it installed, everybody else one line that says what to do.
 set -eu
 
 packages='' names=''
@@ -94,6 +94,9 @@ for group in "$@"; do
             need bash bash command_exists bash
             need nginx "Debian's nginx" file_exists /usr/sbin/nginx
             need nginx-dev /usr/share/nginx/src/conf_flags file_exists /usr/share/nginx/src/conf_flags
+            ;;
+        forky)
+            need patchelf patchelf command_exists patchelf
             ;;
         test)
             need perl prove command_exists prove

@@ -31,6 +31,8 @@ package Test::Nginx;
 # Instance:
 #   new(%opt)           timeout => seconds for the whole file,
 #                       log_level => 'info'
+#   servers($seconds, @servers)  the same as new, with a configuration for
+#                       backends: see Test::Nginx::Conf
 #   has(@names)         skips the file unless nginx can do all that; names are
 #                       those of nginx's modules without "http_" and "_module"
 #                       where that is clear (http, proxy, upstream_zone,
@@ -46,7 +48,8 @@ package Test::Nginx;
 #   write_file_expand($name, $text, %holes)
 #   expand($text, %holes)  replaces %%TEST_GLOBALS%%, %%TEST_GLOBALS_HTTP%%,
 #                       %%TEST_GLOBALS_STREAM%%, %%TESTDIR%%, %%PORT_8080%%,
-#                       %%NAME%% for each of %holes, and logical ports
+#                       %%NAME%% for each of %holes, the pieces of
+#                       Test::Nginx::Conf, and logical ports
 #   logical($text)      real ports -> logical ones
 #   test_config($text, %holes)  "nginx -t": (exit code, output); does not
 #                       touch the error log of the instance
@@ -82,6 +85,7 @@ use parent 'Test::Nginx::Server';
 
 use Test::Nginx::Binary;
 use Test::Nginx::Burst qw/burst/;
+use Test::Nginx::Conf;
 use Test::Nginx::Daemon;
 use Test::Nginx::HTTP qw/
 	http http_request http_get http_head http_post get_json control
@@ -195,6 +199,7 @@ sub write_file_expand ($self, $name, $text, %holes) {
 
 sub expand ($self, $text, %holes) {
 	%holes = (
+		Test::Nginx::Conf::PIECES,
 		TEST_GLOBALS => $self->_globals('nginx.pid', 'error.log'),
 		TEST_GLOBALS_HTTP => $self->_globals_http(),
 		TEST_GLOBALS_STREAM => $ENV{TEST_NGINX_GLOBALS_STREAM} // '',
@@ -208,6 +213,11 @@ sub expand ($self, $text, %holes) {
 	die "nothing to put into \"$1\"\n" if $text =~ /(%%\w+%%)/;
 
 	return $text;
+}
+
+sub servers ($class, $timeout, @servers) {
+	return $class->new(timeout => $timeout)->write_file_expand(
+		'nginx.conf', Test::Nginx::Conf::servers(@servers));
 }
 
 sub logical ($self, $text) { return logical_ports($text) }
