@@ -7,7 +7,7 @@
 .NOTPARALLEL:
 
 .PHONY: help build build-debian build-with demo test unit unit-with check check-debian prove prove-1.28 prove-junk prove-debian \
-	prove-deaths tree-1.28 junk audit bench hazard hazard-members hazard-1.28 hazard-debian hazard-deaths clean
+	prove-deaths prove-bare tree-1.28 junk bare asan audit bench hazard hazard-members hazard-1.28 hazard-debian hazard-deaths hazard-asan hazard-parts clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
 TESTS ?= t/*.t
@@ -33,8 +33,8 @@ demo: build ## a running nginx to try the module on; Ctrl-C ends it
 # In an order that finds the cheap mistakes first. Each part is a word that can be called alone.
 test: ## everything: check, unit and the tests in t/, on both nginxes
 	@tools/prerequisites.sh build check debian test
-	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 junk prove-junk \
-		prove-deaths build-debian check-debian prove-debian
+	@MAKE="$(MAKE)" tools/parts.sh tree-1.28 check unit build prove-1.28 bare prove-bare junk \
+		prove-junk prove-deaths build-debian check-debian prove-debian
 
 unit: tree-1.28 ## the tests in the crate, without nginx and against nginx's objects
 	@tools/in-tree.sh nginx-1.28 cargo test --locked
@@ -56,6 +56,7 @@ check: tree-1.28 ## formatting and lints
 check-debian: build-debian
 	@tools/in-tree.sh debian cargo clippy --locked --all-targets -- -D warnings
 	@tools/in-tree.sh debian cargo test --locked
+	@tools/symbols.sh debian
 
 prove: prove-1.28 prove-debian ## the tests in t/, on both nginxes; TESTS=t/x.t for one of them
 
@@ -68,6 +69,12 @@ prove-junk: build junk
 	@tools/prerequisites.sh test
 	@tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28-junk/nginx" \
 		t/hazard_members.t t/hazard_pools.t t/hazard_retry.t $(wildcard t/members*.t t/pools*.t)
+
+# An nginx without all that can be left out: the module takes nothing from it that is not there.
+prove-bare: build bare
+	@tools/prerequisites.sh test
+	@tools/symbols.sh nginx-1.28
+	@tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28-bare/nginx" t/parts.t
 
 prove-debian: build-debian
 	@tools/prerequisites.sh test
@@ -89,6 +96,17 @@ junk:
 	@tools/prerequisites.sh build
 	@tools/nginx-tree.sh nginx-1.28-junk -DNGX_DEBUG_MALLOC
 
+# The same version without all that can be left out.
+bare:
+	@tools/prerequisites.sh build
+	@tools/bare-tree.sh
+
+# The same nginx, which ends with a report when it touches memory that is not its own. Each chunk of a pool is one for
+# itself there.
+asan:
+	@tools/prerequisites.sh build
+	@tools/nginx-tree.sh nginx-1.28-asan "-fsanitize=address -fno-omit-frame-pointer -DNGX_DEBUG_PALLOC=1"
+
 audit: ## dependencies: known vulnerabilities, licences, duplicates
 	@tools/prerequisites.sh audit
 	@tools/audit.sh
@@ -100,7 +118,7 @@ bench: build build-debian ## what the module costs, in comparison with nginx alo
 hazard: ## the long tests under load, on both nginxes; TEST_NGINX_LONG=60 for seconds
 	@tools/prerequisites.sh build debian test
 	@MAKE="$(MAKE)" TEST_NGINX_LONG="$${TEST_NGINX_LONG:-60}" tools/parts.sh build junk hazard-members hazard-1.28 \
-		build-debian hazard-debian hazard-deaths
+		build-debian hazard-debian hazard-deaths asan hazard-asan hazard-parts
 
 # Servers that come and go, 60 seconds for each method: on the nginx that fills freed memory with junk.
 hazard-members:
@@ -122,6 +140,17 @@ hazard-deaths: tree-1.28 build-debian
 	@tools/deaths.sh debian
 	@TEST_NGINX_LONG=1 tools/prove.sh deaths/nginx-1.28 "$(CURDIR)/build/nginx-1.28/nginx" t/hazard_deaths.t
 	@TEST_NGINX_LONG=1 tools/prove.sh deaths/debian /usr/sbin/nginx t/hazard_deaths.t
+
+# All tests, in their short form, on the nginx that watches its memory, with all that it can log.
+hazard-asan: build asan
+	@tools/prerequisites.sh test
+	@unset TEST_NGINX_LONG; TEST_NGINX_LOG_LEVEL=debug ASAN_OPTIONS=detect_leaks=0 TEST_NGINX_TIMEOUT=600 \
+		tools/prove.sh nginx-1.28 "$(CURDIR)/build/nginx-1.28-asan/nginx" $(TESTS)
+
+# An nginx without each part that it can be built without.
+hazard-parts: build
+	@tools/prerequisites.sh test
+	@tools/parts-left-out.sh
 
 clean: ## removes build/
 	rm -rf build

@@ -41,19 +41,20 @@ fn main() {
         }
     }
 
-    println!("cargo::rustc-check-cfg=cfg(nginx_ssl)");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES");
-    if env::var("DEP_NGINX_FEATURES")
-        .is_ok_and(|features| features.split(',').any(|feature| feature == "ssl"))
-    {
-        println!("cargo::rustc-cfg=nginx_ssl");
-    }
+    let features = env::var("DEP_NGINX_FEATURES").expect("nginx-sys reports the features of nginx");
+    assert!(
+        features.split(',').any(|feature| feature == "http_upstream_zone"),
+        "this nginx is configured without http_upstream_zone_module, which the module needs: upstreams are changed \
+         in their zones"
+    );
 
     let mut shim = cc::Build::new();
     shim.file("csrc/peers.c")
         .file("csrc/layout.c")
         .file("csrc/peer_parts.c")
         .file("csrc/request.c")
+        .file("csrc/tls.c")
         .include("csrc");
     let include = env::var_os("DEP_NGINX_INCLUDE").expect("nginx-sys reports the include paths");
     shim.includes(env::split_paths(&include));

@@ -1,5 +1,6 @@
 # Adds the module to the targets "modules" and "install" of nginx's makefile. cargo decides what is to be compiled anew,
-# hence the rule is phony; what it compiles goes below nginx's objs, not into this folder.
+# hence the rule is phony; what it compiles goes below nginx's objs, not into this folder. `install` puts a new file in the
+# place of one that a running nginx may have mapped.
 
 ngx_rust_module=ngx_http_upstream_control_module
 ngx_rust_so=$NGX_OBJS/$ngx_rust_module.so
@@ -21,13 +22,12 @@ $ngx_rust_so:
 	NGINX_SOURCE_DIR="\$\$(pwd)" NGINX_BUILD_DIR="\$\$(cd $NGX_OBJS && pwd)" \\
 		${NGX_CARGO:-cargo} build --release --locked \\
 		--manifest-path "$ngx_addon_dir/Cargo.toml" --target-dir $ngx_rust_target
-	cp $ngx_rust_target/release/lib$ngx_rust_module.so $ngx_rust_so
+	install $ngx_rust_target/release/lib$ngx_rust_module.so $ngx_rust_so
 
 install:	install_$ngx_rust_module
 
 install_$ngx_rust_module:	$ngx_rust_so
 	mkdir -p '\$(DESTDIR)$ngx_rust_dir'
-	rm -f '\$(DESTDIR)$ngx_rust_dir/$ngx_rust_module.so'
-	cp $ngx_rust_so '\$(DESTDIR)$ngx_rust_dir/$ngx_rust_module.so'
+	install $ngx_rust_so '\$(DESTDIR)$ngx_rust_dir/$ngx_rust_module.so'
 
 END

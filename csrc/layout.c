@@ -13,8 +13,6 @@ nuc_layout(nuc_layout_t *layout)
     layout->peer_checked = offsetof(ngx_http_upstream_rr_peer_t, checked);
     layout->peer_fail_timeout = offsetof(ngx_http_upstream_rr_peer_t,
                                          fail_timeout);
-    layout->peer_ssl_session = offsetof(ngx_http_upstream_rr_peer_t,
-                                        ssl_session);
     layout->peer_name = offsetof(ngx_http_upstream_rr_peer_t, name);
     layout->peer_weight = offsetof(ngx_http_upstream_rr_peer_t, weight);
     layout->peer_conns = offsetof(ngx_http_upstream_rr_peer_t, conns);

@@ -1,4 +1,4 @@
-/* What a new peer is made of, where nginx keeps it in macros or inlines. */
+/* What a peer is made of, where nginx keeps it in macros or inlines. */
 
 #include "shim.h"
 
@@ -10,6 +10,25 @@ size_t
 nuc_sockaddr_strlen(void)
 {
     return NGX_SOCKADDR_STRLEN;
+}
+
+
+/*
+ * Takes the TLS session of a peer away: a chunk of its zone, or none. Peers
+ * have no place for one in an nginx without TLS and --with-compat.
+ */
+u_char *
+nuc_take_session(ngx_http_upstream_rr_peer_t *peer)
+{
+    u_char  *session = NULL;
+
+#if (NGX_HTTP_SSL || NGX_COMPAT)
+    session = (u_char *) peer->ssl_session;
+    peer->ssl_session = NULL;
+    peer->ssl_session_len = 0;
+#endif
+
+    return session;
 }
 
 

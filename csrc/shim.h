@@ -17,7 +17,20 @@ ngx_int_t nuc_may_write(ngx_http_request_t *r);
 ngx_int_t nuc_wait(ngx_http_request_t *r);
 ngx_int_t nuc_yield(ngx_http_request_t *r);
 
+ngx_uint_t nuc_has_tls(ngx_connection_t *c);
+void nuc_end_tls(ngx_connection_t *c);
+
+/* `Sessions` in src/balancer/connection.rs. */
+typedef struct {
+    ngx_event_set_peer_session_pt   set;
+    ngx_event_save_peer_session_pt  save;
+} nuc_sessions_t;
+
+nuc_sessions_t nuc_sessions(ngx_peer_connection_t *pc);
+void nuc_set_sessions(ngx_peer_connection_t *pc, nuc_sessions_t sessions);
+
 size_t nuc_sockaddr_strlen(void);
+u_char *nuc_take_session(ngx_http_upstream_rr_peer_t *peer);
 void nuc_sid(u_char *sid, const u_char *name, size_t len);
 
 /* Sizes and offsets in bytes, in the order of `Layout` in src/zone/layout.rs. */
@@ -28,7 +41,6 @@ typedef struct {
     size_t  peer_server;
     size_t  peer_checked;
     size_t  peer_fail_timeout;
-    size_t  peer_ssl_session;
     size_t  peer_name;
     size_t  peer_weight;
     size_t  peer_conns;

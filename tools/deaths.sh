@@ -7,5 +7,4 @@ module=ngx_http_upstream_control_module.so
 
 tools/in-tree.sh "$1" cargo build --locked --lib --features test-deaths
 mkdir -p "build/deaths/$1"
-cp "build/$1/target/debug/lib$module" "build/deaths/$1/$module.new"
-mv "build/deaths/$1/$module.new" "build/deaths/$1/$module"
+install "build/$1/target/debug/lib$module" "build/deaths/$1/$module"

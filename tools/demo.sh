@@ -30,7 +30,7 @@ done
 
 rm -rf "$prefix"
 mkdir -p "$prefix/logs" "$prefix/modules"
-cp build/nginx-1.28/ngx_http_upstream_control_module.so "$prefix/modules/"
+install build/nginx-1.28/ngx_http_upstream_control_module.so "$prefix/modules/"
 
 nginx=''
 # shellcheck disable=SC2317 # called by the trap

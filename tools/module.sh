@@ -7,8 +7,7 @@ built=build/$1/target/release/lib$module
 
 tools/in-tree.sh "$1" cargo build --release --locked
 if ! cmp -s "$built" "build/$1/$module"; then
-    # renamed into place: a running nginx has the old file mapped
-    cp "$built" "build/$1/$module.new"
-    mv "build/$1/$module.new" "build/$1/$module"
+    # not cp: a running nginx has the old file mapped
+    install "$built" "build/$1/$module"
 fi
 echo "$PWD/build/$1/$module"

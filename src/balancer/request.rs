@@ -5,15 +5,15 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_event_free_peer_pt,
-    ngx_event_get_peer_pt, ngx_event_notify_peer_pt, ngx_event_save_peer_session_pt,
-    ngx_event_set_peer_session_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_palloc,
-    ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+    ngx_event_get_peer_pt, ngx_event_notify_peer_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
+    ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
 };
 
 use crate::model::departures::Departures;
 use crate::zone::extra::socket_hash;
 use crate::zone::{Chosen, Extra};
 
+use super::connection::{self, Sessions};
 use super::guarded;
 use super::hook::Hook;
 use super::retry::{self, Cookies, Failed};
@@ -32,10 +32,8 @@ pub(super) struct Inner {
     pub free: ngx_event_free_peer_pt,
     /// Is told how far the request got.
     pub notify: ngx_event_notify_peer_pt,
-    /// Offers a TLS session.
-    pub set_session: ngx_event_set_peer_session_pt,
-    /// Keeps a TLS session.
-    pub save_session: ngx_event_save_peer_session_pt,
+    /// Keeps TLS sessions.
+    pub sessions: Sessions,
 }
 
 impl Inner {
@@ -45,27 +43,20 @@ impl Inner {
         get: None,
         free: None,
         notify: None,
-        set_session: None,
-        save_session: None,
+        sessions: Sessions { set: None, save: None },
     };
 
     /// What `pc` holds now.
     pub fn of(pc: &ngx_peer_connection_t) -> Self {
-        Self {
-            data: pc.data,
-            get: pc.get,
-            free: pc.free,
-            notify: pc.notify,
-            set_session: pc.set_session,
-            save_session: pc.save_session,
-        }
+        Self { data: pc.data, get: pc.get, free: pc.free, notify: pc.notify, sessions: Sessions::of(pc) }
     }
 
     /// Puts these back.
     pub fn put_into(&self, pc: &mut ngx_peer_connection_t) {
-        let Self { data, get, free, notify, set_session, save_session } = *self;
+        let Self { data, get, free, notify, sessions } = *self;
         (pc.data, pc.get, pc.free) = (data, get, free);
-        (pc.notify, pc.set_session, pc.save_session) = (notify, set_session, save_session);
+        pc.notify = notify;
+        sessions.put_into(pc);
     }
 
     /// Puts this module's words where these were.
@@ -86,8 +77,8 @@ impl Inner {
         pc.free = free;
         // nginx asks whether these are there at all.
         pc.notify = self.notify.and(Some(notify_peer));
-        pc.set_session = self.set_session.and(Some(set_session));
-        pc.save_session = self.save_session.and(Some(save_session));
+        let Sessions { set, save } = self.sessions;
+        Sessions { set: set.and(Some(set_session)), save: save.and(Some(save_session)) }.put_into(pc);
     }
 }
 
@@ -112,13 +103,8 @@ impl Head {
     ///
     /// `pc` is the connection of the request that this belongs to, and is about to give its peer back.
     pub unsafe fn note(&mut self, pc: *const ngx_peer_connection_t) {
-        #[cfg(nginx_ssl)]
         // SAFETY: see above; TLS begins when the socket is connected.
-        unsafe {
-            self.was_reached |= (*pc).connection.as_ref().is_some_and(|connection| !connection.ssl.is_null());
-        }
-        #[cfg(not(nginx_ssl))]
-        let _ = pc;
+        self.was_reached |= unsafe { connection::has_tls((*pc).connection) };
     }
 }
 
@@ -406,7 +392,7 @@ unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, head: *mut c_vo
     // SAFETY: likewise.
     unsafe {
         let inner = (*head.cast::<Head>()).inner;
-        inner.set_session.map_or(NGX_OK as ngx_int_t, |set| set(pc, inner.data))
+        inner.sessions.set.map_or(NGX_OK as ngx_int_t, |set| set(pc, inner.data))
     }
 }
 
@@ -415,7 +401,7 @@ unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, head: *mut c_v
     // SAFETY: likewise.
     unsafe {
         let inner = (*head.cast::<Head>()).inner;
-        if let Some(save) = inner.save_session {
+        if let Some(save) = inner.sessions.save {
             save(pc, inner.data);
         }
     }

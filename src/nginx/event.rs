@@ -1,11 +1,14 @@
 //! Work that a worker does after the present event, or after a while.
 
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 
 use nginx_sys::{
-    NGX_PROCESS_SINGLE, ngx_add_timer, ngx_del_timer, ngx_delete_posted_event, ngx_event_t, ngx_log_t,
-    ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_posted_next_events, ngx_process, ngx_uint_t,
+    NGX_PROCESS_SINGLE, ngx_add_timer, ngx_connection_t, ngx_del_timer, ngx_delete_posted_event, ngx_event_t,
+    ngx_log_t, ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_posted_next_events, ngx_process,
+    ngx_socket_t, ngx_uint_t,
 };
 
 use super::log::Log;
@@ -21,13 +24,20 @@ pub struct Event {
 /// What an event does, given the pointer that it was made with.
 type Work = unsafe fn(*mut c_void);
 
-/// The pointers behind an event.
+/// What an event points to. nginx takes that for a connection when it writes to its debug log, and reads the descriptor.
+#[repr(C)]
 struct Task {
+    /// What a connection has before it.
+    before_fd: [*mut c_void; 3],
+    /// No descriptor.
+    fd: ngx_socket_t,
     /// What to do.
     work: Work,
     /// With what.
     with: *mut c_void,
 }
+
+const _: () = assert!(offset_of!(Task, fd) == offset_of!(ngx_connection_t, fd));
 
 impl Event {
     /// An event that calls `work(with)`.
@@ -38,7 +48,8 @@ impl Event {
     pub unsafe fn new(work: Work, with: *mut c_void) -> Self {
         // SAFETY: the structure is plain words, for which zeroes are nginx's own start.
         let mut event: ngx_event_t = unsafe { std::mem::zeroed() };
-        event.data = Box::into_raw(Box::new(Task { work, with })).cast();
+        let task = Task { before_fd: [ptr::null_mut(); 3], fd: -1, work, with };
+        event.data = Box::into_raw(Box::new(task)).cast();
         event.handler = Some(run);
         Self { event }
     }
@@ -97,5 +108,52 @@ unsafe extern "C" fn run(event: *mut ngx_event_t) {
         if let Some(log) = unsafe { Log::from_raw(log) } {
             log.alert("upstream control: an event failed");
         }
+    }
+}
+
+#[cfg(all(test, feature = "nginx-objs"))]
+mod tests {
+    use std::io::{Read, pipe};
+    use std::mem::zeroed;
+    use std::os::fd::AsRawFd;
+
+    use nginx_sys::{
+        NGX_LOG_DEBUG_EVENT, NGX_OK, NGX_PROCESS_WORKER, ngx_event_expire_timers, ngx_event_timer_init,
+        ngx_int_t, ngx_open_file_t, ngx_time_init,
+    };
+
+    use super::*;
+
+    /// Counts its calls.
+    unsafe fn count(calls: *mut c_void) {
+        // SAFETY: the event below is made with a pointer to a number.
+        unsafe { *calls.cast::<u32>() += 1 };
+    }
+
+    #[test]
+    fn the_debug_log_reads_no_descriptor_behind_a_timer() {
+        let (mut read, write) = pipe().unwrap();
+        let mut calls = 0_u32;
+        // SAFETY: one thread runs nginx's code. Zeroes are a start for both structures, which outlive the event.
+        unsafe {
+            let mut file: ngx_open_file_t = zeroed();
+            let mut log: ngx_log_t = zeroed();
+            file.fd = write.as_raw_fd();
+            log.file = &raw mut file;
+            log.log_level = NGX_LOG_DEBUG_EVENT as ngx_uint_t;
+            ngx_time_init();
+            assert_eq!(ngx_event_timer_init(&raw mut log), NGX_OK as ngx_int_t);
+
+            let mut event = Event::new(count, (&raw mut calls).cast());
+            let before = ptr::replace(&raw mut ngx_process, NGX_PROCESS_WORKER as ngx_uint_t);
+            event.set_timer(&raw mut log, 0);
+            ngx_process = before;
+            ngx_event_expire_timers();
+        }
+        assert_eq!(calls, 1);
+        drop(write);
+        let mut written = String::new();
+        read.read_to_string(&mut written).unwrap();
+        assert!(written.contains("event timer del: -1: "), "{written}");
     }
 }

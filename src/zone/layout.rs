@@ -31,8 +31,6 @@ struct Layout {
     peer_checked: usize,
     /// How long it is left alone after failures.
     peer_fail_timeout: usize,
-    /// Its TLS session.
-    peer_ssl_session: usize,
     /// Its name.
     peer_name: usize,
     /// Its weight.
@@ -86,7 +84,6 @@ const RUST: Layout = Layout {
     peer_server: offset_of!(ngx_http_upstream_rr_peer_t, server),
     peer_checked: offset_of!(ngx_http_upstream_rr_peer_t, checked),
     peer_fail_timeout: offset_of!(ngx_http_upstream_rr_peer_t, fail_timeout),
-    peer_ssl_session: offset_of!(ngx_http_upstream_rr_peer_t, ssl_session),
     peer_name: offset_of!(ngx_http_upstream_rr_peer_t, name),
     peer_weight: offset_of!(ngx_http_upstream_rr_peer_t, weight),
     peer_conns: offset_of!(ngx_http_upstream_rr_peer_t, conns),

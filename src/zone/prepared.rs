@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_slab_pool_t, ngx_sockaddr_t, socklen_t};
+use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_slab_pool_t, ngx_sockaddr_t, socklen_t};
 
 use crate::model::address::Address;
 use crate::model::params::Params;
@@ -56,6 +56,8 @@ impl Zone {
 unsafe extern "C" {
     /// Size of the buffer of a name.
     fn nuc_sockaddr_strlen() -> usize;
+    /// Takes the TLS session of a peer, which has none then.
+    pub(super) fn nuc_take_session(peer: *mut ngx_http_upstream_rr_peer_t) -> *mut u8;
 }
 
 /// Size of the buffer of a peer's name, in bytes.

@@ -13,7 +13,7 @@ use crate::model::params::Params;
 use super::super::apply::Abilities;
 use super::super::capacity::room::TEXT_SIZE;
 use super::super::peers::{Zone, bytes};
-use super::super::prepared::{Full, NewPeer, name_size, write_address};
+use super::super::prepared::{Full, NewPeer, name_size, nuc_take_session, write_address};
 use super::Slots;
 
 /// A server in no slot yet.
@@ -126,8 +126,7 @@ impl Prepared {
             (*slot).accessed = 0;
             (*slot).checked = 0;
             (*slot).down = self.down;
-            self.session = std::mem::replace(&mut (*slot).ssl_session, ptr::null_mut()).cast();
-            (*slot).ssl_session_len = 0;
+            self.session = nuc_take_session(slot);
         }
     }
 }

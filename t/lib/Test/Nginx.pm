@@ -20,6 +20,7 @@ package Test::Nginx;
 #   TEST_NGINX_MODULE   .so of the project's module; without it
 #                       has('module') skips the file
 #   TEST_NGINX_VERBOSE  1: show requests and replies, log at level debug
+#   TEST_NGINX_LOG_LEVEL  level of the error log, where the test names none
 #   TEST_NGINX_LEAVE    1: keep the directory of the test
 #   TEST_NGINX_UNSAFE   1: has('unsafe') lets long or dangerous files run
 #   TEST_NGINX_TIMEOUT  seconds that a file may take (default 120)
@@ -122,6 +123,7 @@ sub new ($class, %opt) {
 		binary => Test::Nginx::Binary->new($ENV{TEST_NGINX_BINARY} || $default),
 		log => Test::Nginx::Log->new("$dir/error.log"),
 		log_level => $opt{log_level}
+			// $ENV{TEST_NGINX_LOG_LEVEL}
 			// ($ENV{TEST_NGINX_VERBOSE} ? 'debug' : 'info'),
 		timeout => $ENV{TEST_NGINX_TIMEOUT} || $opt{timeout} || TIMEOUT,
 		problems => { map { $_ => [] } qw/deaths processes leaks/ },
@@ -222,6 +224,7 @@ sub test_config ($self, $text, %holes) {
 	my $out = "$dir/check-$serial.out";
 	my $pid = spawn(
 		out => $out, group => 1, seconds => 60,
+		env => $self->sanitizer_options(),
 		exec => [
 			$self->{binary}->path(), '-t', '-p', "$dir/",
 			'-c', "check-$serial.conf", '-e', 'check.log',

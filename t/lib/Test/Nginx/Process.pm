@@ -10,6 +10,7 @@ package Test::Nginx::Process;
 #   spawn(%how)                pid; run => sub, or exec => [argv],
 #                              out => file for stdout and stderr,
 #                              group => 1 for a process group of its own,
+#                              env => {variables to set},
 #                              keep => [handles that the child may use],
 #                              seconds => life-time limit of a child
 #   alive($pid)                true while it runs (a zombie does not)
@@ -74,6 +75,8 @@ sub spawn (%how) {
 	}
 
 	if ($how{exec}) {
+		my $env = $how{env} // {};
+		@ENV{ keys %$env } = values %$env;
 		no warnings 'exec';
 		exec { $how{exec}[0] } @{ $how{exec} };
 		print STDERR "cannot run \"$how{exec}[0]\": $!\n";

@@ -25,6 +25,8 @@ package Test::Nginx::Server;
 #   kill_worker($pid, $signal)  KILL by default; returns when it is gone and
 #                    another serves in its place; that death is then expected.
 #                    Without $pid, the first worker
+#   sanitizer_options  environment for nginx, so that reports of sanitizers
+#                    are found at the end
 #   expect_exit($pid)  a worker that will end otherwise, not by the harness
 
 use v5.36;
@@ -48,12 +50,8 @@ sub run ($self) {
 		unless $self->read_file('nginx.conf') =~ /^\s*daemon off;/m;
 
 	unlink "$dir/nginx.pid";
-	local $ENV{ASAN_OPTIONS} = _with($ENV{ASAN_OPTIONS}, $dir);
-	local $ENV{TSAN_OPTIONS} = _with($ENV{TSAN_OPTIONS}, $dir);
-	local $ENV{UBSAN_OPTIONS} = _with($ENV{UBSAN_OPTIONS}, $dir);
-
 	my $pid = spawn(
-		group => 1, out => "$dir/start.log",
+		group => 1, out => "$dir/start.log", env => $self->sanitizer_options(),
 		exec => [
 			$self->{binary}->path(), '-p', "$dir/", '-c', 'nginx.conf',
 			'-e', 'error.log',
@@ -254,8 +252,12 @@ sub _note_deaths ($self) {
 	$self->{serving} = [ $self->workers() ];
 }
 
-sub _with ($options, $dir) {
-	return join ':', grep { length } $options // '', "log_path=$dir/sanitizer";
+# Sanitizers write their reports into the directory of the test.
+sub sanitizer_options ($self) {
+	return { map {
+		my $given = $ENV{$_} // '';
+		$_ => join ':', grep { length } $given, "log_path=$self->{dir}/sanitizer";
+	} qw/ASAN_OPTIONS TSAN_OPTIONS UBSAN_OPTIONS/ };
 }
 
 1;
