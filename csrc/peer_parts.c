@@ -32,18 +32,6 @@ nuc_take_session(ngx_http_upstream_rr_peer_t *peer)
 }
 
 
-/* Moves the TLS session of a peer to one that has none. */
-void
-nuc_move_session(ngx_http_upstream_rr_peer_t *from,
-    ngx_http_upstream_rr_peer_t *to)
-{
-#if (NGX_HTTP_SSL || NGX_COMPAT)
-    to->ssl_session_len = from->ssl_session_len;
-    to->ssl_session = (void *) nuc_take_session(from);
-#endif
-}
-
-
 /* Writes the identity that sticky sessions know a peer by: 32 bytes. */
 void
 nuc_sid(u_char *sid, const u_char *name, size_t len)

@@ -36,8 +36,6 @@ void nuc_set_sessions(ngx_peer_connection_t *pc, nuc_sessions_t sessions);
 
 size_t nuc_sockaddr_strlen(void);
 u_char *nuc_take_session(ngx_http_upstream_rr_peer_t *peer);
-void nuc_move_session(ngx_http_upstream_rr_peer_t *from,
-    ngx_http_upstream_rr_peer_t *to);
 void nuc_sid(u_char *sid, const u_char *name, size_t len);
 
 /* Sizes and offsets in bytes, in the order of `Layout` in src/zone/layout.rs. */

@@ -58,12 +58,6 @@ unsafe extern "C" {
     fn nuc_sockaddr_strlen() -> usize;
     /// Takes the TLS session of a peer, which has none then.
     pub(super) fn nuc_take_session(peer: *mut ngx_http_upstream_rr_peer_t) -> *mut u8;
-    /// Moves the TLS session of a peer to one that has none.
-    #[cfg(nginx_peer_refs)]
-    pub(super) fn nuc_move_session(
-        from: *mut ngx_http_upstream_rr_peer_t,
-        to: *mut ngx_http_upstream_rr_peer_t,
-    );
 }
 
 /// Size of the buffer of a peer's name, in bytes.

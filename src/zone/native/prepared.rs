@@ -6,15 +6,13 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_shmtx_lock, ngx_shmtx_unlock,
-    ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t,
+    ngx_slab_free, ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t,
 };
 
 use super::super::apply::Abilities;
 use super::super::peers::{Zone, bytes};
 use super::super::place::Place;
-use super::super::prepared::{
-    Full, NewPeer, calloc, name_size, nuc_move_session, nuc_take_session, write_address,
-};
+use super::super::prepared::{Full, NewPeer, calloc, name_size, nuc_take_session, write_address};
 use super::sessions::{self, SID_LEN};
 
 /// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.
@@ -25,6 +23,8 @@ pub struct Prepared {
     peer: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
     /// The peer that the server had before, and that is linked in the place of the new one: requests still use it.
     pub(super) seat: Cell<Option<NonNull<ngx_http_upstream_rr_peer_t>>>,
+    /// The TLS session that this one had: given back when the locks are.
+    session: *mut u8,
 }
 
 impl Prepared {
@@ -53,7 +53,7 @@ impl Prepared {
             (*peer).down = abilities.down(new.admin);
             sessions::name(peer, abilities.drains);
         }
-        Ok(Self { pool, peer: Some(peer), seat: Cell::new(None) })
+        Ok(Self { pool, peer: Some(peer), seat: Cell::new(None), session: ptr::null_mut() })
     }
 
     /// Its address, as nginx writes it.
@@ -101,7 +101,7 @@ impl Prepared {
     }
 
     /// Hands the peer over to the list that it is linked in: the one that the server had before, if there is one, as the
-    /// new one is. What that one had goes with the new one.
+    /// new one is. Its old text and its TLS session go with this value.
     ///
     /// # Safety
     ///
@@ -117,7 +117,7 @@ impl Prepared {
             (*peer).refs -= 1;
             (*peer).next = ptr::null_mut();
             mem::swap(&mut (*peer).server, &mut (*new).server);
-            nuc_move_session(peer, new);
+            self.session = nuc_take_session(peer);
             (*peer).weight = (*new).weight;
             (*peer).effective_weight = (*new).effective_weight;
             (*peer).current_weight = 0;
@@ -135,6 +135,10 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
+        if !self.session.is_null() {
+            // SAFETY: a session is a chunk of the zone, and no peer refers to it any more.
+            unsafe { ngx_slab_free(self.pool.as_ptr(), self.session.cast()) };
+        }
         if let Some(peer) = self.peer.take() {
             // SAFETY: nothing refers to the peer, and the pool lives as long as the zone.
             unsafe { release(self.pool, peer) };
@@ -178,7 +182,7 @@ impl Drop for PreparedList {
     fn drop(&mut self) {
         if let Some(list) = self.list.take() {
             // SAFETY: made by `prepare_backups` from this pool, and linked nowhere.
-            unsafe { nginx_sys::ngx_slab_free(self.pool.as_ptr(), list.as_ptr().cast()) };
+            unsafe { ngx_slab_free(self.pool.as_ptr(), list.as_ptr().cast()) };
         }
     }
 }
