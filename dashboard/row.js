@@ -104,6 +104,7 @@ class Row {
     if (reason.by === "operator") why = reason.note || (isUp ? "" : "by " + reason.client);
     else if (reason.by === "configuration") why = isUp ? "" : "by configuration";
     else if (reason.by === "failures") why = "max_fails reached, left alone for " + peer.fail_timeout;
+    else if (reason.by === "retry") why = "max_fails reached, the next request tries it";
     setText(this.why, why);
     const by = reason.client ? "by " + reason.client + " at " + localTime(reason.at) : null;
     setAttribute(this.why, "title", by);

@@ -14,7 +14,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6/)
-	->plan(100);
+	->plan(102);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -424,9 +424,14 @@ sub failures {
 
 	dynamic("$server&max_fails=1&fail_timeout=1");
 	$failed->(4);
-	is(peer('broken')->{state}, 'unavail', 'unavailable for a second');
-	ok($t->wait_for(sub { peer('broken')->{state} eq 'up' }, 5, 'up again'),
-		'and no longer');
+	my $is = sub { join ' ', peer('broken')->{state}, peer('broken')->{reason}{by} };
+	is($is->(), 'unavail failures', 'left alone for a second');
+	ok($t->wait_for(sub { $is->() eq 'unavail retry' }, 5, 'a trial'),
+		'and then it awaits its trial');
+	my $text = http_get('/status?format=text&upstream=broken');
+	like($text->body(), qr/ unavail .* retry: fail_timeout is over/, 'in text');
+	like(http_get('/status?format=prometheus&upstream=broken')->body(),
+		qr/_peer_up\{[^}]*\} 0$/m, 'in metrics');
 }
 
 # Backups serve when the primaries are down, and only then.

@@ -32,7 +32,7 @@ end
 
 -- By the numbers of src/handlers/lua/rows.rs.
 local STATES = { [0] = "up", "down", "draining", "unavail" }
-local REASONS = { "configuration", "operator", "failures" }
+local REASONS = { "configuration", "operator", "failures", "retry" }
 
 local function server_of(row)
     local by = REASONS[row.reason]

@@ -150,7 +150,7 @@ fn peer(peer: &Peer, now: UnixTime, space: &mut Space<'_>) -> PeerRow {
         name,
         client,
         note,
-        state: state(peer.state(now)),
+        state: state(peer.state()),
         reason: reason(why.as_ref()),
         backup: u32::from(peer.is_backup()),
         down: u32::from(is_down(peer)),
@@ -174,5 +174,6 @@ fn reason(reason: Option<&Reason>) -> u32 {
         Some(Reason::Configuration) => 1,
         Some(Reason::Operator { .. }) => 2,
         Some(Reason::Failures) => 3,
+        Some(Reason::Retry) => 4,
     }
 }

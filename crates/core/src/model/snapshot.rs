@@ -129,15 +129,21 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// State at `now`.
-    pub fn state(&self, now: UnixTime) -> State {
-        state(self.admin, &self.failures, now)
+    /// Its state.
+    pub fn state(&self) -> State {
+        state(self.admin, &self.failures)
     }
 
-    /// Why it is in the state that it has at `now`.
+    /// Whether balancers may choose it at `now`: also one that failed, to see whether it is well.
+    pub fn is_tried(&self, now: UnixTime) -> bool {
+        self.admin == Admin::Up && !self.failures.exhausted(now)
+    }
+
+    /// Why it is in its state at `now`.
     pub fn why(&self, now: UnixTime) -> Option<Reason> {
-        match self.state(now) {
-            State::Unavail => Some(Reason::Failures),
+        match self.state() {
+            State::Unavail if self.failures.exhausted(now) => Some(Reason::Failures),
+            State::Unavail => Some(Reason::Retry),
             _ => self.reason.clone(),
         }
     }

@@ -3,7 +3,6 @@
 use crate::model::query::Query;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::State;
-use crate::model::time::UnixTime;
 
 use super::super::arguments::invalid;
 use super::super::error::Refusal;
@@ -65,14 +64,14 @@ impl Choice {
 }
 
 impl Listing {
-    /// The peers of an upstream that were asked for, at `now`.
-    pub fn new(mut snapshot: Snapshot, choice: Option<&Choice>, now: UnixTime) -> Self {
+    /// The peers of an upstream that were asked for.
+    pub fn new(mut snapshot: Snapshot, choice: Option<&Choice>) -> Self {
         let Some(Choice { states, offset, limit }) = choice else {
             return Self { snapshot, matched: None };
         };
         let peers = &mut snapshot.peers;
         if !states.is_empty() {
-            peers.retain(|peer| states.contains(&peer.state(now)));
+            peers.retain(|peer| states.contains(&peer.state()));
         }
         let matched = peers.len();
         peers.truncate(offset.saturating_add(*limit));
@@ -110,7 +109,7 @@ mod tests {
         peers[2].admin = Admin::Drain;
         peers[3].failures =
             Failures { fails: 1, max_fails: 1, fail_timeout: 10, checked: NOW.0, single: false };
-        let listing = Listing::new(fake::upstream("u", peers), choice.as_ref(), NOW);
+        let listing = Listing::new(fake::upstream("u", peers), choice.as_ref());
         let names = listing.snapshot.peers.iter().map(|peer| &*peer.name).collect();
         Ok((names, listing.matched))
     }

@@ -90,11 +90,11 @@ fn rendered(
         Some(name) => vec![one(upstreams, name)?],
         None => all(upstreams),
     };
-    let listing = |snapshot| Listing::new(snapshot, choice.as_ref(), call.now);
+    let listing = |snapshot| Listing::new(snapshot, choice.as_ref());
     let listings = snapshots.into_iter().map(listing).collect();
     Ok(match format {
         StatusFormat::Text => begun(text::Text::new(verbose, call.now), listings),
-        StatusFormat::Prometheus => begun(prometheus::Prometheus::new(call.now), listings),
+        StatusFormat::Prometheus => begun(prometheus::Prometheus::new(), listings),
         _ => begun(json::Json::new(verbose, fields, call.now), listings),
     })
 }

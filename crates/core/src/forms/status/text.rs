@@ -161,7 +161,7 @@ impl Row {
         end(&mut cells, text);
         text.push_str(&escaped(&peer.name));
         end(&mut cells, text);
-        text.push_str(peer.state(now).as_str());
+        text.push_str(peer.state().as_str());
         text.push_str(if peer.is_backup() { " backup" } else { "" });
         end(&mut cells, text);
         for value in [params.weight, peer.active, params.max_conns] {

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::model::id::UpstreamIndex;
 use crate::model::snapshot::{Peer, Snapshot};
-use crate::model::state::{Admin, State};
+use crate::model::state::Admin;
 use crate::model::time::UnixTime;
 use crate::ops::Upstreams;
 
@@ -107,7 +107,7 @@ impl PoolView {
     fn new(snapshot: &Snapshot, priority: u32, now: UnixTime) -> Self {
         let peers = &snapshot.peers;
         Self {
-            up: peers.iter().any(|peer| peer.state(now) == State::Up),
+            up: peers.iter().any(|peer| peer.is_tried(now)),
             method: snapshot.method.map_or("unknown", |method| method.as_str()),
             priority,
             failed_timeout: common(peers.iter().map(|peer| peer.params.fail_timeout)),
@@ -132,7 +132,7 @@ impl HostView {
             host,
             port,
             weight: peer.params.weight,
-            up: peer.state(now) == State::Up,
+            up: peer.is_tried(now),
             failcount,
             lastfail,
         }
