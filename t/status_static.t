@@ -102,6 +102,7 @@ eblb_refuses();
 listed();
 off_for_all();
 store_full();
+advised();
 
 sub status ($args = '') { return get_json("/status?$args")->{upstreams} }
 
@@ -280,4 +281,29 @@ sub store_full {
 		'refused');
 	is(control('/control?upstream=on&peer=0&down=')->status(), 200,
 		'the others are controlled');
+}
+
+# The zone that is advised has room for the servers, and for as many more.
+sub advised {
+	my $many = join '', map { "server 127.0.0.1:8081;\n" } 1 .. 300;
+	my $conf = sub ($zone) {
+		return $CONF =~ s/(    upstream plain)/    upstream many { $zone $many }\n$1/r;
+	};
+
+	$t->write_file_expand('nginx.conf', $conf->(''), HTTP => '');
+	ok($t->reload(old_gone => 1), 'reload with many servers without a zone');
+	$t->leak_baseline();
+	my ($size) = status('upstream=many')->{many}{reason}
+		=~ /add "upstream_auto_zone (\d+k);"/;
+	cmp_ok($size =~ s/k//r, '>', 256, "$size is advised");
+
+	$t->write_file_expand('nginx.conf', $conf->("zone many $size;"), HTTP => '');
+	ok($t->reload(old_gone => 1), 'reload with such a zone');
+	$t->leak_baseline();
+	is(status('upstream=many')->{many}{dynamic}, $yes, 'it can be changed');
+	my $list = join '', map { "server 127.0.0.1:$_;\n" } 10001 .. 10598;
+	my $r = http('127.0.0.1:8080', 'POST', '/control?upstream=many&replace=',
+		$list);
+	is($r->status(), 200, 'twice the servers') or diag($r->body());
+	is(scalar @{ status('upstream=many')->{many}{peers} }, 598, 'are there');
 }

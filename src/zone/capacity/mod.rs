@@ -105,6 +105,16 @@ unsafe fn provide_zone(cf: NonNull<ngx_conf_t>, sharing: &[Candidate]) -> Option
     Some(())
 }
 
+/// Size of a zone with room for the servers that an upstream is configured with and as many more, in kilobytes: what
+/// an operator is told who has no zone there.
+pub fn advised_kilobytes(upstream: Upstream) -> usize {
+    let (primaries, backups) = configured(upstream);
+    let (name, has_backups) = (upstream.name().len(), upstream.has_backups());
+    // SAFETY: nginx sets the word once, before it reads a configuration.
+    let page = unsafe { (&raw const ngx_pagesize).read() };
+    room::advised(page, &Member { name, primaries, backups, has_backups, wish: Wish::Default }) / KILO
+}
+
 /// What an upstream has, and what it is to get.
 ///
 /// # Safety

@@ -84,7 +84,7 @@ pub fn fake() -> Fake {
     fixed.zone = None;
     fixed.memory = None;
     fixed.revision = Revision(0);
-    fixed.fixed = Some(StaticReason::NoZone);
+    fixed.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
     let mut named = peer(2, "app.example.com");
     named.name = "127.0.0.1:8083".into();
     let peers =

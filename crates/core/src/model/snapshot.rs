@@ -47,7 +47,10 @@ impl Method {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StaticReason {
     /// It has no `zone`, so that each worker has peers of its own.
-    NoZone,
+    NoZone {
+        /// Size of a zone with room for its servers and as many more, in kilobytes.
+        kilobytes: usize,
+    },
     /// It is not an `upstream` block, but an address in a directive such as `proxy_pass`.
     Implicit,
     /// `upstream_dynamic off`.
@@ -71,9 +74,10 @@ pub enum StaticReason {
 impl fmt::Display for StaticReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoZone => {
-                f.write_str("upstream has no \"zone\": add \"upstream_auto_zone 64k;\" or \"zone NAME 64k;\"")
-            }
+            Self::NoZone { kilobytes } => write!(
+                f,
+                "upstream has no \"zone\": add \"upstream_auto_zone {kilobytes}k;\" or \"zone NAME {kilobytes}k;\""
+            ),
             Self::Implicit => f.write_str("not an \"upstream\" block"),
             Self::Excluded => f.write_str("\"upstream_dynamic off\" is set"),
             Self::UnknownBalancer => f.write_str("unknown load balancing method"),

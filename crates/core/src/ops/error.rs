@@ -105,7 +105,12 @@ impl fmt::Display for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UpstreamNotFound(_) => f.write_str("upstream is not found"),
-            Self::Static(StaticReason::NoZone) => f.write_str("only for upstream with 'zone'"),
+            Self::SharedZone { zone, upstreams } => {
+                let names: Vec<_> = upstreams.iter().map(|name| quoted(name.as_bytes())).collect();
+                let zone = quoted(zone.as_bytes());
+                write!(f, "several upstreams have zone {zone}, choose one by name: {}", names.join(", "))
+            }
+            Self::Static(StaticReason::NoZone { .. }) => f.write_str("only for upstream with 'zone'"),
             Self::Static(reason) => write!(f, "upstream is static: {reason}"),
             Self::ServerNotFound(_) => f.write_str("server or peer is not found"),
             Self::BadPosition(_) => f.write_str("bad peer id"),

@@ -122,7 +122,7 @@ fn a_note_is_kept_whole_or_refused() {
 
 #[test]
 fn errors_say_the_words_of_the_contracts() {
-    assert_eq!(OpError::Static(StaticReason::NoZone).to_string(), "only for upstream with 'zone'");
+    assert_eq!(OpError::Static(StaticReason::NoZone { kilobytes: 64 }).to_string(), "only for upstream with 'zone'");
     assert_eq!(OpError::OtherGroup.to_string(), "can't change server type (primary<->backup)");
     let ids = vec![ServerId(1), ServerId(4)];
     assert_eq!(OpError::Ambiguous(ids).to_string(), "several servers match, choose one by id: 1, 4");

@@ -154,7 +154,7 @@ mod tests {
     /// Three upstreams with the host 10.0.0.1, one of them static, and one without.
     fn upstreams() -> Fake {
         let mut fixed = fake::upstream("fixed", vec![fake::peer(0, "10.0.0.1:80")]);
-        fixed.fixed = Some(StaticReason::NoZone);
+        fixed.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
         Fake::new(vec![
             fake::upstream("a", vec![fake::peer(0, "10.0.0.1:80"), fake::peer(1, "10.0.0.2:80")]),
             fake::upstream("other", vec![fake::peer(0, "10.0.0.3:80")]),

@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_static_upstream() {
         let mut snapshot = fake::upstream("u", Vec::new());
-        snapshot.fixed = Some(StaticReason::NoZone);
+        snapshot.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
         snapshot.zone = None;
         snapshot.method = None;
         snapshot.memory = None;

@@ -354,7 +354,7 @@ mod tests {
         down.last_failure = Some(UnixTime(7));
         let peers = vec![fake::peer(0, "10.0.0.1"), down, fake::backup(2, 0, "10.0.0.1")];
         let mut fixed = fake::upstream("v", vec![Peer { id: None, ..fake::peer(0, "a") }; 2]);
-        fixed.fixed = Some(StaticReason::NoZone);
+        fixed.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
         fixed.zone = None;
         fixed.memory = None;
         let shared = Snapshot { zone: Some("u_zone".to_owned()), ..fake::upstream("w", Vec::new()) };

@@ -278,7 +278,7 @@ mod tests {
         let snapshot =
             fake::upstream("u", vec![fake::peer(0, "10.0.0.1"), down, fake::backup(7, 0, "10.0.0.3")]);
         let mut other = fake::upstream("v", Vec::new());
-        other.fixed = Some(StaticReason::NoZone);
+        other.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
         other.zone = None;
         assert_eq!(
             page(&[snapshot, other], false, NOW),
