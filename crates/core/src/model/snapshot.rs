@@ -226,6 +226,24 @@ impl Faults {
     }
 }
 
+impl Snapshot {
+    /// Whether nginx counts for all workers together: without a zone each has numbers of its own, and these are of the
+    /// one that was asked.
+    pub fn is_shared(&self) -> bool {
+        self.zone.is_some()
+    }
+
+    /// Forgets what only one worker knows of its peers, so that nobody takes it for the whole.
+    pub fn forget_worker(&mut self) {
+        if self.is_shared() {
+            return;
+        }
+        for peer in &mut self.peers {
+            (peer.active, peer.failures.fails, peer.last_failure) = (0, 0, None);
+        }
+    }
+}
+
 /// One upstream, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {

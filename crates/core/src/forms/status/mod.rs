@@ -90,6 +90,10 @@ fn rendered(
         Some(name) => vec![one(upstreams, name)?],
         None => all(upstreams),
     };
+    // Programs that read JSON see that there is no zone; lines and series look alike with and without one.
+    if format != StatusFormat::Json {
+        snapshots.iter_mut().for_each(Snapshot::forget_worker);
+    }
     let listing = |snapshot| Listing::new(snapshot, choice.as_ref());
     let listings = snapshots.into_iter().map(listing).collect();
     Ok(match format {
@@ -205,6 +209,29 @@ mod tests {
                 + r#""zombies":0,"zone_memory":{"size":65536,"used":24576,"free":36864,"pages":{"total":15,"free":9}}}}}"#
         );
     }
+    #[test]
+    fn what_one_worker_saw_is_no_fact() {
+        let mut peer = fake::peer(0, "a");
+        (peer.active, peer.failures.fails, peer.last_failure) = (4, 1, Some(fake::NOW));
+        let mut snapshot = fake::upstream("u", vec![peer]);
+        snapshot.zone = None;
+        let upstreams = Fake::new(vec![snapshot]);
+        let (_, text) = get(&Call::get("format=text"), &upstreams);
+        assert!(text.contains(" up ") && text.contains(" -/1 "), "{text}");
+        let (_, text) = get(&Call::get("format=text&state=unavail"), &upstreams);
+        assert!(text.contains(", 0 matched"), "{text}");
+        let (_, metrics) = get(&Call::get("format=prometheus"), &upstreams);
+        for line in ["peer_up{", "peer_state{", "peers{upstream=\"u\",backup=\"false\",state=\"up\"}"] {
+            let found = metrics.lines().find(|found| found.starts_with(&format!("nginx_upstream_{line}")));
+            assert!(found.unwrap().ends_with(" 1"), "{line}: {metrics}");
+        }
+        for name in ["peer_fails{", "peer_active_connections{", "peer_last_failure_timestamp_seconds{"] {
+            assert!(!metrics.contains(name), "{name}");
+        }
+        let (_, json) = get(&Call::get(""), &upstreams);
+        assert!(json.contains(r#""zone":null"#) && json.contains(r#""active":4"#), "{json}");
+    }
+
 
     #[test]
     fn a_long_reply_goes_on_after_its_beginning() {

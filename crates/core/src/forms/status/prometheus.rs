@@ -118,7 +118,7 @@ impl Form for Prometheus {
             }
             return;
         };
-        if let Some(value) = value(&Sampled { peer, state, is_shared: snapshot.zone.is_some() }) {
+        if let Some(value) = value(&Sampled { peer, state, is_shared: snapshot.is_shared() }) {
             sample(out, name, labels, value);
         }
     }
