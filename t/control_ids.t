@@ -17,7 +17,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6/)
-	->plan(104);
+	->plan(111);
 
 # A name that stands for two addresses has two peers with the same text.
 my ($error, @found) = getaddrinfo('localhost', 80, { socktype => 1 });
@@ -53,6 +53,16 @@ http {
     upstream named {
         zone named 64k;
         server localhost:8081;
+        server 127.0.0.1:8082;
+    }
+
+    upstream one {
+        zone both 64k;
+        server 127.0.0.1:8081;
+    }
+
+    upstream other {
+        zone both;
         server 127.0.0.1:8082;
     }
 
@@ -98,6 +108,7 @@ $t->run();
 $t->leak_keys('/status', 8080);
 
 ids();
+names();
 lines();
 positions();
 texts();
@@ -167,6 +178,25 @@ sub lines {
 	is(act($_), '400 server or peer is not found', $_)
 		for qw/id=5 id=5&down= id=18446744073709551615/;
 	is(act('id=1', 'u_zone'), "200 $rows[1][1]\n", 'by the name of the zone');
+}
+
+# Case means nothing in names of upstreams and hosts, and a zone of several
+# upstreams is none of them.
+sub names {
+	like(act('peer=0', 'U'), qr/\A200 server /, 'an upstream in capitals');
+	like(act('peer=0', 'U_ZONE'), qr/\A404 /, 'but not a zone');
+	like(act('server=LOCALHOST:8081&weight=2', 'NAMED'), qr/ weight=2 /,
+		'a host in capitals');
+	act('server=localhost:8081&weight=1', 'named');
+
+	for my $args ('peer=0&down=', 'verbose=') {
+		my $r = control("/control?upstream=both&$args");
+		is($r->status() . ' ' . $r->body() =~ s/\n\z//r,
+			'409 several upstreams have zone "both", choose one by name: '
+			. '"one", "other"', "a shared zone: $args");
+	}
+	is(states('one') . ' ' . states('other'), 'up up', 'nothing was changed');
+	is(http_get('/status?upstream=both')->status(), 409, 'in the status, too');
 }
 
 # Among primaries; digits are a position, all else is a server.

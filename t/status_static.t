@@ -15,7 +15,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_hash unix ipv6/)
-	->plan(47);
+	->plan(53);
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%

@@ -170,7 +170,7 @@ pub unsafe fn inherit(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Sett
     if let Some(name) = &own.upstream {
         // SAFETY: while locations are merged nginx's context has the settings of the http block.
         let mut upstreams = unsafe { upstream::all(cf) }.into_iter();
-        if !upstreams.any(|upstream| !upstream.is_implicit() && upstream.name() == *name) {
+        if !upstreams.any(|upstream| !upstream.is_implicit() && upstream.name().eq_ignore_ascii_case(name)) {
             // SAFETY: nginx reads the configuration.
             return unsafe { conf::emerg(cf, &format!("upstream_control: no upstream \"{name}\"")) };
         }

@@ -8,7 +8,7 @@ use crate::model::pools as model;
 use crate::model::snapshot::{Method, Snapshot, StaticReason};
 use crate::model::time::Seconds;
 use crate::nginx::upstream as nginx;
-use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
+use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole, named};
 
 use super::change::{self, Made, Task};
 use super::lookup::{look_up, only};
@@ -89,11 +89,8 @@ impl Upstreams for Live {
         self.upstreams.len()
     }
 
-    fn find(&self, name: &str) -> Option<UpstreamIndex> {
-        let by_name = self.iter().position(|upstream| upstream.name == name);
-        by_name
-            .or_else(|| self.iter().position(|upstream| upstream.zone.as_deref() == Some(name)))
-            .map(UpstreamIndex)
+    fn named(&self, name: &str) -> Vec<UpstreamIndex> {
+        named(name, self.upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream.zone.as_deref())))
     }
 
     fn pools(&self, upstream: UpstreamIndex) -> Option<model::Pools> {

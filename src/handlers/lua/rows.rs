@@ -98,9 +98,8 @@ pub fn peers(
     now: UnixTime,
     space: &mut Space<'_>,
 ) -> Result<(), Failure> {
-    let found = str::from_utf8(name).ok().and_then(|name| upstreams.find(name));
-    let snapshot = found.and_then(|upstream| upstreams.snapshot(upstream));
-    let snapshot = snapshot.ok_or_else(|| OpError::UpstreamNotFound(String::new()))?;
+    let name = str::from_utf8(name).map_err(|_| OpError::UpstreamNotFound(String::new()))?;
+    let snapshot = upstreams.look(name)?;
     let (head, each) = (size_of::<UpstreamRow>(), size_of::<PeerRow>());
     space.reserve(head.saturating_add(snapshot.peers.len().saturating_mul(each)));
     space.set_count(snapshot.peers.len());

@@ -32,7 +32,7 @@ pub enum Kind {
     },
     /// A server with this address is there.
     EntryExists,
-    /// Several servers match where one is meant.
+    /// Several servers match where one is meant, or several upstreams.
     Ambiguous,
     /// nginx makes and removes the server as its name resolves.
     ManagedByDns,
@@ -160,7 +160,7 @@ impl From<&OpError> for Kind {
             OpError::UpstreamNotFound(_) => Self::UpstreamNotFound,
             OpError::Static(_) => Self::UpstreamStatic,
             OpError::ServerNotFound(_) | OpError::BadPosition(_) => Self::ServerNotFound,
-            OpError::Ambiguous(_) => Self::Ambiguous,
+            OpError::Ambiguous(_) | OpError::SharedZone { .. } => Self::Ambiguous,
             OpError::ManagedByDns => Self::ManagedByDns,
             OpError::Exists(_) => Self::EntryExists,
             OpError::OtherGroup => Self::OtherGroup,

@@ -12,6 +12,7 @@ use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::{Seconds, UnixTime};
 use crate::ops::{
     Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole,
+    named,
 };
 
 /// The time of all calls in tests.
@@ -109,11 +110,9 @@ impl Upstreams for Fake {
         self.upstreams.borrow().len()
     }
 
-    fn find(&self, name: &str) -> Option<UpstreamIndex> {
+    fn named(&self, name: &str) -> Vec<UpstreamIndex> {
         let upstreams = self.upstreams.borrow();
-        let by_name = upstreams.iter().position(|upstream| upstream.name == name);
-        let by_zone = || upstreams.iter().position(|upstream| upstream.zone.as_deref() == Some(name));
-        by_name.or_else(by_zone).map(UpstreamIndex)
+        named(name, upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream.zone.as_deref())))
     }
 
     fn pools(&self, upstream: UpstreamIndex) -> Option<Pools> {

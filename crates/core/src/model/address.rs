@@ -139,6 +139,23 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
+/// Whether two texts name the same server: the case of letters matters in the path of a unix socket only, as in nginx.
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let parts = one.split_at_checked(UNIX_PREFIX.len()).zip(other.split_at_checked(UNIX_PREFIX.len()));
+    match parts {
+        Some(((prefix, path), (_, other_path))) if prefix.eq_ignore_ascii_case(UNIX_PREFIX.as_bytes()) => {
+            path == other_path && one.eq_ignore_ascii_case(other)
+        }
+        _ => one.eq_ignore_ascii_case(other),
+    }
+}
+
+/// A text that is the same for all texts of a server, as [`is_same`] compares them.
+pub fn folded(text: &str) -> String {
+    let is_unix = text.get(..UNIX_PREFIX.len()).is_some_and(|text| text.eq_ignore_ascii_case(UNIX_PREFIX));
+    if is_unix { text.to_owned() } else { text.to_ascii_lowercase() }
+}
+
 /// Parses what follows `unix:` in `text`.
 fn parse_unix(text: &str, path: &str) -> Result<Address, AddressError> {
     match path.len() {
@@ -302,6 +319,22 @@ mod tests {
             assert_eq!(outcome(text), canonical);
             assert_eq!(Address::parse(canonical), Address::parse(text));
         }
+    }
+
+    #[test]
+    fn texts_of_the_same_server() {
+        for (one, other, same) in [
+            ("App.example:80", "app.EXAMPLE:80", true),
+            ("app", "ap", false),
+            ("unix", "UNIX", true),
+            ("unix:/run/a", "UNIX:/run/a", true),
+            ("unix:/run/a", "unix:/run/A", false),
+            ("unix:", "unix", false),
+        ] {
+            assert_eq!(is_same(one.as_bytes(), other.as_bytes()), same, "{one} {other}");
+        }
+        assert_eq!(folded("App.example:80"), "app.example:80");
+        assert_eq!(folded("unix:/run/A"), "unix:/run/A");
     }
 
     #[test]

@@ -13,6 +13,13 @@ use crate::model::snapshot::StaticReason;
 pub enum OpError {
     /// No upstream and no zone has this name.
     UpstreamNotFound(String),
+    /// Several upstreams have the zone of this name.
+    SharedZone {
+        /// Name of the zone.
+        zone: String,
+        /// Their names.
+        upstreams: Vec<String>,
+    },
     /// The upstream cannot be changed at run time.
     Static(StaticReason),
     /// No server is chosen by these words.

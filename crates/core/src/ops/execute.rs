@@ -32,9 +32,7 @@ pub fn execute_if(
     command: &Command,
     check: impl Fn(&dyn Lookup, &Plan) -> Result<(), OpError>,
 ) -> Result<Outcome, OpError> {
-    let upstream = upstreams
-        .find(&command.upstream)
-        .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
+    let upstream = upstreams.find(&command.upstream)?;
     for _ in 0..ATTEMPTS {
         let lookup = upstreams.lookup(upstream)?;
         let plan = plan(lookup.as_ref(), command)?;

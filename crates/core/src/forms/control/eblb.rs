@@ -116,7 +116,7 @@ fn verb(query: &Query) -> Result<Option<Verb>, Refusal> {
 fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) -> Result<Done, Failure> {
     let stream = query.get("stream").unwrap_or_default();
     // Before the position, which may be missing: of both, scripts know this error.
-    upstreams.find(stream).ok_or_else(|| OpError::UpstreamNotFound(stream.to_owned()))?;
+    upstreams.find(stream)?;
     let set = |admin| Action::Set(Change { admin: Some(admin), params: Vec::new() });
     let action = match verb {
         Verb::Up => set(Admin::Up),
@@ -151,9 +151,9 @@ fn bad_position() -> OpError {
 /// The upstream, for a program that asks for nothing.
 fn listing(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams) -> Answer {
     let stream = query.get("stream").unwrap_or_default();
-    match upstreams.find(stream).and_then(|upstream| upstreams.snapshot(upstream)) {
-        Some(snapshot) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
-        None => Answer::refused(&OpError::UpstreamNotFound(stream.to_owned()).into(), Format::Json),
+    match upstreams.look(stream) {
+        Ok(snapshot) => Answer::json(&ServersView::list(&snapshot, &snapshot.peers, call.now)),
+        Err(error) => Answer::refused(&error.into(), Format::Json),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::str::FromStr;
 
-use crate::model::address::{Address, AddressError};
+use crate::model::address::{Address, AddressError, folded};
 use crate::model::id::Group;
 use crate::model::params::{PARAMS, Param, Params};
 use crate::model::query::{Query, quoted};
@@ -103,7 +103,7 @@ pub fn several(value: &str) -> Result<Vec<Selector>, Refusal> {
         .split(',')
         .map(|server| match server {
             "" => Err(invalid(value, "servers")),
-            server if !seen.insert(server) => Err(Refusal::argument(format!(
+            server if !seen.insert(folded(server)) => Err(Refusal::argument(format!(
                 "duplicate server {} in \"servers\"",
                 quoted(server.as_bytes())
             ))),

@@ -15,7 +15,7 @@ use crate::http::Pieces;
 use crate::model::id::UpstreamIndex;
 use crate::model::query::Query;
 use crate::model::snapshot::Snapshot;
-use crate::ops::{OpError, Upstreams};
+use crate::ops::Upstreams;
 
 use super::accept::{self, FORMAT, Format, StatusFormat};
 use super::arguments::{flag, invalid, only};
@@ -86,7 +86,7 @@ fn rendered(
         name.map_or(Ok(()), |name| one(upstreams, name).map(drop))?;
         return Ok(Answer::page(page::page(control), page::POLICY).into());
     }
-    let snapshots = match name {
+    let mut snapshots = match name {
         Some(name) => vec![one(upstreams, name)?],
         None => all(upstreams),
     };
@@ -127,8 +127,7 @@ fn begun<F: Form + 'static>(form: F, listings: Vec<Listing>) -> Reply {
 
 /// The upstream with this name, or with a zone of this name.
 fn one(upstreams: &dyn Upstreams, name: &str) -> Result<Snapshot, Refusal> {
-    let found = upstreams.find(name).and_then(|index| upstreams.snapshot(index));
-    found.ok_or_else(|| OpError::UpstreamNotFound(name.to_owned()).into())
+    Ok(upstreams.look(name)?)
 }
 
 /// All upstreams, in configuration order. Two implicit ones may have the same name; the first stands for both, since a
@@ -209,6 +208,7 @@ mod tests {
                 + r#""zombies":0,"zone_memory":{"size":65536,"used":24576,"free":36864,"pages":{"total":15,"free":9}}}}}"#
         );
     }
+
     #[test]
     fn what_one_worker_saw_is_no_fact() {
         let mut peer = fake::peer(0, "a");
@@ -231,7 +231,6 @@ mod tests {
         let (_, json) = get(&Call::get(""), &upstreams);
         assert!(json.contains(r#""zone":null"#) && json.contains(r#""active":4"#), "{json}");
     }
-
 
     #[test]
     fn a_long_reply_goes_on_after_its_beginning() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::ops::Range;
 
-use crate::model::address::Address;
+use crate::model::address::{Address, folded};
 use crate::model::id::Revision;
 use crate::model::list::Listed;
 use crate::model::params::PARAMS;
@@ -22,7 +22,7 @@ use super::super::rules::{CONSISTENT_WEIGHT_MAX, id};
 pub struct Keys {
     /// By address.
     addresses: HashMap<Address, usize>,
-    /// Those whose text is no address, by text.
+    /// Those whose text is no address, by text, whatever the case of its letters.
     names: HashMap<String, usize>,
 }
 
@@ -42,7 +42,7 @@ impl Keys {
             let Some(server) = servers.get(at) else { return Ok(()) };
             let other = match &server.address {
                 Ok(address) => insert(self.addresses.entry(address.clone()), at),
-                Err(_) => insert(self.names.entry(server.server.clone()), at),
+                Err(_) => insert(self.names.entry(folded(&server.server)), at),
             };
             if let Some(other) = other.and_then(|other| servers.get(other)) {
                 return Err(twice(server, other));
@@ -173,7 +173,7 @@ impl Difference {
         let (Some(peer), Some(claim)) = (self.whole.peers.get(at), self.claims.get_mut(at)) else {
             return Ok(());
         };
-        let by_name = if keys.names.is_empty() { None } else { keys.names.get(&*peer.server).copied() };
+        let by_name = if keys.names.is_empty() { None } else { keys.names.get(&folded(&peer.server)).copied() };
         let by_address =
             Address::parse(&peer.name).ok().and_then(|address| keys.addresses.get(&address).copied());
         if let Some(listed) = by_name.and_then(|name| servers.get(name)) {

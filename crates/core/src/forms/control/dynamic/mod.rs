@@ -82,8 +82,7 @@ fn list(
     format: Format,
     style: Style,
 ) -> Result<Answer, Refusal> {
-    let found = upstreams.find(&order.upstream).and_then(|upstream| upstreams.snapshot(upstream));
-    let snapshot = found.ok_or_else(|| OpError::UpstreamNotFound(order.upstream.clone()))?;
+    let snapshot = upstreams.look(&order.upstream)?;
     if let Choice::Id(id) = order.choice {
         let selector = Selector::Id(id);
         let peers: Vec<_> = snapshot.peers.iter().filter(|peer| selector.chooses(peer)).collect();

@@ -44,6 +44,26 @@ fn listings() {
 }
 
 #[test]
+fn a_zone_that_several_upstreams_have_means_none_of_them() {
+    let shared = || {
+        let mut all = ["a", "b", "c"].map(|name| fake::upstream(name, vec![fake::peer(0, "10.0.0.1:80")]));
+        all[0].zone = Some("z".to_owned());
+        all[1].zone = Some("z".to_owned());
+        Fake::new(all.to_vec())
+    };
+    let words = "several upstreams have zone \"z\", choose one by name: \"a\", \"b\"";
+    for args in ["upstream=z", "upstream=z&peer=0&down=", "upstream=z&add=&server=10.0.0.2"] {
+        let (status, body) = get(args, &shared());
+        assert_eq!((status, body.trim_end()), (409, words), "{args}");
+    }
+    let (status, body) = get("stream=z&peer=0&down=1", &shared());
+    assert_eq!((status, body), (409, format!("down nil {words}\n")));
+    for name in ["A", "c_zone"] {
+        assert_eq!(get(&format!("upstream={name}&peer=0&down="), &shared()).0, 200, "{name}");
+    }
+}
+
+#[test]
 fn what_has_pools_lists_them_and_is_not_changed() {
     let upstreams = fake::pooled();
     let lines = "# pool primary priority=0 failback=0s active\n# pool dr priority=10 failback=30s standby\n";

@@ -7,7 +7,7 @@ use crate::model::id::UpstreamIndex;
 use crate::model::snapshot::{Peer, Snapshot};
 use crate::model::state::Admin;
 use crate::model::time::UnixTime;
-use crate::ops::Upstreams;
+use crate::ops::{OpError, Upstreams};
 
 /// An upstream that is a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,15 @@ pub fn view(upstreams: &dyn Upstreams, now: UnixTime) -> impl Serialize {
 }
 
 /// Name of the upstream that is the pool of this name.
-pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Option<String> {
+///
+/// # Errors
+///
+/// There is none, or several have this name.
+pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Result<String, OpError> {
     let found = upstreams.find(pool)?;
-    all(upstreams).into_iter().find(|pool| pool.upstream == found)?;
-    upstreams.only(found, &[]).map(|snapshot| snapshot.name)
+    let is_pool = all(upstreams).into_iter().any(|pool| pool.upstream == found);
+    let snapshot = upstreams.only(found, &[]).filter(|_| is_pool);
+    snapshot.map(|snapshot| snapshot.name).ok_or_else(|| OpError::UpstreamNotFound(pool.to_owned()))
 }
 
 /// The upstreams that are pools, each once, in the order of their blocks.
@@ -40,7 +45,7 @@ fn all(upstreams: &dyn Upstreams) -> Vec<Named> {
     let composed = (0..upstreams.count()).filter_map(|index| upstreams.pools(UpstreamIndex(index)));
     for pool in composed.flat_map(|pools| pools.list) {
         match upstreams.find(&pool.name) {
-            Some(upstream) if all.iter().all(|known| known.upstream != upstream) => {
+            Ok(upstream) if all.iter().all(|known| known.upstream != upstream) => {
                 all.push(Named { upstream, priority: pool.priority });
             }
             _ => {}

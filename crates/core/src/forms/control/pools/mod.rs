@@ -141,7 +141,7 @@ fn set(
 ) -> Result<Answer, Failure> {
     only(query, &KNOWN)?;
     let force = flag(query, "force")?;
-    let name = list::find(upstreams, pool).ok_or(Failure::NoPool)?;
+    let name = list::find(upstreams, pool)?;
     let command = Command {
         upstream: name,
         servers: vec![selector(host).ok_or(Failure::NoHost)?],
@@ -195,6 +195,7 @@ impl From<Refusal> for Failure {
 impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
         match error {
+            OpError::UpstreamNotFound(_) => Self::NoPool,
             OpError::ServerNotFound(_) => Self::NoHost,
             error => Self::Common(error.into()),
         }
