@@ -222,7 +222,7 @@ sub arguments {
 	is(revision(), $revision + 1, 'a revision');
 	my @lines = $t->grep_log(qr/\[notice\].*luaupstfoo/, $mark);
 	is(@lines, 1, 'one line');
-	like($lines[0], qr/upstream "luaupstfoo" server "unix:[^"]+": state up -> down, revision @{[ $revision + 1 ]}, note: "disk", client: 127\.0\.0\.1/,
+	like($lines[0], qr/upstream "luaupstfoo" server "unix:[^"]+": state up -> down, revision @{[ $revision + 1 ]}, id \d+, note: "disk", client: 127\.0\.0\.1/,
 		'which says all');
 	act('down=0&peer=3&stream=luaupstfoo');
 }

@@ -153,6 +153,8 @@ sub codes {
 
 		if ($status == 200) {
 			splice @list, $rest[0], $rest[1] ? 0 : 1, $rest[1] // ();
+			# Positions move when servers leave.
+			$wanted .= "# peer=2 is server 127.0.0.1:8084 id=3\n" if $args eq 'remove=&peer=2';
 			$wanted = join '', map { "$_\n" } @list;
 		}
 		elsif ($status != 304) {

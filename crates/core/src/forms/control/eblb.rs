@@ -229,7 +229,7 @@ mod tests {
         let answer = answer(&call, Ok(&[]), Some(&upstreams), &Settings::default());
         assert_eq!(upstreams.backend_peer(1).name, "192.168.169.2:8082");
         let line = "upstream \"backend\" server \"127.0.0.1:8082\": \
-                    address 127.0.0.1:8082 -> 192.168.169.2:8082, revision 4";
+                    address 127.0.0.1:8082 -> 192.168.169.2:8082, revision 4, id 1";
         assert_eq!(answer.log, [(Level::Notice, line.to_owned())]);
     }
 
@@ -274,7 +274,7 @@ mod tests {
     fn what_is_logged() {
         let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).log;
         let line =
-            "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, revision 4, note: \"x\"";
+            "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, revision 4, id 0, note: \"x\"";
         assert_eq!(log("stream=backend&peer=0&down=1&note=x"), [(Level::Notice, line.to_owned())]);
         assert!(log("stream=backend&peer=0&down=0").is_empty());
         assert_eq!(log("stream=backend&peer=9&down=0").len(), 1);

@@ -10,7 +10,9 @@ use crate::ops::{Addition, Command, Entry, Outcome, Removal};
 /// The lines of a change: one for each server that is not as it was.
 pub fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
     let added = outcome.added.iter().map(|(_, addition)| addition);
-    let change = Lines { upstream, revision: outcome.revision, note: command.note.as_deref() };
+    let by_position = command.servers.iter().any(|server| matches!(server, Selector::Position(_)));
+    let (revision, note) = (outcome.revision, command.note.as_deref());
+    let change = Lines { upstream, revision, note, by_position };
     change.of(&outcome.entries, &outcome.removed, added).collect()
 }
 
@@ -23,6 +25,9 @@ pub struct Lines<'a> {
     /// The client's words.
     pub note: Option<&'a str>,
 }
+    /// Whether servers were chosen by position, which is another server's when one before it has left: then the lines
+    /// have ids.
+    pub by_position: bool,
 
 impl<'a> Lines<'a> {
     /// The lines, each made when it is asked for.
@@ -40,11 +45,14 @@ impl<'a> Lines<'a> {
     }
 
     /// A line about one server.
-    fn line(&self, server: &str, what: &str) -> String {
-        let Self { upstream, revision, note } = self;
+    fn line(&self, server: &str, id: impl Into<Option<ServerId>>, what: &str) -> String {
+        let Self { upstream, revision, note, by_position } = self;
         let mut line = format!("upstream \"{upstream}\" server \"{server}\": {what}, revision {revision}");
         if let Some(note) = note {
             // A quote in it must not look like the end of it. Writing to a String cannot fail.
+        if let (true, Some(id)) = (by_position, id.into()) {
+            let _ = write!(line, ", id {id}");
+        }
             let note = note.replace('\\', "\\\\").replace('"', "\\\"");
             let _ = write!(line, ", note: \"{note}\"");
         }
@@ -139,14 +147,16 @@ mod tests {
         let down = command(&[0], set(Some(Admin::Down), vec![(Param::Weight, 5)]), None);
         assert_eq!(
             lines(&down),
-            ["upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, weight 1 -> 5, revision 4"]
+            [
+                "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, weight 1 -> 5, revision 4, id 0"
+            ]
         );
         assert!(lines(&down).is_empty(), "a no-op");
         assert_eq!(
             lines(&command(&[0, 1], set(Some(Admin::Down), Vec::new()), Some("disk"))),
             [
-                "upstream \"backend\" server \"127.0.0.1:8081\": state down, revision 5, note: \"disk\"",
-                "upstream \"backend\" server \"127.0.0.1:8082\": state up -> down, revision 5, note: \"disk\"",
+                "upstream \"backend\" server \"127.0.0.1:8081\": state down, revision 5, id 0, note: \"disk\"",
+                "upstream \"backend\" server \"127.0.0.1:8082\": state up -> down, revision 5, id 1, note: \"disk\"",
             ]
         );
         let same = command(&[0], set(None, vec![(Param::Weight, 5)]), Some("noted"));
@@ -158,7 +168,9 @@ mod tests {
         let noted = command(&[0], set(Some(Admin::Up), Vec::new()), Some(r#"x", client: \1"#));
         assert_eq!(
             carry_out(&Call::get(""), &fake(), &noted, Shown::Chosen).unwrap().lines(),
-            [r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, note: "x\", client: \\1""#]
+            [
+                r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, id 0, note: "x\", client: \\1""#
+            ]
         );
     }
 
@@ -199,7 +211,7 @@ mod tests {
         assert_eq!(
             line(&[0], Action::Readdress { address: "127.0.0.9".to_owned(), change }, None),
             "upstream \"backend\" server \"127.0.0.1:8081\": state up -> draining, \
-             address 127.0.0.1:8081 -> 127.0.0.9:8081, revision 4"
+             address 127.0.0.1:8081 -> 127.0.0.9:8081, revision 4, id 0"
         );
     }
 }

@@ -60,6 +60,7 @@ fn a_removed_server_is_gone() {
     for chosen in ["server=127.0.0.1:8082", "peer=1", "peer=127.0.0.1:8082"] {
         let (status, body) = get(&format!("upstream=backend&remove=&{chosen}"), &fake());
         assert_eq!(status, 200, "{chosen}");
+        let which = if chosen == "peer=1" { "# peer=1 is server 127.0.0.1:8082 id=1\n" } else { "" };
         assert_eq!(
             body,
             "server 127.0.0.1:8081 addr=127.0.0.1:8081;\n\

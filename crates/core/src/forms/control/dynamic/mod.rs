@@ -61,9 +61,12 @@ pub fn answer(
         note: order.note.clone(),
     };
     match carry_out(call, upstreams, &command, shown(&order, format, style)) {
-        Ok(done) => Ok(done.log(changed(call, &order, &done, format, style))),
-        Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => {
-            Err(Refusal::new(Kind::NothingToDo, error.to_string()))
+        Ok(done) => {
+            let mut answer = changed(call, &order, &done, format, style);
+            if let (Choice::One(Selector::Position(position)), Format::Text) = (&order.choice, format) {
+                answer.response.body.extend(meant(*position, &done).into_bytes());
+            }
+            Ok(done.log(answer))
         }
         Err(error) => Err(error.into()),
     }
@@ -80,6 +83,14 @@ fn list(
     order: &Order,
     upstreams: &dyn Upstreams,
     format: Format,
+/// A comment that says which server a position meant: it means another one when a server before it has left.
+fn meant(position: usize, done: &Done) -> String {
+    let chosen = done.peers().into_iter().filter_map(|peer| Some((&*peer.server, peer.id?)));
+    let left = done.removed.iter().map(|removal| (removal.server.as_str(), removal.id));
+    let line = |(server, id)| format!("# peer={position} is server {} id={id}\n", escaped(server));
+    chosen.chain(left).map(line).collect()
+}
+
     style: Style,
 ) -> Result<Answer, Refusal> {
     let snapshot = upstreams.look(&order.upstream)?;

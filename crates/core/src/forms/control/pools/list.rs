@@ -127,6 +127,8 @@ impl HostView {
     fn new(peer: &Peer, place: u64, now: UnixTime) -> Self {
         let (host, port) = host_and_port(&peer.name);
         let (failcount, lastfail) = match (peer.admin, peer.last_failure) {
+            // After its time-out it counts as one that never failed, in the eyes of those who know this form.
+            (Admin::Up, _) if peer.failures.is_full() && peer.is_tried(now) => (0, 0),
             (Admin::Up, Some(at)) if peer.failures.fails > 0 => (peer.failures.fails, at.0),
             (Admin::Up, _) => (peer.failures.fails, 0),
             // One that failed would come back by itself, in the eyes of those who know this form.

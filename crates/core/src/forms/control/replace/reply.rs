@@ -155,7 +155,7 @@ impl Reply<'_> {
     pub fn log(&self, mut answer: Answer, note: Option<&str>) -> Answer {
         let mut left = LINES;
         for done in self.done {
-            let lines = Lines { upstream: &done.upstream, revision: done.revision, note };
+            let lines = Lines { upstream: &done.upstream, revision: done.revision, note, by_position: false };
             let all = done.entries.len() + done.removed.len() + done.added.len();
             for line in lines.of(&done.entries, &done.removed, done.added.iter()).take(left) {
                 answer = answer.logged(Level::Notice, line);
