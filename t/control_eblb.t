@@ -110,7 +110,7 @@ sub bodies {
 		[ 'down=0&peer=0&stream=luaupstfoo&name=x&server=y', 200,
 			"up true nil\n" ],
 		[ 'down=true&peer=0&stream=foo_zone', 200, "down true nil\n", 0 ],
-		[ 'down=0&peer=0&stream=foo_zone&upstream', 400, 'upstream required',
+		[ 'down=0&peer=0&stream=foo_zone&upstream', 400, "upstream required\n",
 			0 ],
 		[ 'down=0&peer=00&stream=foo_zone', 200, "up true nil\n" ],
 
@@ -146,8 +146,8 @@ sub bodies {
 		[ 'peer=0&stream=luaupstfoo', 200, $NOTHING ],
 		[ 'stream=luaupstfoo', 200, $NOTHING ],
 		[ 'stream=nope', 200, $NOTHING ],
-		[ 'stream=&peer=0&down=1', 400, 'upstream required' ],
-		[ '', 400, 'upstream required' ],
+		[ 'stream=&peer=0&down=1', 400, "upstream required\n" ],
+		[ '', 400, "upstream required\n" ],
 	);
 
 	for my $row (@rows) {

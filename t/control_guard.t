@@ -74,7 +74,7 @@ my $DOWN = 'upstream=u&peer=0&down=';
 
 # location, method, what is allowed there, and the text
 my @methods = (
-	(map { [ control => $_, 'GET, POST', 'only GET allowed' ] }
+	(map { [ control => $_, 'GET, POST', 'only GET and POST allowed' ] }
 		qw/HEAD PUT DELETE PATCH OPTIONS PROPFIND MKCOL COPY LOCK/),
 	(map { [ post => $_, 'POST', 'only POST allowed' ] }
 		qw/GET HEAD PUT DELETE PATCH OPTIONS/),
@@ -134,7 +134,7 @@ sub methods {
 		my $r = http_request(uri => "/$where?$DOWN", method => $method);
 
 		is_deeply([ $r->status(), $r->header('Allow'), $r->body() ],
-			[ 405, $allow, $method eq 'HEAD' ? '' : $text ],
+			[ 405, $allow, $method eq 'HEAD' ? '' : "$text\n" ],
 			"$method /$where");
 		is(peer()->{state}, 'up', "$method /$where: nothing was changed");
 	}
@@ -194,7 +194,7 @@ sub sites {
 				headers => \%headers);
 			is_deeply([ $r->status(), peer()->{state}, $r->body() =~ s/server.*//sr ],
 				$passes ? [ 200, 'down', '' ]
-				: [ 403, 'up', 'cross-site request refused' ],
+				: [ 403, 'up', "cross-site request refused\n" ],
 				"$method: $name");
 			up();
 		}
@@ -218,7 +218,7 @@ sub subrequests {
 		$mark), 'the mirrored one is refused');
 
 	is(http_get('/pages/control.html')->body(),
-		'before subrequests are not allowed after', 'included');
+		"before subrequests are not allowed\n after", 'included');
 	is(http_get("/auth?$DOWN")->status(), 500, 'asked for permission');
 	like(http_get('/pages/status.html')->body(),
 		qr/\Abefore \{"upstreams":\{"u":.* after\z/s, 'reading is allowed');

@@ -108,7 +108,7 @@ $t->run();
 $t->leak_keys('/status', 8080);
 
 ids();
-names();
+letters();
 lines();
 positions();
 texts();
@@ -120,7 +120,7 @@ resolved();
 
 sub act ($args, $upstream = 'u') {
 	my $r = control("/control?upstream=$upstream&" . $t->expand($args));
-	return $r->status() . ' ' . $r->body();
+	return $r->told();
 }
 
 sub upstream ($name) {
@@ -175,14 +175,14 @@ sub lines {
 		is(act($args), "200 $line\n", $args);
 	}
 
-	is(act($_), '400 server or peer is not found', $_)
+	like(act($_), qr/\A400 server or peer is not found: "\d+"\z/, $_)
 		for qw/id=5 id=5&down= id=18446744073709551615/;
 	is(act('id=1', 'u_zone'), "200 $rows[1][1]\n", 'by the name of the zone');
 }
 
 # Case means nothing in names of upstreams and hosts, and a zone of several
 # upstreams is none of them.
-sub names {
+sub letters {
 	like(act('peer=0', 'U'), qr/\A200 server /, 'an upstream in capitals');
 	like(act('peer=0', 'U_ZONE'), qr/\A404 /, 'but not a zone');
 	like(act('server=LOCALHOST:8081&weight=2', 'NAMED'), qr/ weight=2 /,
@@ -191,7 +191,7 @@ sub names {
 
 	for my $args ('peer=0&down=', 'verbose=') {
 		my $r = control("/control?upstream=both&$args");
-		is($r->status() . ' ' . $r->body() =~ s/\n\z//r,
+		is($r->told(),
 			'409 several upstreams have zone "both", choose one by name: '
 			. '"one", "other"', "a shared zone: $args");
 	}
@@ -204,10 +204,10 @@ sub positions {
 	like(act('peer=1&down='), qr/\A200 .*^server \[::1\]\S* .* down;$/ms,
 		'position 1');
 	is(states(), 'up down down up down', 'is the second primary');
-	is(act('peer=3&down='), '400 bad peer id', 'backups have none');
+	is(act('peer=3&down='), '400 bad peer id: 3', 'backups have none');
 	like(act('peer=[::1]:8083&up='), qr/\A200 /, 'peer= with an address');
 	is(states(), 'up up down up down', 'is that server');
-	is(act('peer=8083&up='), '400 bad peer id', 'a port is not an address');
+	is(act('peer=8083&up='), '400 bad peer id: 8083', 'a port is not an address');
 }
 
 # The text of the directive, the address, and other ways to write it.
@@ -231,7 +231,7 @@ sub texts {
 		act("server=$server&" . ($i == 2 ? 'down=' : 'up='));
 	}
 
-	is(act("server=$_&down="), '400 server or peer is not found', $_) for
+	like(act("server=$_&down="), qr/\A400 server or peer is not found: /, $_) for
 		'127.0.0.1', '127.0.0.1:80', '[::1]', '::1', 'localhost:8081',
 		'unix:%%TESTDIR%%/backend', '*', '%20';
 	is(states(), 'up up down up down', 'nothing was changed');
@@ -311,7 +311,7 @@ sub several {
 	is(upstream('u')->{revision}, $revision + 2, 'and back');
 
 	is(act('servers=127.0.0.1:8081,127.0.0.1:8089&down='),
-		'400 server or peer is not found', 'one that is not there');
+		'400 server or peer is not found: "127.0.0.1:8089"', 'one that is not there');
 	is(act('servers=127.0.0.1:8081,127.0.0.1:8081&down='),
 		'400 duplicate server "127.0.0.1:8081" in "servers"', 'one twice');
 	is(states(), 'up up down up down', 'nothing was changed');

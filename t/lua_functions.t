@@ -386,9 +386,9 @@ sub own_changes {
 }
 
 sub own_refusals {
-	own('status("nobody")', 'nil, "upstream is not found", "UpstreamNotFound"');
+	own('status("nobody")', 'nil, "upstream is not found: "nobody"", "UpstreamNotFound"');
 	own('revision("nobody")',
-		'nil, "upstream is not found", "UpstreamNotFound"');
+		'nil, "upstream is not found: "nobody"", "UpstreamNotFound"');
 	own('down("zoneless", 0)',
 		q{nil, "only for upstream with 'zone'", "UpstreamStatic"});
 	own('down("other", { 0, 99 })',

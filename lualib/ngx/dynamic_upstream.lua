@@ -30,7 +30,10 @@ end
 
 -- The words of the later one.
 local function later(words, code)
-    return false, nil, code == "UpstreamNotFound" and "upstream not found" or words
+    if code == "UpstreamNotFound" then
+        return false, nil, "upstream not found"
+    end
+    return false, nil, code == "ServerNotFound" and "server or peer is not found" or words
 end
 
 function _M.get_upstreams(...)

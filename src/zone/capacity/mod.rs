@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_conf_t, ngx_pagesize};
 
+use crate::model::log::plural;
 use crate::nginx::conf;
 use crate::nginx::log::Log;
 use crate::nginx::upstream::Upstream;
@@ -150,14 +151,15 @@ fn remark(log: Log<'_>, candidate: &Candidate, zone: &str, member: &Member, slot
     match slots.remark {
         None => {}
         Some(Remark::Raised) => log.warn(format_args!(
-            "\"upstream_capacity {}\" is less than the {configured} server(s) of upstream \"{name}\", which count \
-             instead",
+            "\"upstream_capacity {}\" is less than the {} of upstream \"{name}\", which {} instead",
             candidate.capacity.unwrap_or(0),
+            plural(configured, "server"),
+            if configured == 1 { "counts" } else { "count" },
         )),
         Some(Remark::Small) => log.notice(format_args!(
-            "zone \"{zone}\" has room for {} server(s) of upstream \"{name}\", which has {configured}: raise the size \
+            "zone \"{zone}\" has room for {} of upstream \"{name}\", which has {configured}: raise the size \
              of \"zone\" to add more",
-            slots.servers,
+            plural(slots.servers, "server"),
         )),
     }
 }

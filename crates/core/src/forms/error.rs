@@ -159,7 +159,9 @@ impl From<&OpError> for Kind {
         match error {
             OpError::UpstreamNotFound(_) => Self::UpstreamNotFound,
             OpError::Static(_) => Self::UpstreamStatic,
-            OpError::ServerNotFound(_) | OpError::BadPosition(_) => Self::ServerNotFound,
+            OpError::ServerNotFound(_) | OpError::NearlyFound { .. } | OpError::BadPosition(_) => {
+                Self::ServerNotFound
+            }
             OpError::Ambiguous(_) | OpError::SharedZone { .. } => Self::Ambiguous,
             OpError::ManagedByDns => Self::ManagedByDns,
             OpError::Exists(_) => Self::EntryExists,

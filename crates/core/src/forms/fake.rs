@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 
+use crate::http::Response;
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::Params;
 use crate::model::pools::{Pool, Pools, Standing};
@@ -11,8 +12,7 @@ use crate::model::snapshot::{Faults, Memory, Method, Peer, Snapshot, StaticReaso
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::{Seconds, UnixTime};
 use crate::ops::{
-    Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole,
-    named,
+    Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole, named,
 };
 
 /// The time of all calls in tests.
@@ -26,6 +26,13 @@ pub struct Fake {
     pub refuse: Option<OpError>,
     /// How many usable servers each upstream must keep.
     pub guard: Option<Guard>,
+}
+
+/// What a reply says: its body, but for the end of the line of JSON and of a refusal.
+pub fn said(response: &Response) -> String {
+    let body = String::from_utf8(response.body.clone()).unwrap();
+    let is_line = response.content_type == "application/json" || response.status >= 400;
+    body.strip_suffix('\n').filter(|_| is_line).map(str::to_owned).unwrap_or(body)
 }
 
 /// A primary peer, up, with the default parameters.

@@ -50,8 +50,15 @@ impl Answer {
         Self::ok(PROSE, body.into_bytes())
     }
 
-    /// 200 with JSON.
+    /// 200 with JSON, as a line.
     pub fn json(body: &impl Serialize) -> Self {
+        let mut answer = Self::bare_json(body);
+        end_line(&mut answer.response.body);
+        answer
+    }
+
+    /// 200 with JSON and nothing else, for a contract that has no line's end.
+    pub fn bare_json(body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
             Ok(body) => Self::ok(JSON, body),
             Err(error) => Self::refused(&Refusal::new(Kind::Internal, error.to_string()), Format::Text),
@@ -81,12 +88,12 @@ impl Answer {
         answer
     }
 
-    /// A refusal. As text it is its words and nothing else, not even a line's end.
+    /// A refusal. As text it is a line with its words.
     pub fn refused(refusal: &Refusal, format: Format) -> Self {
         match format {
             _ if refusal.kind == Kind::NothingToDo => Self::refused_with(refusal, TEXT, Vec::new()),
             Format::Json => Self::refused_in_json(refusal),
-            Format::Text => Self::refused_in_words(refusal, refusal.text.clone()),
+            Format::Text => Self::refused_in_words(refusal, format!("{}\n", refusal.text)),
         }
     }
 
@@ -104,7 +111,8 @@ impl Answer {
     /// A refusal as JSON.
     fn refused_in_json(refusal: &Refusal) -> Self {
         // Three plain fields: this cannot fail, and the status alone says enough.
-        let body = serde_json::to_vec(&ErrorReply { error: refusal.into() }).unwrap_or_default();
+        let mut body = serde_json::to_vec(&ErrorReply { error: refusal.into() }).unwrap_or_default();
+        end_line(&mut body);
         Self::refused_with(refusal, JSON, body)
     }
 
@@ -167,6 +175,13 @@ pub struct ErrorBody<'a> {
 impl<'a> From<&'a Refusal> for ErrorBody<'a> {
     fn from(refusal: &'a Refusal) -> Self {
         Self { status: refusal.kind.status(), text: &refusal.text, code: refusal.kind.code() }
+    }
+}
+
+/// Ends a line, so that the prompt of a terminal does not stand behind it.
+fn end_line(body: &mut Vec<u8>) {
+    if body.last() != Some(&b'\n') {
+        body.push(b'\n');
     }
 }
 

@@ -44,6 +44,8 @@ pub enum AddressError {
     InvalidCharacter(String),
     /// The text is a well-formed host name, with or without a port: an address in itself it is not.
     HostName(String),
+    /// The text is a URL.
+    Url(String),
     /// The port is not a number from 1 to 65535.
     InvalidPort(String),
     /// A bracket has no partner, or something stands where none may.
@@ -83,6 +85,9 @@ impl Address {
             && prefix.eq_ignore_ascii_case(UNIX_PREFIX)
         {
             return parse_unix(text, path);
+        }
+        if is_url(text) {
+            return Err(AddressError::Url(quoted(text.as_bytes())));
         }
         match text.strip_prefix('[') {
             Some(rest) => parse_ipv6(text, rest, default),
@@ -125,6 +130,7 @@ impl fmt::Display for AddressError {
                 return write!(f, "host name {text} where an address is needed");
             }
             AddressError::InvalidCharacter(text) => (text, "white space or control character"),
+            AddressError::Url(text) => (text, "a URL, where HOST:PORT is needed"),
             AddressError::InvalidPort(text) => (text, "port must be between 1 and 65535"),
             AddressError::Brackets(text) => (text, "unbalanced brackets"),
             AddressError::BareIpv6(text) => (text, "an ipv6 address needs brackets"),
@@ -138,6 +144,11 @@ impl fmt::Display for AddressError {
 }
 
 impl std::error::Error for AddressError {}
+
+/// Whether a text is a URL, which is no address whatever its host is.
+pub fn is_url(text: &str) -> bool {
+    text.contains("://")
+}
 
 /// Whether two texts name the same server: the case of letters matters in the path of a unix socket only, as in nginx.
 pub fn is_same(one: &[u8], other: &[u8]) -> bool {
@@ -344,7 +355,7 @@ mod tests {
                 "port must be between 1 and 65535",
                 "127.0.0.1:|127.0.0.1:0|127.0.0.1:65536|127.0.0.1:+80|127.0.0.1:-1|127.0.0.1:8O|127.0.0.1:80:80|\
                  127.0.0.1:99999999999999999999|127.0.0.1:80/x|[::1]:|[::1]:0|[::1]:65536|[::1]80|[::1].|\
-                 a.example:0|a.example:x|http://127.0.0.1",
+                 a.example:0|a.example:x",
             ),
             (
                 "not an ip address",
@@ -352,6 +363,7 @@ mod tests {
                  2130706433|8080|a.8|127.0.0.1%1|[]|[127.0.0.1]|[::1::]|[:::1]|[12345::]|[a.example]|:|:80|*:80|.|\
                  a..b|.a|a.example..|a/b|a;b|$a|\u{e9}.example",
             ),
+            ("a URL, where HOST:PORT is needed", "http://127.0.0.1|https://[::1]:80/|h://"),
             ("unbalanced brackets", "[|]|[::1|::1]|[[::1]]|[::1]]:80|[::1]:[80|127.0.0.1]|a[b|[::1:80"),
             ("an ipv6 address needs brackets", "::1|::|fe80::1|1:2:3:4:5:6:7:8|::1.2.3.4"),
             ("ipv6 zone ids are not supported", "[fe80::1%eth0]|[fe80::1%1]:80|fe80::1%eth0"),

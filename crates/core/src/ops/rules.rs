@@ -1,7 +1,8 @@
 //! What a command must not do, and whom it is about.
 
-use crate::model::address::{Address, DEFAULT_PORT};
+use crate::model::address::{Address, AddressError, DEFAULT_PORT, is_url};
 use crate::model::id::{Group, ServerId};
+use crate::model::query::quoted;
 use crate::model::snapshot::{Method, Peer};
 use crate::model::state::Admin;
 
@@ -14,6 +15,9 @@ use super::plan::{NewAddress, Plan};
 /// which is 40 MB at this sum.
 pub(super) const CONSISTENT_WEIGHT_MAX: u64 = 16_384;
 
+/// Servers that are suggested in place of one that is not there.
+const SUGGESTIONS: usize = 3;
+
 /// The peers that a selector chooses; at least one.
 pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Peer>, OpError> {
     let peers = lookup.select(selector)?;
@@ -22,8 +26,22 @@ pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Pee
     }
     Err(match selector {
         Selector::Position(position) => OpError::BadPosition(*position),
-        _ => OpError::ServerNotFound(selector.text()),
+        Selector::Server(text) if is_url(text) => {
+            OpError::BadAddress(AddressError::Url(quoted(text.as_bytes())))
+        }
+        Selector::Server(text) => nearly_found(lookup, text)?,
+        Selector::Id(_) | Selector::Host(_) => OpError::ServerNotFound(selector.text()),
     })
+}
+
+/// The refusal of a text that chooses no server: with those that run on its host, if there are any.
+fn nearly_found(lookup: &dyn Lookup, text: &str) -> Result<OpError, OpError> {
+    let peers = lookup.select(&Selector::Host(text.to_owned()))?;
+    let mut found: Vec<String> = peers.iter().map(|peer| String::from(&peer.server)).collect();
+    found.dedup();
+    found.truncate(SUGGESTIONS);
+    let text = text.to_owned();
+    Ok(if found.is_empty() { OpError::ServerNotFound(text) } else { OpError::NearlyFound { text, found } })
 }
 
 /// The one peer that is chosen, which may leave or change its address.

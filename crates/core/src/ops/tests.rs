@@ -144,16 +144,19 @@ fn a_note_is_kept_whole_or_refused() {
 
 #[test]
 fn errors_say_the_words_of_the_contracts() {
-    assert_eq!(OpError::Static(StaticReason::NoZone { kilobytes: 64 }).to_string(), "only for upstream with 'zone'");
+    assert_eq!(
+        OpError::Static(StaticReason::NoZone { kilobytes: 64 }).to_string(),
+        "only for upstream with 'zone'"
+    );
     assert_eq!(OpError::OtherGroup.to_string(), "can't change server type (primary<->backup)");
     let ids = vec![ServerId(1), ServerId(4)];
     assert_eq!(OpError::Ambiguous(ids).to_string(), "several servers match, choose one by id: 1, 4");
     assert_eq!(
         OpError::Guarded { left: 1, min: 2 }.to_string(),
-        "guard: 1 usable servers would be left, at least 2 must be, use \"force=\""
+        "guard: 1 usable server would be left, at least 2 must be, use \"force=\""
     );
-    assert_eq!(OpError::ServerNotFound("x".into()).to_string(), "server or peer is not found");
-    assert_eq!(OpError::UpstreamNotFound("x".into()).to_string(), "upstream is not found");
+    assert_eq!(OpError::ServerNotFound("x".into()).to_string(), "server or peer is not found: \"x\"");
+    assert_eq!(OpError::UpstreamNotFound("x".into()).to_string(), "upstream is not found: \"x\"");
 }
 
 /// Why a command is refused; none if it is done.

@@ -65,6 +65,7 @@ impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
         let words = match &error {
             OpError::UpstreamNotFound(_) => "upstream not found".to_owned(),
+            OpError::BadPosition(_) => "bad peer id".to_owned(),
             OpError::Static(reason) => reason.to_string(),
             error => error.to_string(),
         };
@@ -168,7 +169,9 @@ mod tests {
     /// Status and body of the reply to a `GET`.
     fn get(args: &str) -> (u16, String) {
         let response = answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).response;
-        (response.status, String::from_utf8(response.body).unwrap())
+        let body = String::from_utf8(response.body).unwrap();
+        assert!(body.ends_with('\n'), "{args}");
+        (response.status, body)
     }
 
     #[test]
@@ -266,7 +269,9 @@ mod tests {
         assert_eq!(status, 404);
         assert_eq!(
             body,
-            r#"{"error":{"status":404,"text":"upstream is not found","code":"UpstreamNotFound"}}"#
+            r#"{"error":{"status":404,"text":"upstream is not found: \"nope\"","code":"UpstreamNotFound"}}"#
+                .to_owned()
+                + "\n"
         );
     }
 

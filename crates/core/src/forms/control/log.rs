@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::model::id::Revision;
+use crate::model::id::{Revision, ServerId};
+use crate::model::log::plural;
 use crate::model::params::PARAMS;
 use crate::model::state::Admin;
-use crate::ops::{Addition, Command, Entry, Outcome, Removal};
+use crate::ops::{Addition, Command, Entry, Outcome, Removal, Selector};
 
 /// The lines of a change: one for each server that is not as it was.
 pub fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
@@ -24,10 +25,10 @@ pub struct Lines<'a> {
     pub revision: Revision,
     /// The client's words.
     pub note: Option<&'a str>,
-}
     /// Whether servers were chosen by position, which is another server's when one before it has left: then the lines
     /// have ids.
     pub by_position: bool,
+}
 
 impl<'a> Lines<'a> {
     /// The lines, each made when it is asked for.
@@ -38,9 +39,10 @@ impl<'a> Lines<'a> {
         added: impl Iterator<Item = &'a Addition> + 'a,
     ) -> impl Iterator<Item = String> + 'a {
         let changed = entries.iter().filter(|entry| is_changed(entry, self.note.is_some()));
-        let changed = changed.map(|entry| self.line(&entry.server, &what_changed(entry)));
-        let removed = removed.iter().map(|removal| self.line(&removal.server, &what_left(removal)));
-        let added = added.map(|addition| self.line(&addition.server, &what_came(addition)));
+        let changed = changed.map(|entry| self.line(&entry.server, entry.id, &what_changed(entry)));
+        let removed =
+            removed.iter().map(|removal| self.line(&removal.server, removal.id, &what_left(removal)));
+        let added = added.map(|addition| self.line(&addition.server, None, &what_came(addition)));
         changed.chain(removed).chain(added)
     }
 
@@ -48,11 +50,11 @@ impl<'a> Lines<'a> {
     fn line(&self, server: &str, id: impl Into<Option<ServerId>>, what: &str) -> String {
         let Self { upstream, revision, note, by_position } = self;
         let mut line = format!("upstream \"{upstream}\" server \"{server}\": {what}, revision {revision}");
-        if let Some(note) = note {
-            // A quote in it must not look like the end of it. Writing to a String cannot fail.
         if let (true, Some(id)) = (by_position, id.into()) {
             let _ = write!(line, ", id {id}");
         }
+        if let Some(note) = note {
+            // A quote in it must not look like the end of it. Writing to a String cannot fail.
             let note = note.replace('\\', "\\\\").replace('"', "\\\"");
             let _ = write!(line, ", note: \"{note}\"");
         }
@@ -83,7 +85,8 @@ fn what_changed(entry: &Entry) -> String {
 
 /// What is said of a server that left.
 fn what_left(removal: &Removal) -> String {
-    format!("removed, {} requests are still served", removal.active)
+    let requests = plural(removal.active as usize, "request");
+    format!("removed, {requests} {} still served", if removal.active == 1 { "is" } else { "are" })
 }
 
 /// What is said of a new server.
@@ -205,7 +208,7 @@ mod tests {
         assert_eq!(
             line(&[1], Action::Remove, Some("gone")),
             "upstream \"backend\" server \"127.0.0.1:8082\": removed, 0 requests are still served, revision 4, \
-             note: \"gone\""
+             id 1, note: \"gone\""
         );
         let change = Change { admin: Some(Admin::Drain), params: Vec::new() };
         assert_eq!(

@@ -4,7 +4,7 @@ use crate::model::query::Query;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::State;
 
-use super::super::arguments::invalid;
+use super::super::arguments::{invalid, not_one_of};
 use super::super::error::Refusal;
 
 /// The argument that names states.
@@ -83,7 +83,9 @@ impl Listing {
 /// The states of a list with commas.
 fn states(list: &str) -> Result<Vec<State>, Refusal> {
     let state = |word| WORDS.iter().find(|(known, _)| *known == word).map(|(_, state)| *state);
-    list.split(',').map(|word| state(word).ok_or_else(|| invalid(word, STATE))).collect()
+    list.split(',')
+        .map(|word| state(word).ok_or_else(|| not_one_of(word, STATE, &WORDS.map(|(word, _)| word))))
+        .collect()
 }
 
 /// A number in digits. One that is too large for any list is the largest.
@@ -142,17 +144,18 @@ mod tests {
     #[test]
     fn values_that_make_no_sense() {
         let table = [
-            ("state=", "invalid value \"\" in \"state\""),
-            ("state=Up", "invalid value \"Up\" in \"state\""),
-            ("state=up,", "invalid value \"\" in \"state\""),
-            ("state=up,gone", "invalid value \"gone\" in \"state\""),
+            ("state=", "invalid value \"\" in \"state\", STATES"),
+            ("state=Up", "invalid value \"Up\" in \"state\", STATES"),
+            ("state=up,", "invalid value \"\" in \"state\", STATES"),
+            ("state=up,gone", "invalid value \"gone\" in \"state\", STATES"),
             ("offset=", "invalid value \"\" in \"offset\""),
             ("offset=-1", "invalid value \"-1\" in \"offset\""),
             ("limit=%2b1", "invalid value \"+1\" in \"limit\""),
             ("limit=1k", "invalid value \"1k\" in \"limit\""),
         ];
+        let states = r#"it must be "up" or "down" or "draining" or "drain" or "unavail""#;
         for (query, text) in table {
-            assert_eq!(chosen(query), Err(text.to_owned()), "{query}");
+            assert_eq!(chosen(query), Err(text.replace("STATES", states)), "{query}");
         }
     }
 }

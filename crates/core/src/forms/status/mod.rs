@@ -147,7 +147,7 @@ mod tests {
     /// Status and body of a reply.
     fn get(call: &Call<'_>, upstreams: &Fake) -> (u16, String) {
         let response = answer(call, Some(upstreams), None).answer.response;
-        (response.status, String::from_utf8(response.body).unwrap())
+        (response.status, crate::forms::fake::said(&response))
     }
 
     #[test]
@@ -162,14 +162,24 @@ mod tests {
     #[test]
     fn refusals() {
         let table = [
-            ("upstream=nope", 404, "upstream is not found", "UpstreamNotFound"),
+            ("upstream=nope", 404, r#"upstream is not found: \"nope\""#, "UpstreamNotFound"),
             ("upstream=", 404, "upstream is not found", "UpstreamNotFound"),
             ("verbos=", 400, r#"unknown argument \"verbos\""#, "BadArgument"),
-            ("verbose=0", 400, r#"invalid value \"0\" in \"verbose\""#, "BadArgument"),
-            ("format=xml", 400, r#"invalid value \"xml\" in \"format\""#, "BadArgument"),
+            ("verbose=0", 400, r#"invalid value \"0\" in \"verbose\", leave it out"#, "BadArgument"),
+            (
+                "format=xml",
+                400,
+                r#"invalid value \"xml\" in \"format\", it must be \"json\" or \"text\" or \"html\" or \"prometheus\""#,
+                "BadArgument",
+            ),
             ("fields=id,nmae", 400, r#"invalid value \"nmae\" in \"fields\""#, "BadArgument"),
             ("fields=", 400, r#"invalid value \"\" in \"fields\""#, "BadArgument"),
-            ("state=gone", 400, r#"invalid value \"gone\" in \"state\""#, "BadArgument"),
+            (
+                "state=gone",
+                400,
+                r#"invalid value \"gone\" in \"state\", it must be \"up\" or \"down\" or \"draining\" or \"drain\" or \"unavail\""#,
+                "BadArgument",
+            ),
             ("offset=x", 400, r#"invalid value \"x\" in \"offset\""#, "BadArgument"),
             ("limit=-1", 400, r#"invalid value \"-1\" in \"limit\""#, "BadArgument"),
             ("upstream=a&upstream=b", 400, r#"duplicate argument \"upstream\""#, "BadArgument"),
@@ -179,7 +189,7 @@ mod tests {
             assert_eq!(get(&Call::get(args), &fake()), (status, body), "{args}");
         }
         let refused = get(&Call::get("upstream=nope&format=text"), &fake());
-        assert_eq!(refused, (404, "upstream is not found".to_owned()));
+        assert_eq!(refused, (404, "upstream is not found: \"nope\"".to_owned()));
     }
 
     #[test]
@@ -237,7 +247,7 @@ mod tests {
         let peers: Vec<_> = (0..1000).map(|index| fake::peer(index, &format!("10.0.0.1:{index}"))).collect();
         let upstreams = Fake::new(vec![fake::upstream("u", peers)]);
         for (format, start, end) in [
-            ("json", "{\"upstreams\":", "}}}}"),
+            ("json", "{\"upstreams\":", "}}}}\n"),
             ("text", "upstream", "-\n"),
             ("prometheus", "# HELP", " gauge\n"),
         ] {
@@ -260,7 +270,11 @@ mod tests {
     #[test]
     fn a_page_is_refused_in_words() {
         for args in ["format=html&upstream=nope", "format=prometheus&upstream=nope"] {
-            assert_eq!(get(&Call::get(args), &fake()), (404, "upstream is not found".to_owned()), "{args}");
+            assert_eq!(
+                get(&Call::get(args), &fake()),
+                (404, "upstream is not found: \"nope\"".to_owned()),
+                "{args}"
+            );
         }
         assert_eq!(get(&Call::get("format=html&upstream=backend"), &fake()).0, 200);
     }
@@ -277,7 +291,7 @@ mod tests {
     #[test]
     fn without_shared_memory() {
         let response = answer(&Call::get("format=text"), None, None).answer.response;
-        assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
+        assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory\n".as_slice()));
     }
 
     #[test]

@@ -305,7 +305,10 @@ mod tests {
     fn what_one_worker_counts_is_not_shown() {
         let mut snapshot = fake::upstream("u", vec![fake::peer(0, "a")]);
         snapshot.zone = None;
-        assert!(page(&[snapshot], false, NOW).ends_with("up     1       -       0          -/1    10s           -\n"));
+        assert!(
+            page(&[snapshot], false, NOW)
+                .ends_with("up     1       -       0          -/1    10s           -\n")
+        );
     }
 
     #[test]

@@ -173,7 +173,8 @@ impl Difference {
         let (Some(peer), Some(claim)) = (self.whole.peers.get(at), self.claims.get_mut(at)) else {
             return Ok(());
         };
-        let by_name = if keys.names.is_empty() { None } else { keys.names.get(&folded(&peer.server)).copied() };
+        let by_name =
+            if keys.names.is_empty() { None } else { keys.names.get(&folded(&peer.server)).copied() };
         let by_address =
             Address::parse(&peer.name).ok().and_then(|address| keys.addresses.get(&address).copied());
         if let Some(listed) = by_name.and_then(|name| servers.get(name)) {

@@ -119,7 +119,7 @@ pub fn answer(
             refused(&Refusal::new(Kind::PathNotFound, text), format)
         }
         Wish::Show => match only(query, &[FORMAT]) {
-            Ok(()) => Answer::json(&list::view(upstreams, call.now)),
+            Ok(()) => Answer::bare_json(&list::view(upstreams, call.now)),
             Err(refusal) => refused(&refusal, format),
         },
         Wish::Set { admin, pool, host } => match set(call, query, upstreams, format, *admin, pool, host) {
@@ -196,7 +196,7 @@ impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
         match error {
             OpError::UpstreamNotFound(_) => Self::NoPool,
-            OpError::ServerNotFound(_) => Self::NoHost,
+            OpError::ServerNotFound(_) | OpError::NearlyFound { .. } => Self::NoHost,
             error => Self::Common(error.into()),
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::model::log::{Level, escaped};
+use crate::model::log::{Level, escaped, plural};
 use crate::model::state::Admin;
 use crate::model::time::Seconds;
 use crate::ops::plan::Difference;
@@ -166,7 +166,10 @@ impl Reply<'_> {
                 let Replaced { upstream, revision, .. } = done;
                 answer = answer.logged(
                     Level::Notice,
-                    format_args!("upstream \"{upstream}\": {more} more servers, revision {revision}"),
+                    format_args!(
+                        "upstream \"{upstream}\": {}, revision {revision}",
+                        plural(more, "more server")
+                    ),
                 );
             }
         }
