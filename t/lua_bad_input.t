@@ -244,7 +244,7 @@ sub own {
 		'one at a time');
 	is(lua('local all = {} for i = 1, 10000 do all[i] = i + 1 end'
 		. ' return uc.down("backend", all)'),
-		'nil, "server or peer is not found", "ServerNotFound"',
+		'nil, "server or peer is not found: "4"", "ServerNotFound"',
 		'ten thousand ids');
 }
 
@@ -301,7 +301,7 @@ LUA
 			'-1, "BadArgument unknown state"', 'state 4' ],
 		[ 'local server = "0x" texts.servers = server'
 			. ' lengths[0] = 2147483648 + 2 return change()',
-			'-1, "ServerNotFound server or peer is not found"', 'no id' ],
+			'-1, "ServerNotFound server or peer is not found: "0x""', 'no id' ],
 		[ 'return says(peers(10, "x"))', '-1, "UpstreamNo"', 'cut' ],
 		[ 'return says(peers(0, "x"))', '-1, ""', 'no room at all' ],
 		[ 'reply.data = nil return says(peers(0, "x"))', '-1, ""',

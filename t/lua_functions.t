@@ -130,7 +130,11 @@ sub servers ($upstream) {
 
 sub lists {
 	answers('get_upstreams()',
-		'true, {"backend", "other", "guarded", "hashed", "large"}, nil');
+		'true, {"backend", "other", "guarded", "hashed", "large", "zoneless", '
+		. '"excluded"}, nil');
+	is(lua('local names = select(2, du.get_upstreams()) for _, name in ipairs(names) do'
+		. ' if not du.get_peers(name) or not du.get_servers(name) then return name end'
+		. ' end return #names'), '7', 'each of which can be read');
 	is(lua('local _, s = du.get_servers("large") local names = {}'
 		. ' for i, server in ipairs(s) do names[i] = server.name end'
 		. ' return #s, table.concat(names, " ")'),
@@ -250,7 +254,7 @@ sub refusals {
 
 	for my $fn (sort keys %calls) {
 		answers("$fn('$_'$calls{$fn})", 'false, nil, "Upstream not found"')
-			for qw/nobody zoneless excluded/;
+			for 'nobody', $fn eq 'get_servers' ? () : qw/zoneless excluded/;
 	}
 
 	answers("$_('other', '127.0.0.1:8099'"

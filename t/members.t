@@ -14,7 +14,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()->has(qw/module http proxy upstream_zone unix ipv6/);
 
-$t->plan(93);
+$t->plan(107);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -31,6 +31,10 @@ http {
         server 127.0.0.1:8082 weight=2;
         server 127.0.0.1:8083 backup;
     }
+
+    upstream none { zone none 64k; server 0.0.0.0:1; }
+    upstream none6 { zone none6 64k; server [::]:1; upstream_guard min=1; }
+    upstream some { zone some 64k; server 0.0.0.0:8081; }
 
     upstream plain { server 127.0.0.1:8081; }
 
@@ -87,6 +91,7 @@ log_lines();
 json();
 traffic();
 every_worker();
+placeholder();
 
 sub act ($args, $name = 'u') {
 	return control("/control?upstream=$name&" . $t->expand($args));
@@ -355,4 +360,27 @@ sub every_worker {
 	is(keys %readers, 4, 'every worker was asked');
 	is($late, 0, 'none was late');
 	is(answers('u'), '8081 8082', 'as in the beginning');
+}
+
+# The server by which older modules say that there is none.
+sub placeholder {
+	for my $name (qw/none none6/) {
+		is(text(act('', $name)), '200 ', "$name: nothing is listed");
+		is_deeply(upstream($name)->{peers}, [], "$name: nor shown");
+		like(text(act('peer=0&down=', $name)), qr/\A400 /, "$name: nor changed");
+		my $mark = $t->log_mark();
+		is(text(act('add=&server=127.0.0.1:8082', $name)),
+			"200 server 127.0.0.1:8082 addr=127.0.0.1:8082;\n",
+			"$name: gone with the first addition");
+		is(scalar $t->grep_log(qr/\[notice\].*upstream "$name"/, $mark), 1,
+			"$name: which is all that is logged");
+		is_deeply(burst(uri => "/u/$name", n => 12)->{by_body}, { 8082 => 12 },
+			"$name: it serves");
+	}
+
+	is(scalar @{ upstream('some')->{peers} }, 1, 'another port is a server');
+	is(text(act('server=127.0.0.1:8082&down=', 'none')) =~ s/ down;.*//sr,
+		'200 server 127.0.0.1:8082 addr=127.0.0.1:8082 weight=1 max_fails=1 '
+		. 'fail_timeout=10 max_conns=0 conns=0', 'changed as any');
+	$t->leak_baseline();
 }

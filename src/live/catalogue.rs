@@ -99,7 +99,7 @@ impl Upstreams for Live {
     }
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
-        self.get(upstream).map(View::snapshot)
+        self.get(upstream).map(View::snapshot).map(Snapshot::without_placeholder)
     }
 
     fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {

@@ -127,7 +127,7 @@ impl Upstreams for Fake {
     }
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Option<Snapshot> {
-        self.upstreams.borrow().get(upstream.0).cloned()
+        self.upstreams.borrow().get(upstream.0).cloned().map(Snapshot::without_placeholder)
     }
 
     fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Option<Snapshot> {
@@ -137,7 +137,7 @@ impl Upstreams for Fake {
     }
 
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
-        let snapshot = self.snapshot(upstream).unwrap();
+        let snapshot = self.upstreams.borrow()[upstream.0].clone();
         match snapshot.fixed {
             Some(reason) => Err(OpError::Static(reason)),
             None => Ok(Box::new(FakeLookup { snapshot, guard: self.guard })),
@@ -179,7 +179,7 @@ impl Upstreams for Fake {
     }
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
-        let snapshot = self.snapshot(upstream).unwrap();
+        let snapshot = self.upstreams.borrow()[upstream.0].clone();
         match snapshot.fixed {
             Some(reason) => Err(OpError::Static(reason)),
             None => Ok(Whole {

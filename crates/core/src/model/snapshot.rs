@@ -226,7 +226,24 @@ impl Faults {
     }
 }
 
+/// Texts of the server by which older modules say that an upstream has none, where nginx refuses an upstream without
+/// any. It is that only where no other server is.
+pub const PLACEHOLDERS: [&str; 2] = ["0.0.0.0:1", "[::]:1"];
+
+/// Whether these peers of an upstream stand for none.
+pub fn are_none(peers: &[Peer]) -> bool {
+    matches!(peers, [peer] if !peer.is_backup() && PLACEHOLDERS.iter().any(|text| peer.server == *text))
+}
+
 impl Snapshot {
+    /// The same without the server that stands for none.
+    pub fn without_placeholder(mut self) -> Self {
+        if are_none(&self.peers) {
+            self.peers.clear();
+        }
+        self
+    }
+
     /// Whether nginx counts for all workers together: without a zone each has numbers of its own, and these are of the
     /// one that was asked.
     pub fn is_shared(&self) -> bool {

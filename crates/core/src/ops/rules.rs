@@ -3,7 +3,7 @@
 use crate::model::address::{Address, AddressError, DEFAULT_PORT, is_url};
 use crate::model::id::{Group, ServerId};
 use crate::model::query::quoted;
-use crate::model::snapshot::{Method, Peer};
+use crate::model::snapshot::{Method, PLACEHOLDERS, Peer, are_none};
 use crate::model::state::Admin;
 
 use super::access::Lookup;
@@ -21,7 +21,7 @@ const SUGGESTIONS: usize = 3;
 /// The peers that a selector chooses; at least one.
 pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Peer>, OpError> {
     let peers = lookup.select(selector)?;
-    if !peers.is_empty() {
+    if !peers.is_empty() && !(are_none(&peers) && is_alone(lookup)) {
         return Ok(peers);
     }
     Err(match selector {
@@ -34,9 +34,31 @@ pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Pee
     })
 }
 
+/// Whether the upstream has one server.
+fn is_alone(lookup: &dyn Lookup) -> bool {
+    lookup.usable().1 == 1
+}
+
+/// The server that stands for none, if that is all there is: it leaves when a server comes.
+pub(super) fn placeholder(lookup: &dyn Lookup) -> Result<Option<Peer>, OpError> {
+    if !is_alone(lookup) {
+        return Ok(None);
+    }
+    for text in PLACEHOLDERS {
+        let peers = lookup.select(&Selector::Server(text.to_owned()))?;
+        if are_none(&peers) {
+            return Ok(peers.into_iter().next());
+        }
+    }
+    Ok(None)
+}
+
 /// The refusal of a text that chooses no server: with those that run on its host, if there are any.
 fn nearly_found(lookup: &dyn Lookup, text: &str) -> Result<OpError, OpError> {
     let peers = lookup.select(&Selector::Host(text.to_owned()))?;
+    if are_none(&peers) && is_alone(lookup) {
+        return Ok(OpError::ServerNotFound(text.to_owned()));
+    }
     let mut found: Vec<String> = peers.iter().map(|peer| String::from(&peer.server)).collect();
     found.dedup();
     found.truncate(SUGGESTIONS);

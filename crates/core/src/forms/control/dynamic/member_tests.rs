@@ -122,6 +122,30 @@ fn the_last_server_leaves_a_word() {
 }
 
 #[test]
+fn what_stands_for_no_server_is_none() {
+    for text in ["0.0.0.0:1", "[::]:1"] {
+        let upstreams = Fake::new(vec![fake::upstream("u", vec![fake::peer(0, text)])]);
+        assert_eq!(get("upstream=u", &upstreams), (200, String::new()));
+        for args in ["peer=0&down=", "id=0&weight=2", &format!("server={text}&down=")] {
+            assert_eq!(get(&format!("upstream=u&{args}"), &upstreams).0, 400, "{args}");
+        }
+        assert_eq!(get("upstream=u&remove=&peer=0", &upstreams).0, 400);
+        let added = ask("upstream=u&add=&server=10.0.0.1", &upstreams, Dialect::Any);
+        assert_eq!(added.log.len(), 1, "{:?}", added.log);
+        let line = "server 10.0.0.1 addr=10.0.0.1:80;\n";
+        assert_eq!(fake::said(&added.response), line);
+        assert_eq!(get("upstream=u", &upstreams), (200, line.to_owned()), "it is gone");
+    }
+    // With another port, or beside others, it is a server.
+    let beside = fake::upstream("u", vec![fake::peer(0, "0.0.0.0:1"), fake::peer(1, "10.0.0.1:80")]);
+    let other = fake::upstream("u", vec![fake::peer(0, "0.0.0.0:80")]);
+    for (snapshot, servers) in [(beside, 2), (other, 1)] {
+        let (_, lines) = get("upstream=u", &Fake::new(vec![snapshot]));
+        assert_eq!(lines.lines().count(), servers, "{lines}");
+    }
+}
+
+#[test]
 fn what_is_so_already_has_no_body() {
     for args in [
         "add=&server=127.0.0.1:8081",

@@ -282,7 +282,7 @@ fn a_location_of_one_upstream_knows_no_other() {
         ("upstream=alone&peer=0&down=", 404, "upstream is not found: \"alone\""),
         ("upstream=alone_zone&id=0", 404, "upstream is not found: \"alone_zone\""),
         ("stream=alone&peer=0&down=1", 404, "down nil upstream not found"),
-        ("upstream=*&server=10.0.0.9&down=", 404, "no upstream has this server"),
+        ("upstream=*&server=10.0.0.9&down=", 404, "no upstream has this server: \"10.0.0.9\""),
         ("upstream=*&server=127.0.0.1&drain=", 200, "dr: 2 servers changed\nprimary: 2 servers changed\n"),
         ("upstream=dr&id=0", 200, "server 127.0.0.1:83 weight=10; # id=0\n"),
     ];

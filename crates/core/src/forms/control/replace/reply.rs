@@ -45,6 +45,9 @@ struct View<'a> {
     changed: Vec<ChangedView<'a>>,
     /// How many servers were not touched.
     unchanged: usize,
+    /// What the list has to be told of.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    notices: &'a [String],
 }
 
 /// A new server.
@@ -179,7 +182,7 @@ impl Reply<'_> {
 
 /// The lines of an upstream.
 fn write_text(out: &mut String, done: &Replaced, is_dry: bool) -> fmt::Result {
-    let Replaced { upstream, revision, entries, removed, added, ids, unchanged } = done;
+    let Replaced { upstream, revision, entries, removed, added, ids, unchanged, notices } = done;
     writeln!(
         out,
         "{}: {} added, {} removed, {} changed, {unchanged} unchanged, revision {revision}{}",
@@ -189,6 +192,9 @@ fn write_text(out: &mut String, done: &Replaced, is_dry: bool) -> fmt::Result {
         entries.len(),
         if is_dry { ", dry run" } else { "" }
     )?;
+    for notice in notices {
+        writeln!(out, "# {}", escaped(notice))?;
+    }
     for Removal { id, server, .. } in removed {
         writeln!(out, "removed {} id={id}", escaped(server))?;
     }
@@ -220,6 +226,7 @@ impl<'a> View<'a> {
             removed: done.removed.iter().map(RemovedView::from).collect(),
             changed: done.entries.iter().map(ChangedView::from).collect(),
             unchanged: done.unchanged,
+            notices: &done.notices,
         }
     }
 }

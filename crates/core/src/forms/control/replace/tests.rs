@@ -146,6 +146,12 @@ fn what_is_refused() {
         ),
         (
             "replace=&upstream=backend",
+            "server 10.0.0.1;\n\nserver 10.0.0.1 weight=2;",
+            400,
+            "line 3: server \"10.0.0.1\" is also in line 1",
+        ),
+        (
+            "replace=&upstream=backend",
             "server 10.0.0.1;\n\nserver 10.0.0.1:80;",
             400,
             "line 3: server \"10.0.0.1:80\" is also in line 1",
@@ -167,6 +173,30 @@ fn what_is_refused() {
     let refused = answer(&form, "server 10.0.0.1;", &fake()).response;
     assert_eq!(refused.status, 415);
     assert!(refused.body.starts_with(b"replace: unsupported Content-Type \"application/x-www-form-urlencoded\", the list must be \"text/plain\" or \"application/json\""));
+}
+
+#[test]
+fn the_same_line_twice_is_one_server_and_is_told() {
+    let list = "server 127.0.0.1:8081;\nserver 10.0.0.1;\nserver 127.0.0.1:8081;\nserver 10.0.0.1;\n";
+    let (status, text) = reply("upstream=backend&replace=&force=", list, &fake());
+    assert_eq!(status, 200, "{text}");
+    let start = "backend: 1 added, 3 removed, 0 changed, 1 unchanged, revision 4\n\
+                 # line 3: server \"127.0.0.1:8081\" is also in line 1, taken once\n\
+                 # line 4: server \"10.0.0.1\" is also in line 2, taken once\n";
+    assert!(text.starts_with(start), "{text}");
+    let (_, json) = reply("upstream=backend&replace=&format=json", list, &fake());
+    assert!(
+        json.contains(r#","notices":["line 3: server \"127.0.0.1:8081\" is also in line 1, taken once","#),
+        "{json}"
+    );
+}
+
+#[test]
+fn what_stands_for_no_server_leaves_in_silence() {
+    let upstreams = Fake::new(vec![fake::upstream("u", vec![fake::peer(0, "[::]:1")])]);
+    let (_, text) = reply("upstream=u&replace=", "server 10.0.0.1;", &upstreams);
+    assert_eq!(text, "u: 1 added, 0 removed, 0 changed, 0 unchanged, revision 4\nadded 10.0.0.1 id=1\n");
+    assert_eq!(upstreams.snapshot(UpstreamIndex(0)).unwrap().peers.len(), 1);
 }
 
 #[test]
