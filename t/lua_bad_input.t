@@ -128,8 +128,8 @@ sub parameters {
 
 	for my $name (sort keys %out_of) {
 		my $no_number = $name eq 'fail_timeout'
-			? qr/fail_timeout: (?:not a number|invalid time "1\.5")/
-			: qr/$name: not a number/;
+			? qr/fail_timeout: (?:not a number(?:: "-?inf")?|invalid time "1\.5")/
+			: qr/$name: not a number(?:: "(?:-?inf|1\.5)")?/;
 
 		for my $value ('"x"', '""', '{}', 'true', '1.5', '0/0', '1/0', '-1/0',
 			'"10s"')

@@ -396,7 +396,7 @@ sub own_refusals {
 	own('down("zoneless", 0)',
 		q{nil, "only for upstream with 'zone'", "UpstreamStatic"});
 	own('down("other", { 0, 99 })',
-		'nil, "server or peer is not found", "ServerNotFound"');
+		'nil, "server or peer is not found: "99"", "ServerNotFound"');
 	is(peer('other', '127.0.0.1:8081')->{state}, 'up', 'all or nothing');
 	own('down("guarded", 1)', 'nil, "guard: 0 usable servers would be left, '
 		. 'at least 1 must be, use "force="", "Guarded"');

@@ -85,7 +85,8 @@ const TIME_UNITS: [(char, u64); 7] =
 /// Why the value of a parameter was refused; texts are stored as [`quoted`] returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParamError {
-    /// The value is not made of digits, or for a time has none; holds the value.
+    /// The value is not made of digits, or for a time has none; holds the value, or nothing if
+    /// it is not known.
     NotANumber(Param, String),
     /// The value has digits, but is not a time in whole seconds; holds the value.
     InvalidTime(Param, String),
@@ -217,6 +218,7 @@ impl fmt::Display for ParamError {
         let Row { name, min, max, .. } = self.param().row();
         match self {
             // The first text is that of ngx_dynamic_upstream, which scripts compare.
+            ParamError::NotANumber(_, text) if text.is_empty() => write!(f, "{name}: not a number"),
             ParamError::NotANumber(_, text) => write!(f, "{name}: not a number: {text}"),
             ParamError::InvalidTime(_, text) => write!(f, "{name}: invalid time {text}"),
             ParamError::ZeroWeight(text) => {

@@ -21,7 +21,8 @@ const SUGGESTIONS: usize = 3;
 /// The peers that a selector chooses; at least one.
 pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Peer>, OpError> {
     let peers = lookup.select(selector)?;
-    if !peers.is_empty() && !(are_none(&peers) && is_alone(lookup)) {
+    let is_placeholder = are_none(&peers) && is_alone(lookup);
+    if !peers.is_empty() && !is_placeholder {
         return Ok(peers);
     }
     Err(match selector {
