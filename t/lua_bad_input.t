@@ -161,7 +161,7 @@ sub parameters {
 sub names {
 	my $long = '("x"):rep(10240)';
 	my @names = ('""', '"\0"', '"backend\0"', '"backend\0x"', '"\0backend"',
-		'"Backend"', '"backend "', '"\255\254"', $long,
+		'"backends"', '"backend "', '"\255\254"', $long,
 		'"backend" .. ("\0"):rep(10240)');
 
 	for my $name (@names) {
@@ -244,7 +244,7 @@ sub own {
 		'one at a time');
 	is(lua('local all = {} for i = 1, 10000 do all[i] = i + 1 end'
 		. ' return uc.down("backend", all)'),
-		'nil, "server or peer is not found: "4"", "ServerNotFound"',
+		'nil, "server or peer is not found: "2"", "ServerNotFound"',
 		'ten thousand ids');
 }
 

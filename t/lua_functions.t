@@ -15,7 +15,7 @@ use Test::Nginx::Lua;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6 lua/)
-	->plan(123);
+	->plan(122);
 
 $t->write_file_expand('nginx.conf', <<'CONF',
 %%TEST_GLOBALS%%
