@@ -325,7 +325,7 @@ sub memory {
 	}
 
 	is($last->status(), 500, 'no room for more notes');
-	like($last->body(), qr/\Ano memory left in the module's zone, \d+ bytes are needed: raise "upstream_control_zone"\z/,
+	like($last->body(), qr/\Ano memory left in the module's zone, \d+ bytes are needed: raise "upstream_control_zone"\n\z/,
 		'in words');
 	is(revision('more'), $n, 'what was refused is not counted');
 	is(upstream('more')->{peers}[$n]{state}, 'up', 'nor done');
