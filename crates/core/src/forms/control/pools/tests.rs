@@ -233,7 +233,10 @@ fn other_refusals_are_words_in_a_string() {
         (400, r#""invalid value \"0\" in \"force\", leave it out""#.to_owned())
     );
     assert_eq!(ask("/up_host/primary/1", "%"), (400, r#""invalid percent-encoding in \"%\"""#.to_owned()));
-    assert_eq!(ask("/pools", "format=x"), (400, r#""invalid value \"x\" in \"format\"""#.to_owned()));
+    assert_eq!(
+        ask("/pools", "format=x"),
+        (400, r#""invalid value \"x\" in \"format\", it must be \"json\" or \"text\"""#.to_owned())
+    );
     assert_eq!(ask("/pools", "note=x"), (400, r#""unknown argument \"note\"""#.to_owned()));
 
     let mut fixed = fake::upstream("p", vec![fake::peer(0, "a")]);
