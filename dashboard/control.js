@@ -51,8 +51,11 @@ async function change(upstream, args) {
       redirect: "error",
       signal: request.signal,
     });
-    if (reply.status === 304) throw new Refused("nothing to change: it is as you want it already");
-    if (reply.ok) return await reply.json().catch(() => ({}));
+    if (reply.ok) {
+      const body = await reply.json().catch(() => ({}));
+      if (body.unchanged) throw new Refused("nothing to change: " + body.unchanged);
+      return body;
+    }
     const { words, code } = await errorOf(reply);
     if (reply.status === 501 && ("add" in args || "remove" in args)) {
       fixedLists.add(upstream.name);

@@ -8,7 +8,7 @@
  */
 const STATES = [
   { name: "unhealthy", sign: "✖", word: "unhealthy", help: "has failed its checks", rare: true },
-  { name: "unavail", sign: "▲", word: "unavail", help: "left alone after failures" },
+  { name: "unavail", sign: "▲", word: "unavail", help: "left alone after failures, then tried by one request" },
   { name: "down", sign: "■", word: "down", help: "taken down" },
   { name: "draining", sign: "◐", word: "draining", help: "takes no new requests" },
   { name: "checking", sign: "◌", word: "checking", help: "was not checked yet", rare: true },

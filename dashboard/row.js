@@ -106,6 +106,7 @@ class Row {
     if (reason.by === "operator") why = reason.note || (isUp ? "" : "by " + by);
     else if (reason.by === "configuration") why = isUp ? "" : "by configuration";
     else if (reason.by === "failures") why = "max_fails reached, left alone for " + peer.fail_timeout;
+    else if (reason.by === "retry") why = "max_fails reached, the next request tries it";
     setText(this.why, why);
     setAttribute(this.why, "title", by ? "by " + by + ", " + localTime(reason.at) : null);
   }

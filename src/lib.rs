@@ -179,8 +179,11 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             let fixed = match settings {
                 None => Some(StaticReason::Implicit),
                 Some(_) if has_pools => Some(StaticReason::Pools),
-                _ if us.zone().is_none() => Some(StaticReason::NoZone),
+                // A balancer of another module may not bear a zone: there is no advice to add one.
                 _ if method.is_none() => Some(StaticReason::UnknownBalancer),
+                _ if us.zone().is_none() => {
+                    Some(StaticReason::NoZone { kilobytes: capacity::advised_kilobytes(us) })
+                }
                 Some(own) => {
                     let is_dynamic = own.is_dynamic(http);
                     (!is_dynamic).then_some(StaticReason::Excluded)

@@ -48,7 +48,7 @@ http {
 CONF
 
 # What is said of an upstream that has not got much room.
-my $SMALL = qr/zone "z" has room for \d+ server\(s\) of upstream "\w", which has \d+: raise the size of "zone" to add more/;
+my $SMALL = qr/zone "z" has room for \d+ servers? of upstream "\w", which has \d+: raise the size of "zone" to add more/;
 
 my %HOLES = (HTTP => '', UPSTREAM => '', SERVER => '', SIZE => '1m',
 	SERVERS => servers(1));
@@ -243,7 +243,7 @@ sub default {
 }
 
 sub fewer {
-	my $said = $old && qr/"upstream_capacity 3" is less than the 5 server\(s\) of upstream "u", which count instead/;
+	my $said = $old && qr/"upstream_capacity 3" is less than the 5 servers of upstream "u", which count instead/;
 
 	taken('fewer than there are', $said, SERVERS => servers(5),
 		UPSTREAM => 'upstream_capacity 3;');

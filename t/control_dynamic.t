@@ -14,7 +14,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6/)
-	->plan(100);
+	->plan(102);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -215,7 +215,7 @@ sub parameters {
 	for my $row (@rows) {
 		my ($server, $args, $i, $text, $flags) = @$row;
 		my $r = dynamic("upstream=backends&server=$server&$args");
-		is($r->status() . ' ' . $r->body(), defined $text
+		is($r->told(), defined $text
 			? '200 ' . verbose($i, $text, $flags // '')
 			: '400 backup: only for a server that is added',
 			"$server: $args");
@@ -350,7 +350,7 @@ sub to_be_done {
 	my $args = 'stream=&server=127.0.0.1:8081&down=';
 	my $r = dynamic("upstream=backends&$args");
 
-	is($r->status() . ' ' . $r->body(), '501 stream: not yet supported', $args);
+	is($r->told(), '501 stream: not yet supported', $args);
 	is(dynamic('upstream=backends')->body(), plain(), 'nothing was done');
 }
 
@@ -424,9 +424,14 @@ sub failures {
 
 	dynamic("$server&max_fails=1&fail_timeout=1");
 	$failed->(4);
-	is(peer('broken')->{state}, 'unavail', 'unavailable for a second');
-	ok($t->wait_for(sub { peer('broken')->{state} eq 'up' }, 5, 'up again'),
-		'and no longer');
+	my $is = sub { join ' ', peer('broken')->{state}, peer('broken')->{reason}{by} };
+	is($is->(), 'unavail failures', 'left alone for a second');
+	ok($t->wait_for(sub { $is->() eq 'unavail retry' }, 5, 'a trial'),
+		'and then it awaits its trial');
+	my $text = http_get('/status?format=text&upstream=broken');
+	like($text->body(), qr/ unavail .* retry: fail_timeout is over/, 'in text');
+	like(http_get('/status?format=prometheus&upstream=broken')->body(),
+		qr/_peer_up\{[^}]*\} 0$/m, 'in metrics');
 }
 
 # Backups serve when the primaries are down, and only then.

@@ -110,7 +110,7 @@ sub bodies {
 		[ 'down=0&peer=0&stream=luaupstfoo&name=x&server=y', 200,
 			"up true nil\n" ],
 		[ 'down=true&peer=0&stream=foo_zone', 200, "down true nil\n", 0 ],
-		[ 'down=0&peer=0&stream=foo_zone&upstream', 400, 'upstream required',
+		[ 'down=0&peer=0&stream=foo_zone&upstream', 400, "upstream required\n",
 			0 ],
 		[ 'down=0&peer=00&stream=foo_zone', 200, "up true nil\n" ],
 
@@ -146,8 +146,8 @@ sub bodies {
 		[ 'peer=0&stream=luaupstfoo', 200, $NOTHING ],
 		[ 'stream=luaupstfoo', 200, $NOTHING ],
 		[ 'stream=nope', 200, $NOTHING ],
-		[ 'stream=&peer=0&down=1', 400, 'upstream required' ],
-		[ '', 400, 'upstream required' ],
+		[ 'stream=&peer=0&down=1', 400, "upstream required\n" ],
+		[ '', 400, "upstream required\n" ],
 	);
 
 	for my $row (@rows) {
@@ -222,7 +222,7 @@ sub arguments {
 	is(revision(), $revision + 1, 'a revision');
 	my @lines = $t->grep_log(qr/\[notice\].*luaupstfoo/, $mark);
 	is(@lines, 1, 'one line');
-	like($lines[0], qr/upstream "luaupstfoo" server "unix:[^"]+": state up -> down, revision @{[ $revision + 1 ]}, note: "disk", client: 127\.0\.0\.1/,
+	like($lines[0], qr/upstream "luaupstfoo" server "unix:[^"]+": state up -> down, revision @{[ $revision + 1 ]}, id \d+, note: "disk", client: 127\.0\.0\.1/,
 		'which says all');
 	act('down=0&peer=3&stream=luaupstfoo');
 }

@@ -76,7 +76,7 @@ my $CROSS_SITE = 'cross-site request refused: use curl, or send it by POST from 
 
 # location, method, what is allowed there, and the text
 my @methods = (
-	(map { [ control => $_, 'GET, POST', 'only GET allowed' ] }
+	(map { [ control => $_, 'GET, POST', 'only GET and POST allowed' ] }
 		qw/HEAD PUT DELETE PATCH OPTIONS PROPFIND MKCOL COPY LOCK/),
 	(map { [ post => $_, 'POST', 'only POST allowed' ] }
 		qw/GET HEAD PUT DELETE PATCH OPTIONS/),
@@ -136,7 +136,7 @@ sub methods {
 		my $r = http_request(uri => "/$where?$DOWN", method => $method);
 
 		is_deeply([ $r->status(), $r->header('Allow'), $r->body() ],
-			[ 405, $allow, $method eq 'HEAD' ? '' : $text ],
+			[ 405, $allow, $method eq 'HEAD' ? '' : "$text\n" ],
 			"$method /$where");
 		is(peer()->{state}, 'up', "$method /$where: nothing was changed");
 	}
@@ -232,7 +232,7 @@ sub subrequests {
 		$mark), 'the mirrored one is refused');
 
 	is(http_get('/pages/control.html')->body(),
-		'before subrequests are not allowed after', 'included');
+		"before subrequests are not allowed\n after", 'included');
 	is(http_get("/auth?$DOWN")->status(), 500, 'asked for permission');
 	like(http_get('/pages/status.html')->body(),
 		qr/\Abefore \{"upstreams":\{"u":.* after\z/s, 'reading is allowed');

@@ -17,7 +17,7 @@ use Test::Nginx::Names qw/name_server/;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6/)
-	->plan(104);
+	->plan(111);
 
 # A name that stands for two addresses has two peers with the same text.
 my ($error, @found) = getaddrinfo('localhost', 80, { socktype => 1 });
@@ -53,6 +53,16 @@ http {
     upstream named {
         zone named 64k;
         server localhost:8081;
+        server 127.0.0.1:8082;
+    }
+
+    upstream one {
+        zone both 64k;
+        server 127.0.0.1:8081;
+    }
+
+    upstream other {
+        zone both;
         server 127.0.0.1:8082;
     }
 
@@ -92,6 +102,7 @@ $t->run();
 $t->leak_keys('/status', 8080);
 
 ids();
+letters();
 lines();
 positions();
 texts();
@@ -103,7 +114,7 @@ resolved();
 
 sub act ($args, $upstream = 'u') {
 	my $r = control("/control?upstream=$upstream&" . $t->expand($args));
-	return $r->status() . ' ' . $r->body();
+	return $r->told();
 }
 
 sub upstream ($name) {
@@ -158,9 +169,28 @@ sub lines {
 		is(act($args), "200 $line\n", $args);
 	}
 
-	is(act($_), '400 server or peer is not found', $_)
+	like(act($_), qr/\A400 server or peer is not found: "\d+"\z/, $_)
 		for qw/id=5 id=5&down= id=18446744073709551615/;
 	is(act('id=1', 'u_zone'), "200 $rows[1][1]\n", 'by the name of the zone');
+}
+
+# Case means nothing in names of upstreams and hosts, and a zone of several
+# upstreams is none of them.
+sub letters {
+	like(act('peer=0', 'U'), qr/\A200 server /, 'an upstream in capitals');
+	like(act('peer=0', 'U_ZONE'), qr/\A404 /, 'but not a zone');
+	like(act('server=LOCALHOST:8081&weight=2', 'NAMED'), qr/ weight=2 /,
+		'a host in capitals');
+	act('server=localhost:8081&weight=1', 'named');
+
+	for my $args ('peer=0&down=', 'verbose=') {
+		my $r = control("/control?upstream=both&$args");
+		is($r->told(),
+			'409 several upstreams have zone "both", choose one by name: '
+			. '"one", "other"', "a shared zone: $args");
+	}
+	is(states('one') . ' ' . states('other'), 'up up', 'nothing was changed');
+	is(http_get('/status?upstream=both')->status(), 409, 'in the status, too');
 }
 
 # Among primaries; digits are a position, all else is a server.
@@ -168,10 +198,10 @@ sub positions {
 	like(act('peer=1&down='), qr/\A200 .*^server \[::1\]\S* .* down;$/ms,
 		'position 1');
 	is(states(), 'up down down up down', 'is the second primary');
-	is(act('peer=3&down='), '400 bad peer id', 'backups have none');
+	is(act('peer=3&down='), '400 bad peer id: 3', 'backups have none');
 	like(act('peer=[::1]:8083&up='), qr/\A200 /, 'peer= with an address');
 	is(states(), 'up up down up down', 'is that server');
-	is(act('peer=8083&up='), '400 bad peer id', 'a port is not an address');
+	is(act('peer=8083&up='), '400 bad peer id: 8083', 'a port is not an address');
 }
 
 # The text of the directive, the address, and other ways to write it.
@@ -195,7 +225,7 @@ sub texts {
 		act("server=$server&" . ($i == 2 ? 'down=' : 'up='));
 	}
 
-	is(act("server=$_&down="), '400 server or peer is not found', $_) for
+	like(act("server=$_&down="), qr/\A400 server or peer is not found: /, $_) for
 		'127.0.0.1', '127.0.0.1:80', '[::1]', '::1', 'localhost:8081',
 		'unix:%%TESTDIR%%/backend', '*', '%20';
 	is(states(), 'up up down up down', 'nothing was changed');
@@ -275,7 +305,7 @@ sub several {
 	is(upstream('u')->{revision}, $revision + 2, 'and back');
 
 	is(act('servers=127.0.0.1:8081,127.0.0.1:8089&down='),
-		'400 server or peer is not found', 'one that is not there');
+		'400 server or peer is not found: "127.0.0.1:8089"', 'one that is not there');
 	is(act('servers=127.0.0.1:8081,127.0.0.1:8081&down='),
 		'400 duplicate server "127.0.0.1:8081" in "servers"', 'one twice');
 	is(states(), 'up up down up down', 'nothing was changed');

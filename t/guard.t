@@ -95,11 +95,11 @@ members();
 
 sub act ($name, $args, $where = 'control') {
 	my $r = control("/$where?upstream=$name&$args");
-	return $r->status() . ' ' . $r->body() =~ s/\n.*//sr;
+	return $r->told() =~ s/\n.*//sr;
 }
 
 sub guard ($left, $min) {
-	return "409 guard: $left usable servers would be left, at least $min must "
+	return "409 guard: $left usable server" . ($left == 1 ? '' : 's') . " would be left, at least $min must "
 		. 'be, use "force="';
 }
 
@@ -128,7 +128,7 @@ sub directive {
 		[ 'upstream_guard min=-1;', 1, 'invalid value "min=-1"' ],
 		[ 'upstream_guard min=;', 1, 'invalid value "min="' ],
 		[ 'upstream_guard 2;', 1, 'invalid value "2"' ],
-		[ 'upstream_guard on;', 1, 'invalid value "on"' ],
+		[ 'upstream_guard on;', 1, 'invalid value "on", it must be "min=N", "min=N%" or "off"' ],
 		[ 'upstream_guard;', 1, 'invalid number of arguments' ],
 		[ 'upstream_guard min=1 min=2;', 1, 'invalid number of arguments' ],
 		[ 'upstream_guard min=1; upstream_guard off;', 1, 'is duplicate' ],
@@ -170,7 +170,7 @@ sub numbers {
 	my $r = control('/control?stream=two&peer=0&down=1');
 	is($r->status(), 200, 'EBLB: down');
 	$r = control('/control?stream=two&peer=1&down=1');
-	is($r->status() . ' ' . $r->body(), '409 down nil guard: 1 usable servers '
+	is($r->status() . ' ' . $r->body(), '409 down nil guard: 1 usable server '
 		. qq(would be left, at least 2 must be, use "force="\n), 'EBLB: guard');
 	is(control('/control?stream=two&peer=1&down=1&force=')->body(),
 		"down true nil\n", 'EBLB: force');

@@ -132,7 +132,7 @@ sub act ($args, $name = 'u') {
 	return control("/control?upstream=$name&$args");
 }
 
-sub text ($r) { return $r->status() . ' ' . $r->body() }
+sub text ($r) { return $r->told() }
 
 # All that a change may touch, with the revision.
 sub shown ($name = 'u') {

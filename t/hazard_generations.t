@@ -194,7 +194,7 @@ sub change ($name, $model) {
 
 	my $r = http_get("/control?upstream=$name&$args");
 	if ($r->status() != 200) {
-		push @refused, "$name: $args: " . $r->status() . ' ' . $r->body()
+		push @refused, "$name: $args: " . $r->told()
 			. $r->error();
 		return 0;
 	}
@@ -237,7 +237,7 @@ sub client ($file, $stop) {
 			$result{busy}++;
 		}
 		else {
-			$result{refused}{ $r->status() . ' ' . $r->body() . $r->error() }++;
+			$result{refused}{ $r->told() . $r->error() }++;
 		}
 	}
 

@@ -383,7 +383,7 @@ sub ask ($result, $name, $args, $stop) {
 		}
 
 		if ($r->status()) {
-			push @{ $result->{refused} }, $r->status() . ' ' . $r->body()
+			push @{ $result->{refused} }, $r->told()
 				. " ($args)";
 			return;
 		}

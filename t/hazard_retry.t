@@ -219,7 +219,7 @@ sub load ($what) {
 # What was answered in place of success.
 sub change ($upstream, $args) {
 	my $r = control("/upstreamcontrol?upstream=$upstream&$args");
-	return $r->status() == 200 ? () : $r->status() . ' ' . $r->body();
+	return $r->status() == 200 ? () : $r->told();
 }
 
 sub number ($upstream) {

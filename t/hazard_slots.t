@@ -177,7 +177,7 @@ sub filled ($name) {
 		for my $verb (qw/remove add/) {
 			push @refused, grep { !/\A(?:200|304) / } map {
 				my $r = change($name, "$verb=&server=$_");
-				$r->status() . ' ' . $r->body();
+				$r->told();
 			} @SERVERS;
 		}
 
@@ -186,7 +186,7 @@ sub filled ($name) {
 			for my $verb (qw/add remove/) {
 				my $r = change($name, "$verb=&server=$server"
 					. ($verb eq 'add' ? '&down=' : ''));
-				push @refused, $r->status() . ' ' . $r->body()
+				push @refused, $r->told()
 					if $r->status() != 200;
 			}
 		}

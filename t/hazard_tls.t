@@ -129,7 +129,7 @@ is_deeply(\@leaks, [], 'their memory comes back');
 
 sub act ($name, $args) {
 	my $r = control("/control?upstream=$name&$args");
-	push @refused, "$name: $args: " . $r->status() . ' ' . $r->body()
+	push @refused, "$name: $args: " . $r->told()
 		if $r->status() != 200 && @refused < 20;
 	return $r;
 }

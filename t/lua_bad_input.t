@@ -128,8 +128,8 @@ sub parameters {
 
 	for my $name (sort keys %out_of) {
 		my $no_number = $name eq 'fail_timeout'
-			? qr/fail_timeout: (?:not a number|invalid time "1\.5")/
-			: qr/$name: not a number/;
+			? qr/fail_timeout: (?:not a number(?:: "-?inf")?|invalid time "1\.5")/
+			: qr/$name: not a number(?:: "(?:-?inf|1\.5)")?/;
 
 		for my $value ('"x"', '""', '{}', 'true', '1.5', '0/0', '1/0', '-1/0',
 			'"10s"')
@@ -161,7 +161,7 @@ sub parameters {
 sub names {
 	my $long = '("x"):rep(10240)';
 	my @names = ('""', '"\0"', '"backend\0"', '"backend\0x"', '"\0backend"',
-		'"Backend"', '"backend "', '"\255\254"', $long,
+		'"backends"', '"backend "', '"\255\254"', $long,
 		'"backend" .. ("\0"):rep(10240)');
 
 	for my $name (@names) {
@@ -244,7 +244,7 @@ sub own {
 		'one at a time');
 	is(lua('local all = {} for i = 1, 10000 do all[i] = i + 1 end'
 		. ' return uc.down("backend", all)'),
-		'nil, "server or peer is not found", "ServerNotFound"',
+		'nil, "server or peer is not found: "2"", "ServerNotFound"',
 		'ten thousand ids');
 }
 
@@ -301,7 +301,7 @@ LUA
 			'-1, "BadArgument unknown state"', 'state 4' ],
 		[ 'local server = "0x" texts.servers = server'
 			. ' lengths[0] = 2147483648 + 2 return change()',
-			'-1, "ServerNotFound server or peer is not found"', 'no id' ],
+			'-1, "ServerNotFound server or peer is not found: "0x""', 'no id' ],
 		[ 'return says(peers(10, "x"))', '-1, "UpstreamNo"', 'cut' ],
 		[ 'return says(peers(0, "x"))', '-1, ""', 'no room at all' ],
 		[ 'reply.data = nil return says(peers(0, "x"))', '-1, ""',

@@ -15,7 +15,7 @@ use Test::Nginx::Lua;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone unix ipv6 lua/)
-	->plan(123);
+	->plan(122);
 
 $t->write_file_expand('nginx.conf', <<'CONF',
 %%TEST_GLOBALS%%
@@ -130,7 +130,11 @@ sub servers ($upstream) {
 
 sub lists {
 	answers('get_upstreams()',
-		'true, {"backend", "other", "guarded", "hashed", "large"}, nil');
+		'true, {"backend", "other", "guarded", "hashed", "large", "zoneless", '
+		. '"excluded"}, nil');
+	is(lua('local names = select(2, du.get_upstreams()) for _, name in ipairs(names) do'
+		. ' if not du.get_peers(name) or not du.get_servers(name) then return name end'
+		. ' end return #names'), '7', 'each of which can be read');
 	is(lua('local _, s = du.get_servers("large") local names = {}'
 		. ' for i, server in ipairs(s) do names[i] = server.name end'
 		. ' return #s, table.concat(names, " ")'),
@@ -250,7 +254,7 @@ sub refusals {
 
 	for my $fn (sort keys %calls) {
 		answers("$fn('$_'$calls{$fn})", 'false, nil, "Upstream not found"')
-			for qw/nobody zoneless excluded/;
+			for 'nobody', $fn eq 'get_servers' ? () : qw/zoneless excluded/;
 	}
 
 	answers("$_('other', '127.0.0.1:8099'"
@@ -386,13 +390,13 @@ sub own_changes {
 }
 
 sub own_refusals {
-	own('status("nobody")', 'nil, "upstream is not found", "UpstreamNotFound"');
+	own('status("nobody")', 'nil, "upstream is not found: "nobody"", "UpstreamNotFound"');
 	own('revision("nobody")',
-		'nil, "upstream is not found", "UpstreamNotFound"');
+		'nil, "upstream is not found: "nobody"", "UpstreamNotFound"');
 	own('down("zoneless", 0)',
 		q{nil, "only for upstream with 'zone'", "UpstreamStatic"});
 	own('down("other", { 0, 99 })',
-		'nil, "server or peer is not found", "ServerNotFound"');
+		'nil, "server or peer is not found: "99"", "ServerNotFound"');
 	is(peer('other', '127.0.0.1:8081')->{state}, 'up', 'all or nothing');
 	own('down("guarded", 1)', 'nil, "guard: 0 usable servers would be left, '
 		. 'at least 1 must be, use "force="", "Guarded"');

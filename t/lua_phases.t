@@ -201,7 +201,7 @@ each_phase('');
 
 # The worker that ends does its last changes before those of the next begin.  It
 # has an older configuration by then, in which servers neither come nor go.
-my $exit = ': true backend nil|true nil nil|down lua nil|true nil nil|up lua nil|';
+my $exit = $t->expand(': true backend,127.0.0.1:%%PORT_8081%% nil|true nil nil|down lua nil|true nil nil|up lua nil|');
 for my $when (' after a reload', ' after another') {
 	lua('ngx.shared.seen:flush_all()');
 	my $mark = $t->log_mark();
@@ -227,7 +227,7 @@ $t->done_testing();
 
 sub each_phase ($when) {
 	my $done = sub ($client, $upstream) {
-		return join '|', 'true backend nil', 'true nil nil',
+		return join '|', 'true backend,127.0.0.1 nil', 'true nil nil',
 			"down $client nil", 'true nil nil', "up $client nil",
 			('true nil nil') x 2, $upstream;
 	};

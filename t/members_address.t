@@ -89,7 +89,7 @@ sub ids_of ($name) {
 	} @{ upstream($name)->{peers} };
 }
 
-sub text ($r) { return $r->status() . ' ' . $r->body() }
+sub text ($r) { return $r->told() }
 
 # Who answers, in all workers.
 sub answers ($name, $n = 48) {
@@ -142,7 +142,7 @@ sub eblb {
 		my ($args, $body, $after) = @$row;
 		my $r = http_get("/upstreamcontrol?$args&peer=0&stream=luaupstfoo");
 		defined $body ? is(text($r), "200 $body", "EBLB: $args")
-			: like(text($r), qr/\A400 changed nil \S.*\n\z/, "EBLB: $args");
+			: like(text($r), qr/\A400 changed nil \S.*\z/, "EBLB: $args");
 		is($first->(), $after, "EBLB: $args, the server") if $after;
 	}
 
@@ -222,7 +222,7 @@ sub json {
 sub refused {
 	my $revision = upstream('down')->{revision};
 	my @rows = (
-		[ 'id=9&server=127.0.0.1:8086', 400, 'server or peer is not found' ],
+		[ 'id=9&server=127.0.0.1:8086', 400, 'server or peer is not found: "9"' ],
 		[ 'id=1&server=app', 400, 'host name "app" where an address is needed' ],
 		[ 'id=1&server=1.2.3', 400,
 			'invalid address "1.2.3": not an ip address' ],

@@ -134,7 +134,7 @@ sub life ($name) {
 
 sub refused ($name) {
 	my $r = act($name, 'add=&server=127.0.0.1:8083&backup=');
-	is($r->status() . ' ' . $r->body(),
+	is($r->told(),
 		'400 balancing method does not support parameter "backup"',
 		"$name: no backups");
 	is(upstream($name)->{revision}, 0, "$name: nothing was changed");

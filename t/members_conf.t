@@ -80,7 +80,7 @@ json();
 
 sub conf ($args, $where = 'upstream_conf') {
 	my $r = control("/$where?$args", port => 8090);
-	return $r->status() . ' ' . $r->body();
+	return $r->told();
 }
 
 sub rows ($where, @rows) {
@@ -154,10 +154,10 @@ sub listings {
 
 sub refused {
 	rows('upstream_conf',
-		[ 'upstream=nope', '404 upstream is not found' ],
+		[ 'upstream=nope', '404 upstream is not found: "nope"' ],
 		[ 'upstream=*&down=&server=127.0.0.1', '400 missing "id" argument' ],
-		[ 'upstream=backend&id=9', '400 server or peer is not found' ],
-		[ 'upstream=backend&id=9&down=', '400 server or peer is not found' ],
+		[ 'upstream=backend&id=9', '400 server or peer is not found: "9"' ],
+		[ 'upstream=backend&id=9&down=', '400 server or peer is not found: "9"' ],
 		[ 'upstream=backend&id=x', '400 invalid value "x" in "id"' ],
 		[ 'upstream=backend&id=-1&down=', '400 invalid value "-1" in "id"' ],
 		[ 'upstream=backend&down=', '400 missing "id" argument' ],
@@ -179,7 +179,7 @@ sub refused {
 		[ 'upstream=backend&peer=0&down=', '400 unknown argument "peer"' ],
 		[ 'upstream=fixed&add=&server=127.0.0.1:8083',
 			q(501 only for upstream with 'zone') ],
-		[ 'upstream=backend&remove=&id=9', '400 server or peer is not found' ],
+		[ 'upstream=backend&remove=&id=9', '400 server or peer is not found: "9"' ],
 	);
 }
 
@@ -197,7 +197,7 @@ sub members {
 		[ 'remove=&upstream=fresh&id=1', "server 127.0.0.1:8080; # id=0\n"
 			. "server 127.0.0.1:8082; # id=2\nserver 127.0.0.1:8083; # id=3\n"
 			. "server 127.0.0.1:8084 weight=2 backup down; # id=4\n" ],
-		[ 'remove=&upstream=fresh&id=1', '400 server or peer is not found' ],
+		[ 'remove=&upstream=fresh&id=1', '400 server or peer is not found: "1"' ],
 		[ 'upstream=fresh&id=2&server=127.0.0.1:8081',
 			"server 127.0.0.1:8081; # id=2\n" ],
 		[ 'upstream=fresh&id=3&server=127.0.0.2:8083&weight=2&drain=1',
@@ -219,7 +219,7 @@ sub by_id {
 		[ 'upstream=fresh&id=3&server=[::1]:8083',
 			"server [::1]:8083; # id=3\n" ],
 		[ 'upstream=fresh&id=9&server=[::1]:8083',
-			'400 server or peer is not found' ],
+			'400 server or peer is not found: "9"' ],
 		[ 'upstream=fresh&remove=&id=3', "server 127.0.0.1:8080; # id=0\n"
 			. "server 127.0.0.1:8081; # id=2\n" ],
 		[ 'upstream=fresh&remove=&id=3', '304 ' ],

@@ -82,7 +82,7 @@ cmp_ok((sort { $a <=> $b } @took)[0], '<', 1, 'closed within a second');
 
 sub act ($name, $args) {
 	my $r = control("/control?upstream=$name&" . $t->expand($args));
-	die "\"$args\": " . $r->status() . ' ' . $r->body() . "\n"
+	die "\"$args\": " . $r->told() . "\n"
 		unless $r->status() == 200;
 }
 

@@ -72,7 +72,7 @@ sub reload () {
 
 sub act ($args, $name = 'u') {
 	my $r = control("/control?upstream=$name&$args");
-	die "\"$args\": " . $r->status() . ' ' . $r->body() . "\n"
+	die "\"$args\": " . $r->told() . "\n"
 		unless $r->status() == 200;
 }
 

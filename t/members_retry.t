@@ -86,7 +86,7 @@ sub retried ($method, $row) {
 
 	for my $args (@changes) {
 		my $r = control("/control?upstream=$name&$args");
-		die "$name: $args: " . $r->status() . ' ' . $r->body() . "\n"
+		die "$name: $args: " . $r->told() . "\n"
 			if $r->status() != 200;
 	}
 

@@ -64,7 +64,7 @@ sub act ($name, $args) {
 	return control("/control?upstream=$name&$args");
 }
 
-sub text ($r) { return $r->status() . ' ' . $r->body() }
+sub text ($r) { return $r->told() }
 
 sub upstream ($name) {
 	return get_json("/status?upstream=$name&verbose=")->{upstreams}{$name};
@@ -108,7 +108,7 @@ sub zone ($name, $round) {
 	my $mark = $t->log_mark();
 	my ($r, $n) = fill($name);
 	my $full = $slots
-		? qr/\A500 no slot left, the upstream has its @{[ $n + 1 ]} servers: raise "upstream_capacity" or the size of "zone"\z/
+		? qr/\A500 no place left, the upstream has its @{[ $n + 1 ]} servers: raise "upstream_capacity" or the size of "zone"\z/
 		: qr/\A500 no memory left in zone "$name", \d+ bytes are needed: raise the size of "zone"\z/;
 
 	cmp_ok($n, '>', $slots ? 15 : 20, "$name, $round: many fit");
@@ -124,7 +124,7 @@ sub zone ($name, $round) {
 	act($name, 'id=0&server=127.0.0.1:8081') if $slots;
 	is(scalar $t->grep_log(qr/ \[(?:crit|alert|emerg)\] /, $mark), 0,
 		"$name, $round: nor was nginx alarmed");
-	cmp_ok(scalar $t->grep_log($slots ? qr/\[error\] .*no slot left, /
+	cmp_ok(scalar $t->grep_log($slots ? qr/\[error\] .*no place left, /
 		: qr/\[error\] .*no memory left in zone "$name"/, $mark), '>', 0,
 		"$name, $round: the log says it");
 

@@ -180,7 +180,7 @@ sessions();
 
 sub act ($name, $args) {
 	my $r = control("/control?upstream=$name&$args");
-	die "$name: $args: " . $r->status() . ' ' . $r->body() . "\n"
+	die "$name: $args: " . $r->told() . "\n"
 		if $r->status() != 200;
 }
 

@@ -122,7 +122,7 @@ sub down () { return (up => JSON::PP::false) }
 # "STATUS BODY" of a reply.
 sub reply ($uri, %how) {
 	my $r = http_get($uri, %how);
-	return $r->status() . ' ' . $t->logical($r->body());
+	return $t->logical($r->told());
 }
 
 # Hosts of a pool.
@@ -267,11 +267,11 @@ sub methods {
 sub narrowed {
 	my %rows = (
 		'/down_host/spare/1' => '500 "Pool spare not found"',
-		'/?upstream=alone' => '404 upstream is not found',
-		'/?upstream=other' => '404 upstream is not found',
-		'/?stream=alone&peer=0&down=1' => "404 down nil upstream not found\n",
+		'/?upstream=alone' => '404 upstream is not found: "alone"',
+		'/?upstream=other' => '404 upstream is not found: "other"',
+		'/?stream=alone&peer=0&down=1' => '404 down nil upstream not found',
 		'/?upstream=*&server=127.0.0.1:' . port(8085) . '&down='
-			=> '404 no upstream has this server',
+			=> '404 no upstream has this server: "127.0.0.1:8085"',
 		'/?upstream=app'
 			=> "200 # pool primary priority=5 failback=0s active\n"
 			. "# pool dr priority=10 failback=0s standby\n",

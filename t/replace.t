@@ -101,7 +101,7 @@ sub send_list ($args, $list, %more) {
 		headers => { 'Content-Type' => $type, %{ $more{headers} // {} } });
 }
 
-sub text ($r) { return $r->status() . ' ' . $t->logical($r->body()) }
+sub text ($r) { return $t->logical($r->told()) }
 
 sub upstream ($name) {
 	return get_json("/status?upstream=$name&verbose=")->{upstreams}{$name};
@@ -207,7 +207,7 @@ is(join(' ', map { http_get("/u/$_")->status() } qw/a b/), '200 200', 'they serv
 my $half = { a => [ { server => '127.0.0.1:8081' } ],
 	guarded => [ { server => '127.0.0.1:8081' } ] };
 is(text(send_list('', $half)),
-	'409 upstream "guarded": guard: 1 usable servers would be left, at least '
+	'409 upstream "guarded": guard: 1 usable server would be left, at least '
 	. '2 must be, use "force="', 'one that refuses');
 is(revision('a') . ' ' . revision('guarded'), '1 0', 'keeps the others');
 is(send_list('force=', $half)->status(), 200, 'the guard is set aside');

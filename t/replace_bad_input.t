@@ -103,7 +103,7 @@ sub post ($args, $body, %more) {
 		headers => { 'Content-Type' => 'text/plain', %{ $more{headers} // {} } });
 }
 
-sub text ($r) { return $r->status() . ' ' . $r->body() }
+sub text ($r) { return $r->told() }
 
 sub shown () {
 	my $all = get_json('/status')->{upstreams};
@@ -168,9 +168,9 @@ for (
 		"upstream u { server 10.0.0.1; }\nupstream fixed { server 10.0.0.1; }",
 		'501 upstream "fixed": only for upstream with \'zone\'' ],
 	[ 'no upstream', 'upstream=w&replace=', 'server 10.0.0.1;',
-		'404 upstream is not found' ],
+		'404 upstream is not found: "w"' ],
 	[ 'a form', 'upstream=u&replace=', 'server=10.0.0.1',
-		'415 replace: the list must be "text/plain" or "application/json", say so by Content-Type',
+		'415 replace: unsupported Content-Type "application/x-www-form-urlencoded", the list must be "text/plain" or "application/json"',
 		'application/x-www-form-urlencoded' ],
 	[ 'replace= in a form', 'upstream=u', 'replace=',
 		'400 replace: must be in the query string, the body is the list',
@@ -202,7 +202,7 @@ my $chunk = sprintf "%x\r\n%s\r\n", 1 << 20, '#' x (1 << 20);
 like(http("POST /unbounded?upstream=u&replace= HTTP/1.1\r\nHost: localhost\r\n"
 	. "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 	. $chunk x 17 . "0\r\n\r\n", timeout => 30),
-	qr/\AHTTP\/1.1 413 .*\r\n\r\nrequest body is larger than 16777216 bytes\z/s,
+	qr/\AHTTP\/1.1 413 .*\r\n\r\nrequest body is larger than 16777216 bytes\n\z/s,
 	'17 MB in chunks');
 like(post('upstream=u&replace=&dry_run=', '#' x (15 << 20) . "\n$line", to => 'unbounded')->body(),
 	qr/\Au: 1 added, 2 removed/, '15 MB');
@@ -227,13 +227,13 @@ unchanged('clients that go away');
 my $r = post('upstream=u&replace=', join "\n", @many[0 .. 1_999]);
 like(text($r), $counts
 	? qr/\A500 no memory left in zone "u", \d{6,} bytes are needed: raise the size of "zone"\z/
-	: qr/\A500 no slot left, the upstream has its \d+ servers: raise "upstream_capacity"/,
+	: qr/\A500 no place left, the upstream has its \d+ servers: raise "upstream_capacity"/,
 	'more than the zone can hold');
 unchanged('more than the zone can hold');
 $r = post('replace=', "upstream v { server 127.0.0.9:80; }\nupstream u {"
 	. join("\n", @many[0 .. 1_999]) . '}');
 like(text($r), $counts ? qr/\A500 upstream "u": no memory left in zone "u", /
-	: qr/\A500 upstream "u": no slot left, /, 'nor beside another upstream');
+	: qr/\A500 upstream "u": no place left, /, 'nor beside another upstream');
 unchanged('nor beside another upstream');
 
 SKIP: {

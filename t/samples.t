@@ -91,7 +91,7 @@ sub change ($arguments) {
 # "STATUS BODY" of the reply to one of the lines that are printed or written.
 sub line ($uri) {
 	my $r = http_get($t->expand($uri));
-	return $r->status() . ' ' . $t->logical($r->body());
+	return $t->logical($r->told());
 }
 
 # What a browser gets, and what its buttons send.

@@ -96,7 +96,7 @@ logged();
 sub change ($args) {
 	for my $name (@METHODS) {
 		my $r = control("/control?upstream=$name&$args");
-		die "$name: $args: " . $r->status() . ' ' . $r->body() . "\n"
+		die "$name: $args: " . $r->told() . "\n"
 			if $r->status() != 200;
 	}
 }
@@ -163,7 +163,7 @@ sub shown ($text, @ports) {
 			if join(' ', $conf =~ /^server (\S+?);? /mg) ne $servers;
 		push @found, "$name: peer $_"
 			for grep { control("/control?upstream=$name&peer=$_&weight=1")
-				->body() ne 'bad peer id' } $n, $n + 1, 63;
+				->body() !~ /^bad peer id: / } $n, $n + 1, 63;
 	}
 	push @found, map { $_->body() =~ /^(.*0\.0\.0\.0.*)$/mg } $json, $lines,
 		$metrics, control('/status?format=html');

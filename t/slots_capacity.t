@@ -118,7 +118,7 @@ sub act ($name, $args) {
 	return control("/control?upstream=$name&$args");
 }
 
-sub text ($r) { return $r->status() . ' ' . $r->body() }
+sub text ($r) { return $r->told() }
 
 sub upstream ($name) {
 	return get_json("/status?upstream=$name&verbose=")->{upstreams}{$name};
@@ -167,9 +167,9 @@ sub under_way ($name) {
 }
 
 sub full ($name) {
-	my $none = '500 no slot left, the upstream has its 2 servers: raise '
+	my $none = '500 no place left, the upstream has its 2 servers: raise '
 		. '"upstream_capacity" or the size of "zone"';
-	my $busy = '503 no slot is free: servers that left still serve requests, '
+	my $busy = '503 no place is free: servers that left still serve requests, '
 		. 'try again or raise "upstream_capacity"';
 	my $change = sub ($args, $wanted, $servers, $text) {
 		my $before = upstream($name)->{revision};
@@ -228,7 +228,7 @@ sub backups {
 	};
 
 	like($add->(8083), qr/\A200 /, 'backups: one more');
-	like($add->(8084), qr/\A500 no slot left, the upstream has its 2 backup servers: /,
+	like($add->(8084), qr/\A500 no place left, the upstream has its 2 backup servers: /,
 		'backups: no third');
 	like(text(act('backups', 'id=1&server=127.0.0.1:8084')), qr/\A200 /,
 		'backups: one moves');

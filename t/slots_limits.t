@@ -84,7 +84,7 @@ limited($_) for @METHODS;
 
 sub act ($name, $args) {
 	my $r = control("/control?upstream=$name&$args");
-	return $r->status() == 200 ? () : $r->status() . ' ' . $r->body();
+	return $r->status() == 200 ? () : $r->told();
 }
 
 sub limited ($name) {

@@ -195,7 +195,7 @@ sub headers {
 sub choice {
 	my @rows = (
 		[ 'all', 'all' ], [ 'all_zone', 'all' ], [ 'left', 'left' ],
-		[ 'right', 'right' ], [ 'shared', 'shared_a' ], [ 'a%6Cl', 'all' ],
+		[ 'right', 'right' ], [ 'a%6Cl', 'all' ],
 	);
 
 	for my $row (@rows) {
@@ -203,6 +203,10 @@ sub choice {
 		is_deeply([ keys %{ status("upstream=$name") } ], [$found],
 			"upstream=$name");
 	}
+
+	is_deeply(get_json('/status?upstream=shared')->{error}{text},
+		'several upstreams have zone "shared", choose one by name: '
+		. '"shared_a", "shared_b"', 'a zone of several');
 }
 
 sub accepted {
@@ -351,8 +355,8 @@ sub shared {
 		qw/shared_a shared_b/ ], [ 'up', 0, 'draining', 1 ],
 		'a change of one of two in a zone');
 	control('/control?upstream=shared&peer=0&down=');
-	is(status()->{shared_a}{peers}[0]{state}, 'down',
-		"the zone's name means the first");
+	is(status()->{shared_a}{peers}[0]{state}, 'up',
+		"the zone's name means none of them");
 }
 
 sub methods {
@@ -374,14 +378,15 @@ sub refusals {
 	};
 
 	is_deeply(get_json('/status?upstream=nope'),
-		$error->(404, 'UpstreamNotFound', 'upstream is not found'),
+		$error->(404, 'UpstreamNotFound', 'upstream is not found: "nope"'),
 		'unknown upstream');
 	is(http_get('/status?upstream=nope&format=text')->body(),
-		'upstream is not found', 'as text');
+		qq(upstream is not found: "nope"\n), 'as text');
 	is_deeply(get_json('/status?nope='),
 		$error->(400, 'BadArgument', 'unknown argument "nope"'),
 		'unknown argument');
 	is_deeply(get_json('/status?format=xml'),
-		$error->(400, 'BadArgument', 'invalid value "xml" in "format"'),
+		$error->(400, 'BadArgument', 'invalid value "xml" in "format", '
+			. 'it must be "json" or "text" or "html" or "prometheus"'),
 		'unknown format');
 }

@@ -15,7 +15,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_hash unix ipv6/)
-	->plan(42);
+	->plan(48);
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
@@ -95,6 +95,7 @@ control_refuses();
 eblb_refuses();
 listed();
 off_for_all();
+advised();
 
 sub status ($args = '') { return get_json("/status?$args")->{upstreams} }
 
@@ -184,7 +185,7 @@ sub control_refuses {
 	for my $name (sort keys %text) {
 		for my $args (qw/server=127.0.0.1:8081&down= peer=0&up= id=0&weight=2/) {
 			my $r = control("/control?upstream=$name&$args");
-			is($r->status() . ' ' . $r->body(), "501 $text{$name}",
+			is($r->told(), "501 $text{$name}",
 				"$name: $args");
 		}
 	}
@@ -250,4 +251,30 @@ sub off_for_all {
 		'taken as before');
 	is_deeply(burst(uri => '/off', n => 20)->{by_body}, { 8081 => 20 },
 		'served as before');
+}
+
+# The zone that is advised has room for the servers, and for as many more.
+sub advised {
+	my $many = join '', map { "server 127.0.0.1:8081;\n" } 1 .. 300;
+	my $conf = sub ($zone) {
+		return $CONF =~ s/(    upstream plain)/    upstream many { $zone $many }\n$1/r;
+	};
+
+	$t->write_file_expand('nginx.conf', $conf->(''), HTTP => '');
+	ok($t->reload(old_gone => 1), 'reload with many servers without a zone');
+	$t->leak_baseline();
+	my ($size) = status('upstream=many')->{many}{reason}
+		=~ /add "upstream_auto_zone (\d+k);"/;
+	cmp_ok($size =~ s/k//r, '>', 256, "$size is advised");
+
+	$t->write_file_expand('nginx.conf', $conf->("zone many $size;"), HTTP => '');
+	ok($t->reload(old_gone => 1), 'reload with such a zone');
+	$t->leak_baseline();
+	is(status('upstream=many')->{many}{dynamic}, $yes, 'it can be changed');
+	my $list = join '', map { "server 127.0.0.1:$_;\n" } 10001 .. 10598;
+	my $r = control('/control?upstream=many&replace=', method => 'POST',
+		body => $list, headers => { 'Content-Type' => 'text/plain' });
+	is($r->status(), 200, 'twice the servers') or diag($r->body());
+	is(scalar @{ status('upstream=many')->{many}{peers} }, 598, 'are there');
+	$t->leak_baseline();
 }

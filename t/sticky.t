@@ -74,7 +74,7 @@ is($twice, 0, 'one cookie in a reply at most');
 
 sub act ($name, $args) {
 	my $r = control("/control?upstream=$name&$args");
-	die "$name: $args: " . $r->status() . ' ' . $r->body() . "\n"
+	die "$name: $args: " . $r->told() . "\n"
 		if $r->status() != 200;
 }
 

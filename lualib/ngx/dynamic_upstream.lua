@@ -30,7 +30,10 @@ end
 
 -- The words of the later one.
 local function later(words, code)
-    return false, nil, code == "UpstreamNotFound" and "upstream not found" or words
+    if code == "UpstreamNotFound" then
+        return false, nil, "upstream not found"
+    end
+    return false, nil, code == "ServerNotFound" and "server or peer is not found" or words
 end
 
 function _M.get_upstreams(...)
@@ -46,8 +49,8 @@ function _M.get_upstreams(...)
     local names, n = new_tab(count, 0), 0
     for i = 0, count - 1 do
         local row = rows[i]
-        -- What cannot be controlled is not in the first API's list either.
-        if row.fixed.len == 0 then
+        -- Those that get_peers can read: also what cannot be changed, but not what has no servers that are known.
+        if row.method.len ~= 0 then
             n = n + 1
             names[n] = text(row.name)
         end
@@ -56,8 +59,8 @@ function _M.get_upstreams(...)
     return true, names, nil
 end
 
--- A function that lists servers of an upstream: what `entry` makes of each, if it makes anything of it. In the words of
--- the first API an upstream that cannot be controlled is none.
+-- A function that lists servers of an upstream: what `entry` makes of each, if it makes anything of it. An upstream
+-- whose servers cannot be read is none.
 local function listing(fn, words, entry)
     return function(...)
         if select("#", ...) ~= 1 then
@@ -73,8 +76,8 @@ local function listing(fn, words, entry)
         if not head then
             return words(rows, count)
         end
-        if words == first and head.fixed.len ~= 0 then
-            return words(nil, "UpstreamStatic")
+        if head.method.len == 0 then
+            return words(nil, "UpstreamNotFound")
         end
 
         local all, n = new_tab(count, 0), 0

@@ -32,7 +32,7 @@ end
 
 -- By the numbers of src/handlers/lua/rows.rs.
 local STATES = { [0] = "up", "down", "draining", "unavail" }
-local REASONS = { "configuration", "operator", "failures" }
+local REASONS = { "configuration", "operator", "failures", "retry" }
 
 local function server_of(row)
     local by = REASONS[row.reason]
@@ -102,15 +102,19 @@ function _M.revision(name)
     if not all then
         return nil, err, code
     end
-    -- The name of an upstream goes before that of a zone.
-    for _, key in ipairs { "name", "zone" } do
-        for _, upstream in ipairs(all) do
-            if upstream[key] == name then
-                return upstream.revision
-            end
+    for _, upstream in ipairs(all) do
+        if upstream.name:lower() == name:lower() then
+            return upstream.revision
         end
     end
-    return nil, "upstream is not found", "UpstreamNotFound"
+
+    -- Only the module knows how to refuse the name of a zone that several upstreams have.
+    local head, words
+    head, words, code = abi.peers(name)
+    if not head then
+        return nil, words, code
+    end
+    return head.revision
 end
 
 local CHANGE_KEYS = { state = true }

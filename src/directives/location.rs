@@ -52,7 +52,10 @@ unsafe fn status(cf: NonNull<ngx_conf_t>, settings: &mut Settings) -> *mut c_cha
         for word in conf::args(cf).iter().skip(1) {
             let Some(uri) = word.strip_prefix(b"control=") else {
                 let word = String::from_utf8_lossy(word);
-                return conf::emerg(cf, &format!("invalid parameter \"{word}\""));
+                return conf::emerg(
+                    cf,
+                    &format!("invalid parameter \"{word}\", it must be \"control=/URI\""),
+                );
             };
             match own_uri(uri) {
                 Some(uri) => settings.control = Some(uri.to_owned()),
@@ -113,8 +116,9 @@ unsafe fn control(
         let mut wanted = Settings { role: Role::Control, dialect, named, ..Settings::default() };
         for word in conf::args(cf).iter().skip(1) {
             if let Err(problem) = parameter(&mut wanted, word) {
+                let allowed = if problem == DUPLICATE { "" } else { allowed(word, dialect) };
                 let word = String::from_utf8_lossy(word);
-                return Some(conf::emerg(cf, &format!("{problem} parameter \"{word}\"")));
+                return Some(conf::emerg(cf, &format!("{problem} parameter \"{word}\"{allowed}")));
             }
         }
         let taken = take(cf, Some(ngx_http_upstream_control_handler));
@@ -122,6 +126,20 @@ unsafe fn control(
             *settings = wanted;
         }
         Some(taken)
+    }
+}
+
+/// What is wrong with a parameter that is there twice.
+const DUPLICATE: &str = "duplicate";
+
+/// The forms that are allowed, to be said after a parameter that has none of them.
+fn allowed(word: &[u8], dialect: Dialect) -> &'static str {
+    if word.starts_with(b"methods=") || dialect == Dialect::UpstreamConf {
+        ", it must be \"methods=POST\""
+    } else if word.starts_with(b"host_errors=") {
+        ", it must be \"host_errors=200\""
+    } else {
+        ", it must be \"methods=POST\", \"upstream=NAME\" or \"host_errors=200\""
     }
 }
 
@@ -135,12 +153,12 @@ fn parameter(wanted: &mut Settings, word: &[u8]) -> Result<(), &'static str> {
             let name = word.strip_prefix(b"upstream=").filter(|name| !name.is_empty());
             let name = name.and_then(|name| str::from_utf8(name).ok()).ok_or("invalid")?;
             if wanted.upstream.replace(name.to_owned()).is_some() {
-                return Err("duplicate");
+                return Err(DUPLICATE);
             }
         }
         _ => return Err("invalid"),
     }
-    if *wanted == before { Err("duplicate") } else { Ok(()) }
+    if *wanted == before { Err(DUPLICATE) } else { Ok(()) }
 }
 
 /// Gives the location to a handler.
@@ -194,7 +212,7 @@ unsafe fn inherit_role(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Set
     if let Some(name) = &own.upstream {
         // SAFETY: while locations are merged nginx's context has the settings of the http block.
         let mut upstreams = unsafe { upstream::all(cf) }.into_iter();
-        if !upstreams.any(|upstream| !upstream.is_implicit() && upstream.name() == *name) {
+        if !upstreams.any(|upstream| !upstream.is_implicit() && upstream.name().eq_ignore_ascii_case(name)) {
             // SAFETY: nginx reads the configuration.
             return unsafe { conf::emerg(cf, &format!("upstream_control: no upstream \"{name}\"")) };
         }

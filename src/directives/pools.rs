@@ -48,7 +48,13 @@ unsafe fn add(cf: NonNull<ngx_conf_t>, settings: &mut UpstreamSettings) -> Optio
         }
         for word in words {
             if pool.take(word).is_none() {
-                return Some(conf::emerg(cf, &format!("invalid parameter {}", quoted(word))));
+                return Some(conf::emerg(
+                    cf,
+                    &format!(
+                        "invalid parameter {}, it must be \"priority=N\" or \"failback=TIME\"",
+                        quoted(word)
+                    ),
+                ));
             }
         }
         if settings.pools.iter().any(|other| other.name.eq_ignore_ascii_case(&pool.name)) {

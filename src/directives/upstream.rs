@@ -150,7 +150,10 @@ unsafe fn set_guard(cf: NonNull<ngx_conf_t>, settings: &mut UpstreamSettings) ->
                 settings.guard = guard;
                 CONF_OK
             }
-            None => conf::emerg(cf, &format!("invalid value \"{word}\"")),
+            None => conf::emerg(
+                cf,
+                &format!("invalid value \"{word}\", it must be \"min=N\", \"min=N%\" or \"off\""),
+            ),
         }
     }
 }
@@ -194,7 +197,10 @@ unsafe fn set_capacity(cf: NonNull<ngx_conf_t>, settings: &mut UpstreamSettings)
         settings.capacity = parse_capacity(&word);
         match settings.capacity {
             Some(_) => CONF_OK,
-            None => conf::emerg(cf, &format!("invalid value \"{word}\"")),
+            None => conf::emerg(
+                cf,
+                &format!("invalid value \"{word}\", it must be a number from 1 to {CAPACITY_MAX}"),
+            ),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::model::time::Seconds;
 use crate::nginx::{memory, process, upstream as nginx};
 use crate::ops::job::{JobKind, Upkeep};
 use crate::ops::lease::Candidate;
-use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole};
+use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole, named};
 use crate::store::Store;
 use crate::store::lock::AT_ONCE;
 
@@ -123,11 +123,8 @@ impl Upstreams for Live {
         self.upstreams.len()
     }
 
-    fn find(&self, name: &str) -> Option<UpstreamIndex> {
-        let by_name = self.iter().position(|upstream| upstream.name == name);
-        by_name
-            .or_else(|| self.iter().position(|upstream| upstream.zone.as_deref() == Some(name)))
-            .map(UpstreamIndex)
+    fn named(&self, name: &str) -> Vec<UpstreamIndex> {
+        named(name, self.upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream.zone.as_deref())))
     }
 
     fn pools(&self, upstream: UpstreamIndex) -> Option<model::Pools> {
@@ -147,7 +144,7 @@ impl Upstreams for Live {
     }
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError> {
-        self.known(upstream).and_then(View::snapshot)
+        self.known(upstream).and_then(View::snapshot).map(Snapshot::without_placeholder)
     }
 
     fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Result<Snapshot, OpError> {

@@ -135,9 +135,9 @@ fn control(
     log: Option<Log<'_>>,
 ) -> Result<Control, StaticReason> {
     let method = upstream.method.ok_or(StaticReason::UnknownBalancer)?;
-    let zone = upstream.peers().ok_or(StaticReason::NoZone)?;
+    let zone = upstream.peers().ok_or(StaticReason::Layout("lists of peers"))?;
     layout::check(&zone).map_err(StaticReason::Layout)?;
-    let pool = zone.pool().ok_or(StaticReason::NoZone)?;
+    let pool = zone.pool().ok_or(StaticReason::Layout("zone"))?;
     // SAFETY: the pool is that of the zone, which lives as long as the configuration.
     let extra = unsafe { Word::<Extra>::alloc(pool) }.ok_or(StaticReason::ZoneFull)?;
 

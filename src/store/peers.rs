@@ -6,6 +6,7 @@
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
+use crate::model::address::is_same;
 use crate::model::id::Group;
 
 use super::find::Found;
@@ -97,7 +98,7 @@ impl Locked {
     ) {
         let revision = self.revision(upstream);
         let has_name = |server: &Server| {
-            server.name() == text || other.is_some_and(|other| is_same(server.name(), other))
+            is_same(server.name(), text) || other.is_some_and(|other| is_same(server.name(), other))
         };
         let mut tell = |server: &'a Server| {
             if server.exists(revision) {
@@ -107,13 +108,6 @@ impl Locked {
         let address = other.unwrap_or(text);
         self.candidates(upstream, Key::Name(address)).filter(|server| has_name(server)).for_each(&mut tell);
         let of_text = self.candidates(upstream, Key::Text(text));
-        of_text.filter(|server| server.server() == text && !has_name(server)).for_each(&mut tell);
+        of_text.filter(|server| is_same(server.server(), text) && !has_name(server)).for_each(&mut tell);
     }
-}
-
-/// Whether an address as nginx writes it is this one: nginx leaves `unix:` as it was typed.
-fn is_same(name: &[u8], other: &[u8]) -> bool {
-    const SCHEME: usize = "unix:".len();
-    let parts = name.split_at_checked(SCHEME).zip(other.split_at_checked(SCHEME));
-    parts.is_some_and(|(name, other)| name.0.eq_ignore_ascii_case(other.0) && name.1 == other.1)
 }

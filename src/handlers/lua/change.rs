@@ -268,7 +268,11 @@ fn check_left(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpError> {
 
 /// The value of a parameter; what is no whole number is refused in the words for a text that is none.
 fn parse(param: Param, value: f64) -> Result<u64, ParamError> {
-    param.parse(&value.to_string())
+    param.parse(&value.to_string()).map_err(|error| match error {
+        // What stood there was no number to LuaJIT: its text is lost.
+        ParamError::NotANumber(param, _) if value.is_nan() => ParamError::NotANumber(param, String::new()),
+        error => error,
+    })
 }
 
 /// Bytes as text; where they are none, it chooses no server.

@@ -101,7 +101,7 @@ pub fn peers(
     space: &mut Space<'_>,
 ) -> Result<(), Failure> {
     let name = str::from_utf8(name).map_err(|_| OpError::UpstreamNotFound(String::new()))?;
-    let snapshot = upstreams.named(name)?;
+    let snapshot = upstreams.look(name)?;
     let (head, each) = (size_of::<UpstreamRow>(), size_of::<PeerRow>());
     space.reserve(head.saturating_add(snapshot.peers.len().saturating_mul(each)));
     space.set_count(snapshot.peers.len());
@@ -155,7 +155,7 @@ fn peer(peer: &Peer, now: UnixTime, space: &mut Space<'_>) -> PeerRow {
         client,
         user,
         note,
-        state: state(peer.state(now)),
+        state: state(peer.state()),
         reason: reason(why.as_ref()),
         backup: u32::from(peer.is_backup()),
         down: u32::from(is_down(peer)),
@@ -179,5 +179,6 @@ fn reason(reason: Option<&Reason>) -> u32 {
         Some(Reason::Configuration) => 1,
         Some(Reason::Operator { .. }) => 2,
         Some(Reason::Failures) => 3,
+        Some(Reason::Retry) => 4,
     }
 }

@@ -114,7 +114,7 @@ fn a_refusal_is_cut_where_the_memory_ends() {
         assert_eq!((code, count), (REFUSED, 0));
         String::from_utf8(memory[..len as usize].to_vec()).unwrap()
     };
-    assert_eq!(refuse(100), "UpstreamNotFound upstream is not found");
+    assert_eq!(refuse(100), "UpstreamNotFound upstream is not found: \"nobody\"");
     assert_eq!(refuse(11), "UpstreamNot");
     assert_eq!(refuse(0), "");
 }

@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_conf_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize};
 
+use crate::model::log::plural;
 use crate::nginx::conf;
 use crate::nginx::log::Log;
 use crate::nginx::upstream::Upstream;
@@ -115,6 +116,16 @@ unsafe fn plan_zone(
     Some(())
 }
 
+/// Size of a zone with room for the servers that an upstream is configured with and as many more, in kilobytes: what
+/// an operator is told who has no zone there.
+pub fn advised_kilobytes(upstream: Upstream) -> usize {
+    let (primaries, backups) = configured(upstream);
+    let (name, has_backups) = (upstream.name().len(), upstream.has_backups());
+    // SAFETY: nginx sets the word once, before it reads a configuration.
+    let page = unsafe { (&raw const ngx_pagesize).read() };
+    room::advised(page, &Member { name, primaries, backups, has_backups, wish: Wish::Default }) / KILO
+}
+
 /// What an upstream has, and what it is to get.
 ///
 /// # Safety
@@ -166,14 +177,15 @@ fn remark(log: Log<'_>, candidate: &Candidate, zone: &str, member: &Member, slot
     match slots.remark {
         None => {}
         Some(Remark::Raised) => log.warn(format_args!(
-            "\"upstream_capacity {}\" is less than the {configured} server(s) of upstream \"{name}\", which count \
-             instead",
+            "\"upstream_capacity {}\" is less than the {} of upstream \"{name}\", which {} instead",
             candidate.capacity.unwrap_or(0),
+            plural(configured, "server"),
+            if configured == 1 { "counts" } else { "count" },
         )),
         Some(Remark::Small) => log.notice(format_args!(
-            "zone \"{zone}\" has room for {} server(s) of upstream \"{name}\", which has {configured}: raise the size \
+            "zone \"{zone}\" has room for {} of upstream \"{name}\", which has {configured}: raise the size \
              of \"zone\" to add more",
-            slots.servers,
+            plural(slots.servers, "server"),
         )),
     }
 }

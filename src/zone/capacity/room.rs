@@ -209,6 +209,21 @@ pub fn share(zone: usize, size: usize, page: usize, members: &[Member]) -> Resul
     Ok(slots)
 }
 
+/// Smallest size that is advised, in bytes: what nginx's documents show.
+const ADVISED_MIN: usize = 64 * 1024;
+
+/// Size of a zone of its own in which the upstream can have twice its servers, in bytes: a power of two.
+pub fn advised(page: usize, member: &Member) -> usize {
+    let members = std::slice::from_ref(member);
+    let is_enough = |slots: &Slots| slots.primaries >= 2 * member.primaries.len();
+    let has_room = |size| share(member.name, size, page, members).is_ok_and(|all| all.iter().all(is_enough));
+    let mut size = ADVISED_MIN.max(size_for(1, page)).next_power_of_two();
+    while !has_room(size) && size < usize::MAX / 2 {
+        size *= 2;
+    }
+    size
+}
+
 /// The largest number up to `most` that fits; 0 if none does. If one fits, each smaller one does.
 fn largest(most: usize, fits: impl Fn(usize) -> bool) -> usize {
     let (mut good, mut bad) = (0, most.saturating_add(1));
@@ -374,6 +389,17 @@ mod tests {
                 Slots { primaries: wanted, backups, servers: wanted - 1, remark: None },
                 "{servers}"
             );
+        }
+    }
+
+    #[test]
+    fn the_advised_size_has_room_for_twice_the_servers() {
+        for servers in [1, 2, 10, 16, 17, 50, 300, 5_000] {
+            let members = [member(servers, Wish::Default)];
+            let size = advised(PAGE, &members[0]);
+            let has_room = |size| share(1, size, PAGE, &members).unwrap()[0].primaries >= 2 * servers;
+            assert!(size.is_power_of_two() && has_room(size), "{servers}");
+            assert!(size == ADVISED_MIN || !has_room(size / 2), "{servers}: less");
         }
     }
 

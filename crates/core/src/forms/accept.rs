@@ -2,7 +2,7 @@
 
 use crate::model::query::Query;
 
-use super::arguments::invalid;
+use super::arguments::not_one_of;
 use super::error::Refusal;
 
 /// The argument that names a form, whatever the headers say.
@@ -49,7 +49,7 @@ pub fn for_status(query: &Query, accept: Option<&[u8]>) -> Result<StatusFormat, 
         Some("html") => return Ok(StatusFormat::Html),
         Some("prometheus") => return Ok(StatusFormat::Prometheus),
         Some(_) => {
-            let named = named(query)?;
+            let named = named(query, &["json", "text", "html", "prometheus"])?;
             return Ok(if named == Some(Format::Text) { StatusFormat::Text } else { StatusFormat::Json });
         }
     }
@@ -72,7 +72,7 @@ pub fn for_status(query: &Query, accept: Option<&[u8]>) -> Result<StatusFormat, 
 ///
 /// If `format=` has an unknown value.
 pub fn for_control(query: &Query, accept: Option<&[u8]>) -> Result<Format, Refusal> {
-    named(query).map(|named| named.unwrap_or_else(|| by_header(accept)))
+    named(query, &["json", "text"]).map(|named| named.unwrap_or_else(|| by_header(accept)))
 }
 
 /// The form of a reply to a control request whose arguments could not be read.
@@ -87,13 +87,13 @@ pub fn by_header(accept: Option<&[u8]>) -> Format {
     if json > 0 && json >= accept.named("text", "plain").unwrap_or(0) { Format::Json } else { Format::Text }
 }
 
-/// The form that `format=` names.
-fn named(query: &Query) -> Result<Option<Format>, Refusal> {
+/// The form that `format=` names, of those that are known.
+fn named(query: &Query, known: &[&str]) -> Result<Option<Format>, Refusal> {
     match query.get(FORMAT) {
         None => Ok(None),
         Some("json") => Ok(Some(Format::Json)),
         Some("text") => Ok(Some(Format::Text)),
-        Some(value) => Err(invalid(value, FORMAT)),
+        Some(value) => Err(not_one_of(value, FORMAT, known)),
     }
 }
 
@@ -241,7 +241,10 @@ mod tests {
         for query in ["format=xml", "format=", "format=html", "format=prometheus"] {
             let error = for_control(&Query::parse(query.as_bytes()).unwrap(), None).unwrap_err();
             let value = query.trim_start_matches("format=");
-            assert_eq!(error.text, format!("invalid value \"{value}\" in \"format\""));
+            assert_eq!(
+                error.text,
+                format!("invalid value \"{value}\" in \"format\", it must be \"json\" or \"text\"")
+            );
             assert_eq!(error.kind.status(), 400);
         }
     }

@@ -26,10 +26,21 @@ pub fn flag(query: &Query, name: &str) -> Result<bool, Refusal> {
     match query.get(name) {
         None => Ok(false),
         Some(value) if ["0", "false", "off", "no"].iter().any(|word| value.eq_ignore_ascii_case(word)) => {
-            Err(invalid(value, name))
+            let hint = match name {
+                "down" | "drain" => "use \"up=\"",
+                "up" => "use \"down=\"",
+                _ => "leave it out",
+            };
+            Err(Refusal::argument(format!("{}, {hint}", invalid(value, name).text)))
         }
         Some(_) => Ok(true),
     }
+}
+
+/// The refusal of a value where some words are allowed.
+pub fn not_one_of(value: &str, name: &str, words: &[&str]) -> Refusal {
+    let words: Vec<_> = words.iter().map(|word| quoted(word.as_bytes())).collect();
+    Refusal::argument(format!("{}, it must be {}", invalid(value, name).text, words.join(" or ")))
 }
 
 /// The refusal of a value.
@@ -49,14 +60,26 @@ mod tests {
             ("down=", Ok(true)),
             ("down=1", Ok(true)),
             ("down=true", Ok(true)),
-            ("down=0", Err("invalid value \"0\" in \"down\"")),
-            ("down=False", Err("invalid value \"False\" in \"down\"")),
-            ("down=OFF", Err("invalid value \"OFF\" in \"down\"")),
-            ("down=no", Err("invalid value \"no\" in \"down\"")),
+            ("down=0", Err("invalid value \"0\" in \"down\", use \"up=\"")),
+            ("down=False", Err("invalid value \"False\" in \"down\", use \"up=\"")),
+            ("down=OFF", Err("invalid value \"OFF\" in \"down\", use \"up=\"")),
+            ("down=no", Err("invalid value \"no\" in \"down\", use \"up=\"")),
         ];
         for (query, wanted) in table {
             let found = flag(&Query::parse(query.as_bytes()).unwrap(), "down");
             assert_eq!(found, wanted.map_err(Refusal::argument), "{query}");
+        }
+    }
+
+    #[test]
+    fn what_means_not_is_told_what_to_say() {
+        for (query, name, hint) in [
+            ("up=false", "up", "use \"down=\""),
+            ("drain=0", "drain", "use \"up=\""),
+            ("backup=no", "backup", "leave it out"),
+        ] {
+            let text = flag(&Query::parse(query.as_bytes()).unwrap(), name).unwrap_err().text;
+            assert!(text.ends_with(&format!("in \"{name}\", {hint}")), "{text}");
         }
     }
 

@@ -36,7 +36,7 @@ pub enum Kind {
     },
     /// A server with this address is there.
     EntryExists,
-    /// Several servers match where one is meant.
+    /// Several servers match where one is meant, or several upstreams.
     Ambiguous,
     /// nginx makes and removes the server as its name resolves.
     ManagedByDns,
@@ -167,8 +167,10 @@ impl From<&OpError> for Kind {
         match error {
             OpError::UpstreamNotFound(_) => Self::UpstreamNotFound,
             OpError::Static(_) => Self::UpstreamStatic,
-            OpError::ServerNotFound(_) | OpError::BadPosition(_) => Self::ServerNotFound,
-            OpError::Ambiguous(_) => Self::Ambiguous,
+            OpError::ServerNotFound(_) | OpError::NearlyFound { .. } | OpError::BadPosition(_) => {
+                Self::ServerNotFound
+            }
+            OpError::Ambiguous(_) | OpError::SharedZone { .. } => Self::Ambiguous,
             OpError::ManagedByDns => Self::ManagedByDns,
             OpError::Exists(_) => Self::EntryExists,
             OpError::OtherGroup => Self::OtherGroup,

@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 
+use crate::http::Response;
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::Params;
 use crate::model::pools::{Pool, Pools, Standing};
@@ -12,7 +13,7 @@ use crate::model::snapshot::{Faults, Memory, Method, Peer, Snapshot, StaticReaso
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::{Seconds, UnixTime};
 use crate::ops::{
-    Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole,
+    Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole, named,
 };
 
 /// The time of all calls in tests.
@@ -28,6 +29,13 @@ pub struct Fake {
     pub no_memory: bool,
     /// How many usable servers each upstream must keep.
     pub guard: Option<Guard>,
+}
+
+/// What a reply says: its body, but for the end of the line of JSON and of a refusal.
+pub fn said(response: &Response) -> String {
+    let body = String::from_utf8(response.body.clone()).unwrap();
+    let is_line = response.content_type == "application/json" || response.status >= 400;
+    body.strip_suffix('\n').filter(|_| is_line).map(str::to_owned).unwrap_or(body)
 }
 
 /// A primary peer, up, with the default parameters.
@@ -87,7 +95,7 @@ pub fn fake() -> Fake {
     fixed.zone = None;
     fixed.memory = None;
     fixed.revision = Revision(0);
-    fixed.fixed = Some(StaticReason::NoZone);
+    fixed.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
     let mut named = peer(2, "app.example.com");
     named.name = "127.0.0.1:8083".into();
     let peers =
@@ -112,11 +120,9 @@ impl Upstreams for Fake {
         self.upstreams.borrow().len()
     }
 
-    fn find(&self, name: &str) -> Option<UpstreamIndex> {
+    fn named(&self, name: &str) -> Vec<UpstreamIndex> {
         let upstreams = self.upstreams.borrow();
-        let by_name = upstreams.iter().position(|upstream| upstream.name == name);
-        let by_zone = || upstreams.iter().position(|upstream| upstream.zone.as_deref() == Some(name));
-        by_name.or_else(by_zone).map(UpstreamIndex)
+        named(name, upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream.zone.as_deref())))
     }
 
     fn pools(&self, upstream: UpstreamIndex) -> Option<Pools> {
@@ -133,7 +139,7 @@ impl Upstreams for Fake {
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError> {
         self.room(upstream)?;
-        let found = self.upstreams.borrow().get(upstream.0).cloned();
+        let found = self.upstreams.borrow().get(upstream.0).cloned().map(Snapshot::without_placeholder);
         found.ok_or_else(|| OpError::UpstreamNotFound(String::new()))
     }
 
@@ -144,7 +150,7 @@ impl Upstreams for Fake {
     }
 
     fn lookup(&self, upstream: UpstreamIndex) -> Result<Box<dyn Lookup + '_>, OpError> {
-        let snapshot = self.snapshot(upstream).unwrap();
+        let snapshot = self.upstreams.borrow()[upstream.0].clone();
         match snapshot.fixed {
             Some(reason) => Err(OpError::Static(reason)),
             None => Ok(Box::new(FakeLookup { snapshot, guard: self.guard })),
@@ -187,7 +193,7 @@ impl Upstreams for Fake {
     }
 
     fn whole(&self, upstream: UpstreamIndex) -> Result<Whole, OpError> {
-        let snapshot = self.snapshot(upstream).unwrap();
+        let snapshot = self.upstreams.borrow()[upstream.0].clone();
         match snapshot.fixed {
             Some(reason) => Err(OpError::Static(reason)),
             None => Ok(Whole {

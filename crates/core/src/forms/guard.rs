@@ -15,7 +15,7 @@ use super::settings::{Methods, Settings};
 /// Why it may not.
 pub fn control(call: &Call<'_>, settings: &Settings) -> Result<(), Refusal> {
     let (allow, text) = match settings.methods {
-        Methods::Any => ("GET, POST", "only GET allowed"),
+        Methods::Any => ("GET, POST", "only GET and POST allowed"),
         Methods::PostOnly => ("POST", "only POST allowed"),
     };
     let refuse = |text: &str| Err(Refusal::new(Kind::MethodNotAllowed { allow }, text));
@@ -43,7 +43,7 @@ pub fn status(call: &Call<'_>) -> Result<(), Refusal> {
     match call.method {
         Method::Get | Method::Head => Ok(()),
         Method::Post | Method::Other => {
-            Err(Refusal::new(Kind::MethodNotAllowed { allow: "GET, HEAD" }, "only GET allowed"))
+            Err(Refusal::new(Kind::MethodNotAllowed { allow: "GET, HEAD" }, "only GET and HEAD allowed"))
         }
     }
 }
@@ -57,8 +57,8 @@ mod tests {
         let table = [
             (Method::Get, Methods::Any, None),
             (Method::Post, Methods::Any, None),
-            (Method::Head, Methods::Any, Some(("GET, POST", "only GET allowed"))),
-            (Method::Other, Methods::Any, Some(("GET, POST", "only GET allowed"))),
+            (Method::Head, Methods::Any, Some(("GET, POST", "only GET and POST allowed"))),
+            (Method::Other, Methods::Any, Some(("GET, POST", "only GET and POST allowed"))),
             (Method::Post, Methods::PostOnly, None),
             (Method::Get, Methods::PostOnly, Some(("POST", "only POST allowed"))),
             (Method::Head, Methods::PostOnly, Some(("POST", "only POST allowed"))),

@@ -37,7 +37,7 @@ const ROWS: [Row; 16] = [
     ("effective_weight", |peer, _| Some(Value::Signed(peer.effective_weight))),
     // Round robin's running sum.
     ("current_weight", |peer, _| Some(Value::Signed(peer.current_weight))),
-    ("state", |peer, now| Some(Value::Text(peer.state(now).as_str()))),
+    ("state", |peer, _| Some(Value::Text(peer.state().as_str()))),
     // Why it is in that state, if there is a reason.
     ("reason", |peer, now| peer.why(now).map(|reason| Value::Why(reason.into()))),
     // Requests that it serves now.
@@ -104,6 +104,8 @@ enum ReasonView {
     },
     /// `max_fails` was reached.
     Failures,
+    /// The same, and the next request tries it.
+    Retry,
 }
 
 impl<'a> PeerView<'a> {
@@ -158,6 +160,7 @@ impl From<Reason> for ReasonView {
                 Self::Operator { at, client: String::from(&client), user, note }
             }
             Reason::Failures => Self::Failures,
+            Reason::Retry => Self::Retry,
         }
     }
 }
@@ -240,6 +243,9 @@ mod tests {
         let failed = json(&peer);
         assert!(failed.contains(r#""state":"unavail","reason":{"by":"failures"}"#), "{failed}");
         assert!(failed.ends_with(r#""down":false,"last_failure":"1970-01-01T00:00:01Z"}"#), "{failed}");
+        peer.failures.checked = fake::NOW.0 - 11;
+        let failed = json(&peer);
+        assert!(failed.contains(r#""state":"unavail","reason":{"by":"retry"}"#), "{failed}");
     }
 
     #[test]

@@ -52,8 +52,15 @@ impl Answer {
         Self::ok(PROSE, body.into_bytes())
     }
 
-    /// 200 with JSON.
+    /// 200 with JSON, as a line.
     pub fn json(body: &impl Serialize) -> Self {
+        let mut answer = Self::bare_json(body);
+        end_line(&mut answer.response.body);
+        answer
+    }
+
+    /// 200 with JSON and nothing else, for a contract that has no line's end.
+    pub fn bare_json(body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
             Ok(body) => Self::ok(JSON, body),
             Err(error) => Self::refused(&Refusal::new(Kind::Internal, error.to_string()), Format::Text),
@@ -83,12 +90,12 @@ impl Answer {
         answer
     }
 
-    /// A refusal. As text it is its words and nothing else, not even a line's end.
+    /// A refusal. As text it is a line with its words.
     pub fn refused(refusal: &Refusal, format: Format) -> Self {
         match format {
             _ if refusal.kind == Kind::NothingToDo => Self::refused_with(refusal, TEXT, Vec::new()),
             Format::Json => Self::refused_in_json(refusal),
-            Format::Text => Self::refused_in_words(refusal, refusal.text.clone()),
+            Format::Text => Self::refused_in_words(refusal, format!("{}\n", refusal.text)),
         }
     }
 
@@ -106,7 +113,8 @@ impl Answer {
     /// A refusal as JSON.
     fn refused_in_json(refusal: &Refusal) -> Self {
         // Three plain fields: this cannot fail, and the status alone says enough.
-        let body = serde_json::to_vec(&ErrorReply { error: refusal.into() }).unwrap_or_default();
+        let mut body = serde_json::to_vec(&ErrorReply { error: refusal.into() }).unwrap_or_default();
+        end_line(&mut body);
         Self::refused_with(refusal, JSON, body)
     }
 
@@ -180,7 +188,7 @@ pub const EXHAUSTED: Plain = Plain {
     status: 503,
     content_type: TEXT,
     headers: &[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), ("Retry-After", "1")],
-    body: "no memory left in the worker process, try again",
+    body: "no memory left in the worker process, try again\n",
 };
 
 /// Keeps memory for a reply about so many servers, where it must not fail: after a change.
@@ -190,6 +198,13 @@ pub const EXHAUSTED: Plain = Plain {
 /// There is not as much.
 pub fn room(upstreams: &dyn Upstreams, servers: usize) -> Result<Box<dyn Any>, Refusal> {
     upstreams.spare(servers.saturating_mul(SERVER)).ok_or_else(|| OpError::NoMemory.into())
+}
+
+/// Ends a line, so that the prompt of a terminal does not stand behind it.
+fn end_line(body: &mut Vec<u8>) {
+    if body.last() != Some(&b'\n') {
+        body.push(b'\n');
+    }
 }
 
 /// The reply after a panic, of which the log knows more.

@@ -36,11 +36,11 @@ impl<'a> Scope<'a> {
 
 /// The upstream of this name, and its pools.
 fn one_and_its_pools(all: &dyn Upstreams, name: &str) -> Vec<UpstreamIndex> {
-    let Some(upstream) = all.find(name) else {
+    let Ok(upstream) = all.find(name) else {
         return Vec::new();
     };
     let pools = all.pools(upstream).map(|pools| pools.list).unwrap_or_default();
-    let pools = pools.iter().filter_map(|pool| all.find(&pool.name));
+    let pools = pools.iter().filter_map(|pool| all.find(&pool.name).ok());
     std::iter::once(upstream).chain(pools).collect()
 }
 
@@ -49,8 +49,8 @@ impl Upstreams for Scope<'_> {
         self.all.count()
     }
 
-    fn find(&self, name: &str) -> Option<UpstreamIndex> {
-        self.all.find(name).and_then(|upstream| self.known(upstream))
+    fn named(&self, name: &str) -> Vec<UpstreamIndex> {
+        self.all.named(name).into_iter().filter_map(|upstream| self.known(upstream)).collect()
     }
 
     fn pools(&self, upstream: UpstreamIndex) -> Option<Pools> {
@@ -58,7 +58,7 @@ impl Upstreams for Scope<'_> {
         if self.known(upstream).is_none() {
             // Who knows one upstream only may know that it is a pool.
             let is_alone = self.known.as_ref().is_some_and(|known| known.len() == 1);
-            pools.list.retain(|pool| is_alone && self.find(&pool.name).is_some());
+            pools.list.retain(|pool| is_alone && self.find(&pool.name).is_ok());
         }
         (!pools.list.is_empty()).then_some(pools)
     }
@@ -114,14 +114,14 @@ mod tests {
         let all = fake::pooled();
         let scope = Scope::new(&all, name);
         let found = ["app", "other", "primary", "dr", "spare", "alone", "alone_zone", "nope"];
-        let found = found.into_iter().filter(|name| scope.find(name).is_some()).collect();
+        let found = found.into_iter().filter(|name| scope.find(name).is_ok()).collect();
         let indexes = || (0..scope.count()).map(UpstreamIndex);
         let looked = indexes().filter_map(|index| scope.snapshot(index).ok()).map(|it| it.name).collect();
         for index in indexes() {
             let is_known = scope.snapshot(index).is_ok();
             assert_eq!(scope.only(index, &[]).is_ok(), is_known);
             let pools = scope.pools(index).map(|pools| pools.list).unwrap_or_default();
-            assert!(pools.iter().all(|pool| scope.find(&pool.name).is_some()));
+            assert!(pools.iter().all(|pool| scope.find(&pool.name).is_ok()));
             for refused in [scope.lookup(index).err(), scope.whole(index).err()] {
                 let is_hidden = matches!(refused, Some(OpError::UpstreamNotFound(_)));
                 assert_eq!(is_hidden, !is_known, "{index:?}");

@@ -44,6 +44,8 @@ pub enum AddressError {
     InvalidCharacter(String),
     /// The text is a well-formed host name, with or without a port: an address in itself it is not.
     HostName(String),
+    /// The text is a URL.
+    Url(String),
     /// The port is not a number from 1 to 65535.
     InvalidPort(String),
     /// A bracket has no partner, or something stands where none may.
@@ -83,6 +85,9 @@ impl Address {
             && prefix.eq_ignore_ascii_case(UNIX_PREFIX)
         {
             return parse_unix(text, path);
+        }
+        if is_url(text) {
+            return Err(AddressError::Url(quoted(text.as_bytes())));
         }
         match text.strip_prefix('[') {
             Some(rest) => parse_ipv6(text, rest, default),
@@ -125,6 +130,7 @@ impl fmt::Display for AddressError {
                 return write!(f, "host name {text} where an address is needed");
             }
             AddressError::InvalidCharacter(text) => (text, "white space or control character"),
+            AddressError::Url(text) => (text, "a URL, where HOST:PORT is needed"),
             AddressError::InvalidPort(text) => (text, "port must be between 1 and 65535"),
             AddressError::Brackets(text) => (text, "unbalanced brackets"),
             AddressError::BareIpv6(text) => (text, "an ipv6 address needs brackets"),
@@ -138,6 +144,28 @@ impl fmt::Display for AddressError {
 }
 
 impl std::error::Error for AddressError {}
+
+/// Whether a text is a URL, which is no address whatever its host is.
+pub fn is_url(text: &str) -> bool {
+    text.contains("://")
+}
+
+/// Whether two texts name the same server: the case of letters matters in the path of a unix socket only, as in nginx.
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let parts = one.split_at_checked(UNIX_PREFIX.len()).zip(other.split_at_checked(UNIX_PREFIX.len()));
+    match parts {
+        Some(((prefix, path), (_, other_path))) if prefix.eq_ignore_ascii_case(UNIX_PREFIX.as_bytes()) => {
+            path == other_path && one.eq_ignore_ascii_case(other)
+        }
+        _ => one.eq_ignore_ascii_case(other),
+    }
+}
+
+/// A text that is the same for all texts of a server, as [`is_same`] compares them.
+pub fn folded(text: &str) -> String {
+    let is_unix = text.get(..UNIX_PREFIX.len()).is_some_and(|text| text.eq_ignore_ascii_case(UNIX_PREFIX));
+    if is_unix { text.to_owned() } else { text.to_ascii_lowercase() }
+}
 
 /// Parses what follows `unix:` in `text`.
 fn parse_unix(text: &str, path: &str) -> Result<Address, AddressError> {
@@ -305,13 +333,29 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_the_same_server() {
+        for (one, other, same) in [
+            ("App.example:80", "app.EXAMPLE:80", true),
+            ("app", "ap", false),
+            ("unix", "UNIX", true),
+            ("unix:/run/a", "UNIX:/run/a", true),
+            ("unix:/run/a", "unix:/run/A", false),
+            ("unix:", "unix", false),
+        ] {
+            assert_eq!(is_same(one.as_bytes(), other.as_bytes()), same, "{one} {other}");
+        }
+        assert_eq!(folded("App.example:80"), "app.example:80");
+        assert_eq!(folded("unix:/run/A"), "unix:/run/A");
+    }
+
+    #[test]
     fn refused() {
         for (reason, texts) in [
             (
                 "port must be between 1 and 65535",
                 "127.0.0.1:|127.0.0.1:0|127.0.0.1:65536|127.0.0.1:+80|127.0.0.1:-1|127.0.0.1:8O|127.0.0.1:80:80|\
                  127.0.0.1:99999999999999999999|127.0.0.1:80/x|[::1]:|[::1]:0|[::1]:65536|[::1]80|[::1].|\
-                 a.example:0|a.example:x|http://127.0.0.1",
+                 a.example:0|a.example:x",
             ),
             (
                 "not an ip address",
@@ -319,6 +363,7 @@ mod tests {
                  2130706433|8080|a.8|127.0.0.1%1|[]|[127.0.0.1]|[::1::]|[:::1]|[12345::]|[a.example]|:|:80|*:80|.|\
                  a..b|.a|a.example..|a/b|a;b|$a|\u{e9}.example",
             ),
+            ("a URL, where HOST:PORT is needed", "http://127.0.0.1|https://[::1]:80/|h://"),
             ("unbalanced brackets", "[|]|[::1|::1]|[[::1]]|[::1]]:80|[::1]:[80|127.0.0.1]|a[b|[::1:80"),
             ("an ipv6 address needs brackets", "::1|::|fe80::1|1:2:3:4:5:6:7:8|::1.2.3.4"),
             ("ipv6 zone ids are not supported", "[fe80::1%eth0]|[fe80::1%1]:80|fe80::1%eth0"),

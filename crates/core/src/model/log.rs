@@ -18,6 +18,11 @@ pub enum Level {
     Info,
 }
 
+/// A number of things: `1 server`, `2 servers`.
+pub fn plural(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// The text with its control characters, and those that turn the direction of writing, as `\xHH`: for a line that a
 /// terminal is to show.
 pub fn escaped(text: &str) -> Cow<'_, str> {

@@ -85,8 +85,9 @@ const TIME_UNITS: [(char, u64); 7] =
 /// Why the value of a parameter was refused; texts are stored as [`quoted`] returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParamError {
-    /// The value is not made of digits, or for a time has none.
-    NotANumber(Param),
+    /// The value is not made of digits, or for a time has none; holds the value, or nothing if
+    /// it is not known.
+    NotANumber(Param, String),
     /// The value has digits, but is not a time in whole seconds; holds the value.
     InvalidTime(Param, String),
     /// A weight of 0; holds the value.
@@ -157,13 +158,13 @@ impl Param {
         let value = match self.row().unit {
             Unit::Number => {
                 if !is_digits(text) {
-                    return Err(ParamError::NotANumber(self));
+                    return Err(ParamError::NotANumber(self, quoted(text.as_bytes())));
                 }
                 text.parse().ok()
             }
             Unit::Seconds => {
                 if !text.bytes().any(|byte| byte.is_ascii_digit()) {
-                    return Err(ParamError::NotANumber(self));
+                    return Err(ParamError::NotANumber(self, quoted(text.as_bytes())));
                 }
                 match split_time(text) {
                     Some(parts) => sum_time(&parts),
@@ -204,7 +205,7 @@ impl ParamError {
     /// The parameter whose value was refused; some replies have a code for each.
     pub fn param(&self) -> Param {
         match self {
-            ParamError::NotANumber(param)
+            ParamError::NotANumber(param, _)
             | ParamError::InvalidTime(param, _)
             | ParamError::OutOfRange(param, _) => *param,
             ParamError::ZeroWeight(_) => Param::Weight,
@@ -217,7 +218,8 @@ impl fmt::Display for ParamError {
         let Row { name, min, max, .. } = self.param().row();
         match self {
             // The first text is that of ngx_dynamic_upstream, which scripts compare.
-            ParamError::NotANumber(_) => write!(f, "{name}: not a number"),
+            ParamError::NotANumber(_, text) if text.is_empty() => write!(f, "{name}: not a number"),
+            ParamError::NotANumber(_, text) => write!(f, "{name}: not a number: {text}"),
             ParamError::InvalidTime(_, text) => write!(f, "{name}: invalid time {text}"),
             ParamError::ZeroWeight(text) => {
                 write!(f, "invalid {name} {text}: use drain or down to stop new requests")
@@ -315,9 +317,18 @@ mod tests {
             assert_eq!(param.parse(text), Ok(value));
         }
         for text in ["", "abc", "10x", "10s", "+1", "-", "--1", "1 ", "1.0", "0x10", "\u{661}", "1\0"] {
-            assert_eq!(outcome(Param::Weight, text), "weight: not a number");
-            assert_eq!(outcome(Param::MaxConns, text), "max_conns: not a number");
-            assert_eq!(outcome(Param::MaxFails, text), "max_fails: not a number");
+            assert_eq!(
+                outcome(Param::Weight, text),
+                format!("weight: not a number: {}", quoted(text.as_bytes()))
+            );
+            assert_eq!(
+                outcome(Param::MaxConns, text),
+                format!("max_conns: not a number: {}", quoted(text.as_bytes()))
+            );
+            assert_eq!(
+                outcome(Param::MaxFails, text),
+                format!("max_fails: not a number: {}", quoted(text.as_bytes()))
+            );
         }
         for text in ["0", "00"] {
             let expected = format!("invalid weight \"{text}\": use drain or down to stop new requests");
@@ -368,7 +379,10 @@ mod tests {
             assert_eq!(outcome(Param::FailTimeout, text), junk(text));
         }
         for text in ["", "abc", "s", "ms", "-", "!"] {
-            assert_eq!(outcome(Param::FailTimeout, text), "fail_timeout: not a number");
+            assert_eq!(
+                outcome(Param::FailTimeout, text),
+                format!("fail_timeout: not a number: {}", quoted(text.as_bytes()))
+            );
         }
         for text in "-1|31536001|1y1s|13M|99999999999999999999|999999999999999999y".split('|') {
             assert_eq!(outcome(Param::FailTimeout, text), range(text));

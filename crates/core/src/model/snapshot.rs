@@ -47,7 +47,10 @@ impl Method {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StaticReason {
     /// It has no `zone`, so that each worker has peers of its own.
-    NoZone,
+    NoZone {
+        /// Size of a zone with room for its servers and as many more, in kilobytes.
+        kilobytes: usize,
+    },
     /// It is not an `upstream` block, but an address in a directive such as `proxy_pass`.
     Implicit,
     /// `upstream_dynamic off`.
@@ -73,9 +76,10 @@ pub enum StaticReason {
 impl fmt::Display for StaticReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoZone => {
-                f.write_str("upstream has no \"zone\": add \"upstream_auto_zone 64k;\" or \"zone NAME 64k;\"")
-            }
+            Self::NoZone { kilobytes } => write!(
+                f,
+                "upstream has no \"zone\": add \"upstream_auto_zone {kilobytes}k;\" or \"zone NAME {kilobytes}k;\""
+            ),
             Self::Implicit => f.write_str("not an \"upstream\" block"),
             Self::Excluded => f.write_str("\"upstream_dynamic off\" is set"),
             Self::UnknownBalancer => f.write_str("unknown load balancing method"),
@@ -137,15 +141,21 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// State at `now`.
-    pub fn state(&self, now: UnixTime) -> State {
-        state(self.admin, &self.failures, now)
+    /// Its state.
+    pub fn state(&self) -> State {
+        state(self.admin, &self.failures)
     }
 
-    /// Why it is in the state that it has at `now`.
+    /// Whether balancers may choose it at `now`: also one that failed, to see whether it is well.
+    pub fn is_tried(&self, now: UnixTime) -> bool {
+        self.admin == Admin::Up && !self.failures.exhausted(now)
+    }
+
+    /// Why it is in its state at `now`.
     pub fn why(&self, now: UnixTime) -> Option<Reason> {
-        match self.state(now) {
-            State::Unavail => Some(Reason::Failures),
+        match self.state() {
+            State::Unavail if self.failures.exhausted(now) => Some(Reason::Failures),
+            State::Unavail => Some(Reason::Retry),
             _ => self.reason.clone(),
         }
     }
@@ -222,6 +232,41 @@ impl Faults {
         let all =
             [("length", length), ("order", order), ("blank", blank), ("weight", weight), ("single", single)];
         all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+    }
+}
+
+/// Texts of the server by which older modules say that an upstream has none, where nginx refuses an upstream without
+/// any. It is that only where no other server is.
+pub const PLACEHOLDERS: [&str; 2] = ["0.0.0.0:1", "[::]:1"];
+
+/// Whether these peers of an upstream stand for none.
+pub fn are_none(peers: &[Peer]) -> bool {
+    matches!(peers, [peer] if !peer.is_backup() && PLACEHOLDERS.iter().any(|text| peer.server == *text))
+}
+
+impl Snapshot {
+    /// The same without the server that stands for none.
+    pub fn without_placeholder(mut self) -> Self {
+        if are_none(&self.peers) {
+            self.peers.clear();
+        }
+        self
+    }
+
+    /// Whether nginx counts for all workers together: without a zone each has numbers of its own, and these are of the
+    /// one that was asked.
+    pub fn is_shared(&self) -> bool {
+        self.zone.is_some()
+    }
+
+    /// Forgets what only one worker knows of its peers, so that nobody takes it for the whole.
+    pub fn forget_worker(&mut self) {
+        if self.is_shared() {
+            return;
+        }
+        for peer in &mut self.peers {
+            (peer.active, peer.failures.fails, peer.last_failure) = (0, 0, None);
+        }
     }
 }
 

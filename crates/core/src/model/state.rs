@@ -37,7 +37,7 @@ pub enum State {
     Down,
     /// Takes no new requests.
     Draining,
-    /// nginx leaves it alone for `fail_timeout` after `max_fails` failures.
+    /// It failed `max_fails` times: nginx leaves it alone for `fail_timeout`, then tries it with one request at a time.
     Unavail,
 }
 
@@ -87,11 +87,12 @@ impl Failures {
 }
 
 /// State of a peer from what was asked of it and what was seen of it.
-pub fn state(admin: Admin, failures: &Failures, now: UnixTime) -> State {
+pub fn state(admin: Admin, failures: &Failures) -> State {
     match admin {
         Admin::Down => State::Down,
         Admin::Drain => State::Draining,
-        Admin::Up if failures.exhausted(now) => State::Unavail,
+        // Also after `fail_timeout`: whether it is well, only a request can tell.
+        Admin::Up if failures.is_full() => State::Unavail,
         Admin::Up => State::Up,
     }
 }
@@ -114,6 +115,8 @@ pub enum Reason {
     },
     /// `max_fails` was reached.
     Failures,
+    /// The same, and `fail_timeout` is over: the next request is its trial.
+    Retry,
 }
 
 impl fmt::Display for Reason {
@@ -121,6 +124,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Configuration => f.write_str("configuration"),
             Self::Failures => f.write_str("max_fails reached"),
+            Self::Retry => f.write_str("retry: fail_timeout is over, a request tries it next"),
             Self::Operator { at, client, user, note } => {
                 write!(f, "client {client}")?;
                 user.as_ref().map_or(Ok(()), |user| write!(f, ", user {user}"))?;
@@ -140,23 +144,28 @@ mod tests {
         Failures { fails: 3, max_fails: 3, fail_timeout: 10, checked: 100, single: false };
 
     #[test]
-    fn a_failed_peer_is_unavailable_until_fail_timeout_is_over() {
-        let state_at = |now| state(Admin::Up, &FAILED, UnixTime(now));
-        assert_eq!(state_at(100), State::Unavail);
-        assert_eq!(state_at(110), State::Unavail);
-        assert_eq!(state_at(111), State::Up);
+    fn a_failed_peer_is_left_alone_until_fail_timeout_is_over() {
+        for (now, alone) in [(100, true), (110, true), (111, false)] {
+            assert_eq!(FAILED.exhausted(UnixTime(now)), alone, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_failed_peer_is_unavailable_until_a_request_succeeds() {
+        assert_eq!(state(Admin::Up, &FAILED), State::Unavail);
+        assert_eq!(state(Admin::Up, &Failures { fails: 2, ..FAILED }), State::Up);
     }
 
     #[test]
     fn a_lone_peer_and_max_fails_0_are_never_unavailable() {
         for failures in [Failures { single: true, ..FAILED }, Failures { max_fails: 0, ..FAILED }] {
-            assert_eq!(state(Admin::Up, &failures, UnixTime(100)), State::Up);
+            assert_eq!(state(Admin::Up, &failures), State::Up);
         }
     }
 
     #[test]
     fn what_the_operator_wants_comes_first() {
-        assert_eq!(state(Admin::Down, &FAILED, UnixTime(100)), State::Down);
-        assert_eq!(state(Admin::Drain, &FAILED, UnixTime(100)), State::Draining);
+        assert_eq!(state(Admin::Down, &FAILED), State::Down);
+        assert_eq!(state(Admin::Drain, &FAILED), State::Draining);
     }
 }

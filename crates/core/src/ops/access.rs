@@ -16,17 +16,33 @@ pub trait Upstreams {
     /// How many there are.
     fn count(&self) -> usize;
 
-    /// The upstream with this name, else the one whose zone has it.
-    fn find(&self, name: &str) -> Option<UpstreamIndex>;
+    /// The upstream with this name, else those whose zone has it, which may be several: [`named`] is the rule.
+    fn named(&self, name: &str) -> Vec<UpstreamIndex>;
 
-    /// A copy of the upstream with this name, from one moment.
+    /// The one upstream with this name, or with a zone of this name that it has alone.
     ///
     /// # Errors
     ///
-    /// As [`Upstreams::snapshot`].
-    fn named(&self, name: &str) -> Result<Snapshot, OpError> {
-        let found = self.find(name).ok_or_else(|| OpError::UpstreamNotFound(name.to_owned()));
-        found.and_then(|upstream| self.snapshot(upstream))
+    /// `OpError::UpstreamNotFound`, and `OpError::SharedZone` if several upstreams have the zone.
+    fn find(&self, name: &str) -> Result<UpstreamIndex, OpError> {
+        match self.named(name).as_slice() {
+            [] => Err(OpError::UpstreamNotFound(name.to_owned())),
+            [upstream] => Ok(*upstream),
+            several => {
+                let names = several.iter().filter_map(|upstream| self.only(*upstream, &[]).ok());
+                let upstreams = names.map(|snapshot| snapshot.name).collect();
+                Err(OpError::SharedZone { zone: name.to_owned(), upstreams })
+            }
+        }
+    }
+
+    /// A copy of the upstream that a name means.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upstreams::find`] and [`Upstreams::snapshot`].
+    fn look(&self, name: &str) -> Result<Snapshot, OpError> {
+        self.find(name).and_then(|upstream| self.snapshot(upstream))
     }
 
     /// The pools of an upstream, if it has pools in the place of servers: without a look at their servers one by one.
@@ -93,6 +109,17 @@ pub trait Upstreams {
     ///
     /// As [`Upstreams::commit`], with the place of the part that it is about.
     fn commit_all(&self, parts: &mut [Part]) -> Result<Vec<Committed>, (usize, CommitError)>;
+}
+
+/// The upstreams that a name means, of the names and zones of all: the upstream with this name, else those whose zone
+/// has it. As in nginx, the case of letters matters in names of zones only.
+pub fn named<'a>(
+    name: &str,
+    all: impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone,
+) -> Vec<UpstreamIndex> {
+    let by_name = all.clone().position(|(upstream, _)| upstream.eq_ignore_ascii_case(name));
+    let by_zone = || all.enumerate().filter(|(_, (_, zone))| *zone == Some(name)).map(|(at, _)| at);
+    by_name.map_or_else(|| by_zone().collect(), |at| vec![at]).into_iter().map(UpstreamIndex).collect()
 }
 
 /// An upstream as a replacement sees it.

@@ -1,6 +1,6 @@
 //! A change as it was asked for.
 
-use crate::model::address::Address;
+use crate::model::address::{Address, is_same};
 use crate::model::client::Client;
 use crate::model::id::{Group, ServerId};
 use crate::model::params::{Param, Params};
@@ -33,14 +33,14 @@ impl Selector {
     }
 
     /// Whether `peer` is meant. A server text chooses by the text of the directive, by the address as nginx writes
-    /// it, and by any other way to write that address.
+    /// it, and by any other way to write that address; the case of letters in host names means nothing.
     pub fn chooses(&self, peer: &Peer) -> bool {
         match self {
             Self::Position(position) => !peer.is_backup() && peer.slot.index == *position,
             Self::Id(id) => peer.id == Some(*id),
             Self::Server(text) => {
-                *text == peer.server
-                    || *text == peer.name
+                is_same(text.as_bytes(), peer.server.as_bytes())
+                    || is_same(text.as_bytes(), peer.name.as_bytes())
                     || Address::parse(text).is_ok_and(|wanted| Address::parse(&peer.name) == Ok(wanted))
             }
             Self::Host(text) => host::is_of(text, &peer.server, &peer.name),

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::model::address::AddressError;
 use crate::model::id::{Group, ServerId};
 use crate::model::list::Place;
+use crate::model::log::plural;
 use crate::model::query::quoted;
 use crate::model::snapshot::{StaticReason, store_stuck};
 
@@ -14,11 +15,25 @@ use crate::model::snapshot::{StaticReason, store_stuck};
 pub enum OpError {
     /// No upstream and no zone has this name.
     UpstreamNotFound(String),
+    /// Several upstreams have the zone of this name.
+    SharedZone {
+        /// Name of the zone.
+        zone: String,
+        /// Their names.
+        upstreams: Vec<String>,
+    },
     /// The upstream cannot be changed at run time.
     Static(StaticReason),
     /// No server is chosen by these words.
     ServerNotFound(String),
-    /// There is no such position.
+    /// No server is chosen by this text, but the host of it has servers at other ports.
+    NearlyFound {
+        /// The text.
+        text: String,
+        /// Some of their addresses.
+        found: Vec<String>,
+    },
+    /// There is no such position; the largest of all stands for digits that are none.
     BadPosition(usize),
     /// The words choose several servers where one is needed; their ids.
     Ambiguous(Vec<ServerId>),
@@ -114,14 +129,31 @@ impl OpError {
     }
 }
 
+/// Says that there is nothing of this name, if there is a name.
+fn not_found(f: &mut fmt::Formatter<'_>, what: &str, name: &str) -> fmt::Result {
+    f.write_str(what)?;
+    if name.is_empty() { Ok(()) } else { write!(f, ": {}", quoted(name.as_bytes())) }
+}
+
 impl fmt::Display for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UpstreamNotFound(_) => f.write_str("upstream is not found"),
-            Self::Static(StaticReason::NoZone) => f.write_str("only for upstream with 'zone'"),
+            Self::UpstreamNotFound(name) => not_found(f, "upstream is not found", name),
+            Self::SharedZone { zone, upstreams } => {
+                let names: Vec<_> = upstreams.iter().map(|name| quoted(name.as_bytes())).collect();
+                let zone = quoted(zone.as_bytes());
+                write!(f, "several upstreams have zone {zone}, choose one by name: {}", names.join(", "))
+            }
+            Self::Static(StaticReason::NoZone { .. }) => f.write_str("only for upstream with 'zone'"),
             Self::Static(reason) => write!(f, "upstream is static: {reason}"),
-            Self::ServerNotFound(_) => f.write_str("server or peer is not found"),
-            Self::BadPosition(_) => f.write_str("bad peer id"),
+            Self::ServerNotFound(text) => not_found(f, "server or peer is not found", text),
+            Self::NearlyFound { text, found } => {
+                not_found(f, "server or peer is not found", text)?;
+                let found: Vec<_> = found.iter().map(|server| quoted(server.as_bytes())).collect();
+                write!(f, ", did you mean {}?", found.join(" or "))
+            }
+            Self::BadPosition(usize::MAX) => f.write_str("bad peer id"),
+            Self::BadPosition(position) => write!(f, "bad peer id: {position}"),
             Self::Ambiguous(ids) => {
                 let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
                 write!(f, "several servers match, choose one by id: {}", ids.join(", "))
@@ -132,10 +164,8 @@ impl fmt::Display for OpError {
             Self::NoBackup => f.write_str("balancing method does not support parameter \"backup\""),
             Self::BadAddress(error) => error.fmt(f),
             Self::Guarded { left, min } => {
-                write!(
-                    f,
-                    "guard: {left} usable servers would be left, at least {min} must be, use \"force=\""
-                )
+                let left = plural(*left, "usable server");
+                write!(f, "guard: {left} would be left, at least {min} must be, use \"force=\"")
             }
             Self::ZoneFull { zone, needed } => write!(
                 f,
@@ -143,14 +173,14 @@ impl fmt::Display for OpError {
                 quoted(zone.as_bytes())
             ),
             Self::NoSlot { group, capacity } => {
-                let servers = if group.is_backup() { "backup servers" } else { "servers" };
+                let servers = plural(*capacity, if group.is_backup() { "backup server" } else { "server" });
                 write!(
                     f,
-                    "no slot left, the upstream has its {capacity} {servers}: raise \"upstream_capacity\" or the size of \"zone\""
+                    "no place left, the upstream has its {servers}: raise \"upstream_capacity\" or the size of \"zone\""
                 )
             }
             Self::SlotsBusy => f.write_str(
-                "no slot is free: servers that left still serve requests, try again or raise \"upstream_capacity\"",
+                "no place is free: servers that left still serve requests, try again or raise \"upstream_capacity\"",
             ),
             Self::WeightTooLarge { total, max } => {
                 write!(f, "invalid weight: the sum of the weights would be {total}, at most {max} is allowed")

@@ -6,7 +6,9 @@ use super::access::{CommitError, Committed, Lookup, Upstreams};
 use super::command::{Action, Change, Command, Selector};
 use super::error::OpError;
 use super::plan::{Entry, NOTE_MAX, NewAddress, Outcome, Plan, Removal, Wish};
-use super::rules::{check_addition, check_guard, check_weights, id, readdress, select, select_one};
+use super::rules::{
+    check_addition, check_guard, check_weights, id, placeholder, readdress, select, select_one,
+};
 
 /// How often a command is planned again when others were faster. Each time another change was made, so that a command
 /// that loses this often has waited for that many others.
@@ -36,9 +38,7 @@ pub fn execute_if(
     command: &Command,
     check: impl Fn(&dyn Lookup, &Plan) -> Result<(), OpError>,
 ) -> Result<Outcome, OpError> {
-    let upstream = upstreams
-        .find(&command.upstream)
-        .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
+    let upstream = upstreams.find(&command.upstream)?;
     if command.servers.len() > FEW || command.servers.iter().any(|it| matches!(it, Selector::Host(_))) {
         upstreams.room(upstream)?;
     }
@@ -48,7 +48,11 @@ pub fn execute_if(
         check(lookup.as_ref(), &plan)?;
         match upstreams.commit(upstream, &plan) {
             Ok(Committed { revision, added, left }) => {
-                let Plan { entries, removed, added: additions, .. } = plan;
+                let Plan { entries, mut removed, added: additions, .. } = plan;
+                if !additions.is_empty() {
+                    // What stood for no server was none.
+                    removed.clear();
+                }
                 let added = added.into_iter().zip(additions).collect();
                 return Ok(Outcome { upstream, revision, entries, removed, added, left });
             }
@@ -98,17 +102,13 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
         Action::Add(addition) => {
             check_addition(lookup, addition)?;
             plan.added.push(addition.clone());
+            if let Some(peer) = placeholder(lookup)? {
+                plan.removed.push(removal(&peer)?);
+            }
         }
         Action::Remove => {
             let peer = select_one(lookup, &command.servers)?;
-            plan.removed.push(Removal {
-                id: id(&peer)?,
-                group: peer.slot.group,
-                admin: peer.admin,
-                server: String::from(&peer.server),
-                name: String::from(&peer.name),
-                active: peer.active,
-            });
+            plan.removed.push(removal(&peer)?);
         }
         Action::Readdress { address, change } => {
             let peer = select_one(lookup, &command.servers)?;
@@ -116,10 +116,23 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
         }
     }
     check_weights(lookup, &plan)?;
-    if !command.force {
+    // An addition leaves no server less.
+    if !command.force && plan.added.is_empty() {
         check_guard(lookup, &plan)?;
     }
     Ok(plan)
+}
+
+/// A peer that leaves.
+pub(super) fn removal(peer: &Peer) -> Result<Removal, OpError> {
+    Ok(Removal {
+        id: id(peer)?,
+        group: peer.slot.group,
+        admin: peer.admin,
+        server: String::from(&peer.server),
+        name: String::from(&peer.name),
+        active: peer.active,
+    })
 }
 
 /// What the command makes of one peer.

@@ -35,8 +35,8 @@ impl Upstreams for Fake {
         1
     }
 
-    fn find(&self, name: &str) -> Option<UpstreamIndex> {
-        (name == "u").then_some(UpstreamIndex(0))
+    fn named(&self, name: &str) -> Vec<UpstreamIndex> {
+        if name == "u" { vec![UpstreamIndex(0)] } else { Vec::new() }
     }
 
     fn pools(&self, _: UpstreamIndex) -> Option<Pools> {

@@ -16,7 +16,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use access::{CommitError, Committed, Lookup, Part, Upstreams, Whole};
+pub use access::{CommitError, Committed, Lookup, Part, Upstreams, Whole, named};
 pub use command::{Action, Addition, Change, Command, Selector};
 pub use error::OpError;
 pub use execute::{execute, execute_if};

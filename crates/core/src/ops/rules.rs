@@ -1,8 +1,9 @@
 //! What a command must not do, and whom it is about.
 
-use crate::model::address::{Address, DEFAULT_PORT};
+use crate::model::address::{Address, AddressError, DEFAULT_PORT, is_url};
 use crate::model::id::{Group, ServerId};
-use crate::model::snapshot::{Method, Peer};
+use crate::model::query::quoted;
+use crate::model::snapshot::{Method, PLACEHOLDERS, Peer, are_none};
 use crate::model::state::Admin;
 
 use super::access::Lookup;
@@ -14,16 +15,56 @@ use super::plan::{NewAddress, Plan};
 /// which is 40 MB at this sum.
 pub(super) const CONSISTENT_WEIGHT_MAX: u64 = 16_384;
 
+/// Servers that are suggested in place of one that is not there.
+const SUGGESTIONS: usize = 3;
+
 /// The peers that a selector chooses; at least one.
 pub(super) fn select(lookup: &dyn Lookup, selector: &Selector) -> Result<Vec<Peer>, OpError> {
     let peers = lookup.select(selector)?;
-    if !peers.is_empty() {
+    let is_placeholder = are_none(&peers) && is_alone(lookup);
+    if !peers.is_empty() && !is_placeholder {
         return Ok(peers);
     }
     Err(match selector {
         Selector::Position(position) => OpError::BadPosition(*position),
-        _ => OpError::ServerNotFound(selector.text()),
+        Selector::Server(text) if is_url(text) => {
+            OpError::BadAddress(AddressError::Url(quoted(text.as_bytes())))
+        }
+        Selector::Server(text) => nearly_found(lookup, text)?,
+        Selector::Id(_) | Selector::Host(_) => OpError::ServerNotFound(selector.text()),
     })
+}
+
+/// Whether the upstream has one server.
+fn is_alone(lookup: &dyn Lookup) -> bool {
+    lookup.usable().1 == 1
+}
+
+/// The server that stands for none, if that is all there is: it leaves when a server comes.
+pub(super) fn placeholder(lookup: &dyn Lookup) -> Result<Option<Peer>, OpError> {
+    if !is_alone(lookup) {
+        return Ok(None);
+    }
+    for text in PLACEHOLDERS {
+        let peers = lookup.select(&Selector::Server(text.to_owned()))?;
+        if are_none(&peers) {
+            return Ok(peers.into_iter().next());
+        }
+    }
+    Ok(None)
+}
+
+/// The refusal of a text that chooses no server: with those that run on its host, if there are any.
+fn nearly_found(lookup: &dyn Lookup, text: &str) -> Result<OpError, OpError> {
+    let peers = lookup.select(&Selector::Host(text.to_owned()))?;
+    if are_none(&peers) && is_alone(lookup) {
+        return Ok(OpError::ServerNotFound(text.to_owned()));
+    }
+    let mut found: Vec<String> = peers.iter().map(|peer| String::from(&peer.server)).collect();
+    found.dedup();
+    found.truncate(SUGGESTIONS);
+    let text = text.to_owned();
+    Ok(if found.is_empty() { OpError::ServerNotFound(text) } else { OpError::NearlyFound { text, found } })
 }
 
 /// The one peer that is chosen, which may leave or change its address.

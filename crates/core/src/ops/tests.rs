@@ -8,7 +8,7 @@ use crate::model::params::Param;
 use crate::model::snapshot::{Method, StaticReason};
 use crate::model::state::Admin;
 
-use super::access::Lookup;
+use super::access::{Lookup, named};
 use super::command::{Action, Change, Command, Selector};
 use super::error::OpError;
 use super::execute::{ATTEMPTS, execute, plan};
@@ -29,6 +29,9 @@ fn selectors_choose_by_position_id_text_and_any_form_of_the_address() {
         (Selector::Position(4), vec![]),
         (Selector::Id(ServerId(4)), vec![4]),
         (text("host:81"), vec![0, 1]),
+        (text("HOST:81"), vec![0, 1]),
+        (text("UNIX:/s"), vec![3]),
+        (text("unix:/S"), vec![]),
         (text("127.0.0.2:81"), vec![1]),
         (text("[::1]"), vec![2]),
         (text("[::1]:80"), vec![2]),
@@ -43,6 +46,25 @@ fn selectors_choose_by_position_id_text_and_any_form_of_the_address() {
         let found: Vec<_> =
             (&fake()).select(&selector).unwrap().iter().map(|peer| peer.id.unwrap().0).collect();
         assert_eq!(found, wanted, "{selector:?}");
+    }
+}
+
+#[test]
+fn an_upstream_goes_by_its_name_or_by_a_zone_of_its_own() {
+    let all = [("Back", Some("one")), ("app", Some("two")), ("two", None), ("web", Some("one"))];
+    let table: [(&str, &[usize]); 7] = [
+        ("back", &[0]),
+        ("BACK", &[0]),
+        ("app", &[1]),
+        // The name of an upstream goes before that of a zone.
+        ("two", &[2]),
+        ("one", &[0, 3]),
+        ("ONE", &[]),
+        ("", &[]),
+    ];
+    for (name, wanted) in table {
+        let found: Vec<_> = named(name, all.iter().copied()).iter().map(|index| index.0).collect();
+        assert_eq!(found, wanted, "{name}");
     }
 }
 
@@ -122,16 +144,19 @@ fn a_note_is_kept_whole_or_refused() {
 
 #[test]
 fn errors_say_the_words_of_the_contracts() {
-    assert_eq!(OpError::Static(StaticReason::NoZone).to_string(), "only for upstream with 'zone'");
+    assert_eq!(
+        OpError::Static(StaticReason::NoZone { kilobytes: 64 }).to_string(),
+        "only for upstream with 'zone'"
+    );
     assert_eq!(OpError::OtherGroup.to_string(), "can't change server type (primary<->backup)");
     let ids = vec![ServerId(1), ServerId(4)];
     assert_eq!(OpError::Ambiguous(ids).to_string(), "several servers match, choose one by id: 1, 4");
     assert_eq!(
         OpError::Guarded { left: 1, min: 2 }.to_string(),
-        "guard: 1 usable servers would be left, at least 2 must be, use \"force=\""
+        "guard: 1 usable server would be left, at least 2 must be, use \"force=\""
     );
-    assert_eq!(OpError::ServerNotFound("x".into()).to_string(), "server or peer is not found");
-    assert_eq!(OpError::UpstreamNotFound("x".into()).to_string(), "upstream is not found");
+    assert_eq!(OpError::ServerNotFound("x".into()).to_string(), "server or peer is not found: \"x\"");
+    assert_eq!(OpError::UpstreamNotFound("x".into()).to_string(), "upstream is not found: \"x\"");
 }
 
 /// Why a command is refused; none if it is done.

@@ -115,11 +115,11 @@ fn what_cannot_be_meant() {
     let two =
         Words { servers: vec![(server, false), (server, false)], ..words(Ask { action: 1, ..ask }, server) };
     let table = [
-        (of(b"nobody"), "UpstreamNotFound", "upstream is not found"),
-        (of(b"backend\0"), "UpstreamNotFound", "upstream is not found"),
-        (of(b"\xff"), "UpstreamNotFound", "upstream is not found"),
+        (of(b"nobody"), "UpstreamNotFound", "upstream is not found: \"nobody\""),
+        (of(b"backend\0"), "UpstreamNotFound", "upstream is not found: \"backend\\x00\""),
+        (of(b"\xff"), "UpstreamNotFound", "upstream is not found: \"\u{fffd}\""),
         (of(b"fixed"), "UpstreamStatic", "only for upstream with 'zone'"),
-        (words(ask, b"\xff"), "ServerNotFound", "server or peer is not found"),
+        (words(ask, b"\xff"), "ServerNotFound", "server or peer is not found: \"\u{fffd}\""),
         (words(ask, b""), "ServerNotFound", "server or peer is not found"),
         (no_server, "BadArgument", "no server is named"),
         (two, "BadArgument", "no server is named"),
@@ -127,8 +127,8 @@ fn what_cannot_be_meant() {
         (words(Ask { state: 4, ..ask }, server), "BadArgument", "unknown state"),
         (Words { note: b"\xff", ..words(ask, server) }, "BadArgument", "note: not UTF-8"),
         (words(weight(f64::NAN), server), "BadParameter", "weight: not a number"),
-        (words(weight(f64::INFINITY), server), "BadParameter", "weight: not a number"),
-        (words(weight(1.5), server), "BadParameter", "weight: not a number"),
+        (words(weight(f64::INFINITY), server), "BadParameter", "weight: not a number: \"inf\""),
+        (words(weight(1.5), server), "BadParameter", "weight: not a number: \"1.5\""),
         (words(weight(-1.0), server), "BadParameter", "invalid weight \"-1\": must be between 1 and 65535"),
         (
             words(weight(0.0), server),

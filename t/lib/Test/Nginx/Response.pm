@@ -63,6 +63,12 @@ sub header ($self, $name) { return ($self->{headers}{lc $name} // [])->[0] }
 
 sub body ($self) { return $self->{body} }
 
+# Status and body, which for a refusal is a line: without the end of it.
+sub told ($self) {
+	my $words = $self->{status} < 400 ? $self->{body} : $self->{body} =~ s/\n\z//r;
+	return "$self->{status} $words";
+}
+
 sub error ($self) { return $self->{error} }
 
 sub raw ($self) { return $self->{raw} }

@@ -65,9 +65,9 @@ pub fn carry_out(
     command: &Command,
     shown: Shown,
 ) -> Result<Done, OpError> {
-    if let (Shown::All, Some(upstream)) = (shown, upstreams.find(&command.upstream)) {
+    if let Shown::All = shown {
         // A change that was made must be told.
-        upstreams.room(upstream)?;
+        upstreams.room(upstreams.find(&command.upstream)?)?;
     }
     let outcome = execute(upstreams, command)?;
     let entries = outcome.entries.iter().map(|entry| entry.id);

@@ -65,6 +65,7 @@ impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
         let words = match &error {
             OpError::UpstreamNotFound(_) => "upstream not found".to_owned(),
+            OpError::BadPosition(_) => "bad peer id".to_owned(),
             OpError::Static(reason) => reason.to_string(),
             error => error.to_string(),
         };
@@ -116,7 +117,7 @@ fn verb(query: &Query) -> Result<Option<Verb>, Refusal> {
 fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) -> Result<Done, Failure> {
     let stream = query.get("stream").unwrap_or_default();
     // Before the position, which may be missing: of both, scripts know this error.
-    upstreams.find(stream).ok_or_else(|| OpError::UpstreamNotFound(stream.to_owned()))?;
+    upstreams.find(stream)?;
     let set = |admin| Action::Set(Change { admin: Some(admin), params: Vec::new() });
     let action = match verb {
         Verb::Up => set(Admin::Up),
@@ -151,7 +152,7 @@ fn bad_position() -> OpError {
 /// The upstream, for a program that asks for nothing.
 fn listing(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams) -> Answer {
     let stream = query.get("stream").unwrap_or_default();
-    let found = upstreams.named(stream).map_err(Refusal::from);
+    let found = upstreams.look(stream).map_err(Refusal::from);
     match found
         .and_then(|snapshot| respond::room(upstreams, snapshot.peers.len()).map(|room| (snapshot, room)))
     {
@@ -171,7 +172,9 @@ mod tests {
     /// Status and body of the reply to a `GET`.
     fn get(args: &str) -> (u16, String) {
         let response = answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).response;
-        (response.status, String::from_utf8(response.body).unwrap())
+        let body = String::from_utf8(response.body).unwrap();
+        assert!(body.ends_with('\n'), "{args}");
+        (response.status, body)
     }
 
     #[test]
@@ -232,7 +235,7 @@ mod tests {
         let answer = answer(&call, Ok(&[]), Some(&upstreams), &Settings::default());
         assert_eq!(upstreams.backend_peer(1).name, "192.168.169.2:8082");
         let line = "upstream \"backend\" server \"127.0.0.1:8082\": \
-                    address 127.0.0.1:8082 -> 192.168.169.2:8082, revision 4";
+                    address 127.0.0.1:8082 -> 192.168.169.2:8082, revision 4, id 1";
         assert_eq!(answer.log, [(Level::Notice, line.to_owned())]);
     }
 
@@ -269,7 +272,9 @@ mod tests {
         assert_eq!(status, 404);
         assert_eq!(
             body,
-            r#"{"error":{"status":404,"text":"upstream is not found","code":"UpstreamNotFound"}}"#
+            r#"{"error":{"status":404,"text":"upstream is not found: \"nope\"","code":"UpstreamNotFound"}}"#
+                .to_owned()
+                + "\n"
         );
     }
 
@@ -277,7 +282,7 @@ mod tests {
     fn what_is_logged() {
         let log = |args: &str| answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).log;
         let line =
-            "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, revision 4, note: \"x\"";
+            "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, revision 4, id 0, note: \"x\"";
         assert_eq!(log("stream=backend&peer=0&down=1&note=x"), [(Level::Notice, line.to_owned())]);
         assert!(log("stream=backend&peer=0&down=0").is_empty());
         assert_eq!(log("stream=backend&peer=9&down=0").len(), 1);

@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use crate::model::id::UpstreamIndex;
-use crate::model::log::{Level, escaped};
+use crate::model::log::{Level, escaped, plural};
+use crate::model::query::quoted;
 use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::Format;
@@ -92,7 +93,10 @@ pub fn answer(
         }
     }
     if told.is_empty() {
-        return Err(Refusal::new(Kind::UpstreamNotFound, "no upstream has this server"));
+        return Err(Refusal::new(
+            Kind::UpstreamNotFound,
+            format!("no upstream has this server: {}", quoted(selector.text().as_bytes())),
+        ));
     }
     Ok(reply(call, &told, format))
 }
@@ -133,9 +137,9 @@ impl Told {
         let upstream = escaped(&self.upstream);
         match &self.result {
             Ok(done) if done.changed == 0 => {
-                format!("{upstream}: {} servers unchanged\n", done.peers().len())
+                format!("{upstream}: {} unchanged\n", plural(done.peers().len(), "server"))
             }
-            Ok(done) => format!("{upstream}: {} servers changed\n", done.changed),
+            Ok(done) => format!("{upstream}: {} changed\n", plural(done.changed, "server")),
             Err(refusal) => format!("{upstream}: {}\n", refusal.text),
         }
     }
@@ -167,7 +171,7 @@ mod tests {
     /// Three upstreams with the host 10.0.0.1, one of them static, and one without.
     fn upstreams() -> Fake {
         let mut fixed = fake::upstream("fixed", vec![fake::peer(0, "10.0.0.1:80")]);
-        fixed.fixed = Some(StaticReason::NoZone);
+        fixed.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
         Fake::new(vec![
             fake::upstream("a", vec![fake::peer(0, "10.0.0.1:80"), fake::peer(1, "10.0.0.2:80")]),
             fake::upstream("other", vec![fake::peer(0, "10.0.0.3:80")]),
@@ -188,20 +192,20 @@ mod tests {
     fn get(args: &str, upstreams: &Fake) -> (u16, String) {
         let call = Call::get(args);
         let response = answer(&call, Ok(&[]), Some(upstreams), &Settings::default()).response;
-        (response.status, String::from_utf8(response.body).unwrap())
+        (response.status, crate::forms::fake::said(&response))
     }
 
     #[test]
     fn all_servers_of_the_host() {
         let fake = upstreams();
         let table = [
-            ("server=10.0.0.1&down=", 200, "a: 1 servers changed\nb: 3 servers changed\n"),
-            ("server=10.0.0.1:80&drain=", 200, "a: 1 servers changed\nb: 1 servers changed\n"),
-            ("server=10.0.0.1:81&down=", 200, "b: 1 servers unchanged\n"),
-            ("server=10.0.0.1&up=", 200, "a: 1 servers changed\nb: 3 servers changed\n"),
-            ("server=10.0.0.1&up=", 200, "a: 1 servers unchanged\nb: 3 servers unchanged\n"),
-            ("server=10.0.0.9&down=", 404, "no upstream has this server"),
-            ("server=nonsense;&down=", 404, "no upstream has this server"),
+            ("server=10.0.0.1&down=", 200, "a: 1 server changed\nb: 3 servers changed\n"),
+            ("server=10.0.0.1:80&drain=", 200, "a: 1 server changed\nb: 1 server changed\n"),
+            ("server=10.0.0.1:81&down=", 200, "b: 1 server unchanged\n"),
+            ("server=10.0.0.1&up=", 200, "a: 1 server changed\nb: 3 servers changed\n"),
+            ("server=10.0.0.1&up=", 200, "a: 1 server unchanged\nb: 3 servers unchanged\n"),
+            ("server=10.0.0.9&down=", 404, "no upstream has this server: \"10.0.0.9\""),
+            ("server=nonsense;&down=", 404, "no upstream has this server: \"nonsense;\""),
             ("down=", 400, "'server' argument required"),
             ("", 400, "upstream=* is only for up, down and drain of a server"),
             ("server=10.0.0.1", 400, "upstream=* is only for up, down and drain of a server"),
@@ -222,8 +226,8 @@ mod tests {
     fn one_that_refuses_keeps_all_of_its_servers() {
         let mut fake = upstreams();
         fake.guard = Some(Guard::Percent(50));
-        let text = "guard: 1 usable servers would be left, at least 2 must be, use \"force=\"";
-        let body = format!("a: 1 servers changed\nb: {text}\n");
+        let text = "guard: 1 usable server would be left, at least 2 must be, use \"force=\"";
+        let body = format!("a: 1 server changed\nb: {text}");
         assert_eq!(get("upstream=*&server=10.0.0.1&down=", &fake), (409, body));
         let snapshot = fake.snapshot(UpstreamIndex(3)).unwrap();
         assert!(snapshot.peers.iter().all(|peer| peer.admin == Admin::Up));
@@ -234,11 +238,11 @@ mod tests {
             "{body}"
         );
         let end =
-            r#"]},{"upstream":"b","error":{"status":409,"text":"guard: 1 usable servers would be left, "#;
+            r#"]},{"upstream":"b","error":{"status":409,"text":"guard: 1 usable server would be left, "#;
         assert!(body.contains(end), "{body}");
         assert!(body.ends_with(r#""code":"Guarded"}}]"#), "{body}");
         let forced = get("upstream=*&server=10.0.0.1&down=&force=", &fake);
-        assert_eq!(forced, (200, "a: 1 servers unchanged\nb: 3 servers changed\n".to_owned()));
+        assert_eq!(forced, (200, "a: 1 server unchanged\nb: 3 servers changed\n".to_owned()));
     }
 
     #[test]

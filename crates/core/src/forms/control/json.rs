@@ -27,6 +27,9 @@ pub struct ServersView<'a> {
     /// The servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     servers: Option<Vec<PeerView<'a>>>,
+    /// Why nothing was to be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unchanged: Option<String>,
 }
 
 /// A server that was removed.
@@ -74,6 +77,11 @@ impl<'a> ServersView<'a> {
         Self { removed, left: Some(left), ..Self::empty(snapshot) }
     }
 
+    /// No servers, and why nothing was to be done.
+    pub fn unchanged(snapshot: &'a Snapshot, why: String) -> Self {
+        Self { unchanged: Some(why), ..Self::empty(snapshot) }
+    }
+
     /// The upstream without servers.
     fn empty(snapshot: &'a Snapshot) -> Self {
         Self {
@@ -83,6 +91,7 @@ impl<'a> ServersView<'a> {
             removed: None,
             left: None,
             servers: None,
+            unchanged: None,
         }
     }
 }

@@ -2,16 +2,18 @@
 
 use std::fmt::Write;
 
-use crate::model::id::Revision;
+use crate::model::id::{Revision, ServerId};
+use crate::model::log::plural;
 use crate::model::params::PARAMS;
 use crate::model::state::Admin;
-use crate::ops::{Addition, Command, Entry, Outcome, Removal};
+use crate::ops::{Addition, Command, Entry, Outcome, Removal, Selector};
 
 /// The lines of a change: one for each server that is not as it was.
 pub fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
     let added = outcome.added.iter().map(|(_, addition)| addition);
+    let by_position = command.servers.iter().any(|server| matches!(server, Selector::Position(_)));
     let (user, note) = (command.client.user.as_deref(), command.note.as_deref());
-    let change = Lines { upstream, revision: outcome.revision, user, note };
+    let change = Lines { upstream, revision: outcome.revision, user, note, by_position };
     change.of(&outcome.entries, &outcome.removed, added).collect()
 }
 
@@ -25,6 +27,9 @@ pub struct Lines<'a> {
     pub user: Option<&'a str>,
     /// The client's words.
     pub note: Option<&'a str>,
+    /// Whether servers were chosen by position, which is another server's when one before it has left: then the lines
+    /// have ids.
+    pub by_position: bool,
 }
 
 impl<'a> Lines<'a> {
@@ -36,19 +41,24 @@ impl<'a> Lines<'a> {
         added: impl Iterator<Item = &'a Addition> + 'a,
     ) -> impl Iterator<Item = String> + 'a {
         let changed = entries.iter().filter(|entry| is_changed(entry, self.note.is_some()));
-        let changed = changed.map(|entry| self.line(&entry.server, &what_changed(entry)));
-        let removed = removed.iter().map(|removal| self.line(&removal.server, &what_left(removal)));
-        let added = added.map(|addition| self.line(&addition.server, &what_came(addition)));
+        let changed = changed.map(|entry| self.line(&entry.server, entry.id, &what_changed(entry)));
+        let removed =
+            removed.iter().map(|removal| self.line(&removal.server, removal.id, &what_left(removal)));
+        let added = added.map(|addition| self.line(&addition.server, None, &what_came(addition)));
         changed.chain(removed).chain(added)
     }
 
     /// A line about one server.
-    fn line(&self, server: &str, what: &str) -> String {
-        let Self { upstream, revision, user, note } = self;
+    fn line(&self, server: &str, id: impl Into<Option<ServerId>>, what: &str) -> String {
+        let Self { upstream, revision, user, note, by_position } = self;
         let mut line = format!("upstream \"{upstream}\" server \"{server}\": {what}, revision {revision}");
+        // Writing to a String cannot fail.
+        if let (true, Some(id)) = (by_position, id.into()) {
+            let _ = write!(line, ", id {id}");
+        }
         for (what, words) in [("user", user), ("note", note)] {
             if let Some(words) = words {
-                // A quote in it must not look like the end of it. Writing to a String cannot fail.
+                // A quote in it must not look like the end of it.
                 let words = words.replace('\\', "\\\\").replace('"', "\\\"");
                 let _ = write!(line, ", {what}: \"{words}\"");
             }
@@ -80,7 +90,8 @@ fn what_changed(entry: &Entry) -> String {
 
 /// What is said of a server that left.
 fn what_left(removal: &Removal) -> String {
-    format!("removed, {} requests are still served", removal.active)
+    let requests = plural(removal.active as usize, "request");
+    format!("removed, {requests} {} still served", if removal.active == 1 { "is" } else { "are" })
 }
 
 /// What is said of a new server.
@@ -144,14 +155,16 @@ mod tests {
         let down = command(&[0], set(Some(Admin::Down), vec![(Param::Weight, 5)]), None);
         assert_eq!(
             lines(&down),
-            ["upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, weight 1 -> 5, revision 4"]
+            [
+                "upstream \"backend\" server \"127.0.0.1:8081\": state up -> down, weight 1 -> 5, revision 4, id 0"
+            ]
         );
         assert!(lines(&down).is_empty(), "a no-op");
         assert_eq!(
             lines(&command(&[0, 1], set(Some(Admin::Down), Vec::new()), Some("disk"))),
             [
-                "upstream \"backend\" server \"127.0.0.1:8081\": state down, revision 5, note: \"disk\"",
-                "upstream \"backend\" server \"127.0.0.1:8082\": state up -> down, revision 5, note: \"disk\"",
+                "upstream \"backend\" server \"127.0.0.1:8081\": state down, revision 5, id 0, note: \"disk\"",
+                "upstream \"backend\" server \"127.0.0.1:8082\": state up -> down, revision 5, id 1, note: \"disk\"",
             ]
         );
         let same = command(&[0], set(None, vec![(Param::Weight, 5)]), Some("noted"));
@@ -163,7 +176,9 @@ mod tests {
         let noted = command(&[0], set(Some(Admin::Up), Vec::new()), Some(r#"x", client: \1"#));
         assert_eq!(
             carry_out(&Call::get(""), &fake(), &noted, Shown::Chosen).unwrap().lines(),
-            [r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, note: "x\", client: \\1""#]
+            [
+                r#"upstream "backend" server "127.0.0.1:8081": state up, revision 4, id 0, note: "x\", client: \\1""#
+            ]
         );
     }
 
@@ -198,13 +213,13 @@ mod tests {
         assert_eq!(
             line(&[1], Action::Remove, Some("gone")),
             "upstream \"backend\" server \"127.0.0.1:8082\": removed, 0 requests are still served, revision 4, \
-             note: \"gone\""
+             id 1, note: \"gone\""
         );
         let change = Change { admin: Some(Admin::Drain), params: Vec::new() };
         assert_eq!(
             line(&[0], Action::Readdress { address: "127.0.0.9".to_owned(), change }, None),
             "upstream \"backend\" server \"127.0.0.1:8081\": state up -> draining, \
-             address 127.0.0.1:8081 -> 127.0.0.9:8081, revision 4"
+             address 127.0.0.1:8081 -> 127.0.0.9:8081, revision 4, id 0"
         );
     }
 }

@@ -28,7 +28,7 @@ mod words;
 pub use replace::Replacing;
 
 use crate::http::{BodyError, Method};
-use crate::model::query::{MAX_RAW_LENGTH, Query, QueryError};
+use crate::model::query::{MAX_RAW_LENGTH, Query, QueryError, quoted};
 use crate::ops::{OpError, Upstreams};
 
 use super::accept::{self, Format};
@@ -166,7 +166,11 @@ fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, R
         return Ok(query);
     }
     if !is_form(call.content_type) {
-        return Err(Refusal::new(Kind::UnsupportedBody, format!("only \"{FORM}\" is understood")));
+        let given = call.content_type.map_or("no Content-Type".to_owned(), |given| {
+            format!("unsupported Content-Type {}", quoted(given))
+        });
+        let text = format!("{given}, only \"{FORM}\" is understood");
+        return Err(Refusal::new(Kind::UnsupportedBody, text));
     }
     query.extend(body).map_err(|error| match error {
         QueryError::TooLong => too_large(MAX_RAW_LENGTH),

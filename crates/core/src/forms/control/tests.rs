@@ -9,7 +9,7 @@ fn post(args: &str, content_type: Option<&str>, body: &str, upstreams: &Fake) ->
     let content_type = content_type.map(str::as_bytes);
     let call = Call { method: Method::Post, content_type, ..Call::get(args) };
     let response = answer(&call, Ok(body.as_bytes()), Some(upstreams), &Settings::default()).response;
-    (response.status, String::from_utf8(response.body).unwrap())
+    (response.status, crate::forms::fake::said(&response))
 }
 
 #[test]
@@ -34,7 +34,9 @@ fn arguments_come_in_the_query_or_in_a_form() {
 fn what_is_no_form_is_refused() {
     for content_type in [None, Some("text/plain"), Some("application/json"), Some("")] {
         let (status, text) = post("upstream=backend", content_type, "id=1&drain=", &fake());
-        assert_eq!((status, text), (415, format!("only \"{FORM}\" is understood")), "{content_type:?}");
+        let given = content_type
+            .map_or("no Content-Type".to_owned(), |it| format!("unsupported Content-Type \"{it}\""));
+        assert_eq!((status, text), (415, format!("{given}, only \"{FORM}\" is understood")));
         assert_eq!(post("upstream=backend&id=1", content_type, "", &fake()).0, 200);
     }
 }
@@ -58,7 +60,7 @@ fn bodies_that_are_too_large_or_lost() {
 #[test]
 fn without_shared_memory() {
     let response = answer(&Call::get("upstream=backend"), Ok(&[]), None, &Settings::default()).response;
-    assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
+    assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory\n".as_slice()));
 }
 
 #[test]
@@ -69,7 +71,7 @@ fn guards_answer_in_the_form_asked_for() {
     };
     let head = Call { method: Method::Head, ..Call::get("upstream=backend&down=&server=x") };
     let refused = admit(&head, Some(Methods::Any));
-    assert_eq!((refused.status, refused.body.as_slice()), (405, b"only GET allowed".as_slice()));
+    assert_eq!((refused.status, refused.body.as_slice()), (405, b"only GET and POST allowed\n".as_slice()));
     assert!(refused.headers.contains(&("Allow", "GET, POST".to_owned())));
     let refused = admit(&Call { args: b"format=json", ..head.clone() }, Some(Methods::Any));
     assert!(refused.body.starts_with(b"{\"error\":{\"status\":405,"));
@@ -88,10 +90,14 @@ fn the_arguments_choose_the_form() {
         ("upstream=backend&stream=", 501, "stream: not yet supported"),
         ("upstream=backend&upstream=backend", 400, "duplicate argument \"upstream\""),
         ("upstream=%zz", 400, "invalid percent-encoding in \"upstream=%zz\""),
-        ("upstream=backend&format=yaml", 400, "invalid value \"yaml\" in \"format\""),
+        (
+            "upstream=backend&format=yaml",
+            400,
+            "invalid value \"yaml\" in \"format\", it must be \"json\" or \"text\"",
+        ),
     ];
     for (args, status, body) in table {
         let response = answer(&Call::get(args), Ok(&[]), Some(&fake()), &Settings::default()).response;
-        assert_eq!((response.status, String::from_utf8(response.body).unwrap()), (status, body.to_owned()));
+        assert_eq!((response.status, crate::forms::fake::said(&response)), (status, body.to_owned()));
     }
 }

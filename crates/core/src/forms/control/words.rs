@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::str::FromStr;
 
-use crate::model::address::{Address, AddressError};
+use crate::model::address::{Address, folded};
 use crate::model::id::Group;
 use crate::model::params::{PARAMS, Param, Params};
 use crate::model::query::{Query, quoted};
 use crate::model::state::Admin;
-use crate::ops::{Addition, Change, OpError, Selector};
+use crate::ops::{Addition, Change, Selector};
 
 use super::super::arguments::{flag, invalid};
-use super::super::error::Refusal;
+use super::super::error::{Kind, Refusal};
 
 /// The flags that set the state of servers, each pair of which excludes the other.
 const STATES: [(&str, Admin); 3] = [("down", Admin::Down), ("up", Admin::Up), ("drain", Admin::Drain)];
@@ -60,12 +60,7 @@ fn params(query: &Query) -> Result<Vec<(Param, u64)>, Refusal> {
 /// If its address is missing or none.
 pub fn addition(query: &Query, change: &Change, group: Group) -> Result<Addition, Refusal> {
     let server = given(query, "server").ok_or_else(|| Refusal::argument("'server' argument required"))?;
-    let address = Address::parse(server).map_err(|error| match error {
-        AddressError::HostName(_) => {
-            Refusal::argument("domain names are supported only for upstreams with 'dns_update' directive")
-        }
-        error => Refusal::argument(error.to_string()),
-    })?;
+    let address = Address::parse(server).map_err(|error| Refusal::argument(error.to_string()))?;
     let mut params = Params::default();
     for &(param, value) in &change.params {
         params.set(param, value);
@@ -89,7 +84,9 @@ pub fn peer(value: &str) -> Result<Selector, Refusal> {
         return Ok(Selector::Server(value.to_owned()));
     }
     // More digits than any list is long.
-    number(value).map(Selector::Position).ok_or_else(|| OpError::BadPosition(usize::MAX).into())
+    let too_large =
+        || Refusal::new(Kind::ServerNotFound, format!("bad peer id: {}", quoted(value.as_bytes())));
+    number(value).map(Selector::Position).ok_or_else(too_large)
 }
 
 /// The servers of a list with commas.
@@ -103,7 +100,7 @@ pub fn several(value: &str) -> Result<Vec<Selector>, Refusal> {
         .split(',')
         .map(|server| match server {
             "" => Err(invalid(value, "servers")),
-            server if !seen.insert(server) => Err(Refusal::argument(format!(
+            server if !seen.insert(folded(server)) => Err(Refusal::argument(format!(
                 "duplicate server {} in \"servers\"",
                 quoted(server.as_bytes())
             ))),

@@ -37,7 +37,7 @@ impl Form for Json {
     }
 
     fn pass(&mut self, out: &mut Vec<u8>, _listings: &[Listing]) -> bool {
-        out.extend_from_slice(if self.is_due { br#"{"upstreams":{"# } else { b"}}" });
+        out.extend_from_slice(if self.is_due { br#"{"upstreams":{"# } else { b"}}\n" });
         std::mem::take(&mut self.is_due)
     }
 
@@ -256,7 +256,8 @@ mod tests {
     /// The JSON of an upstream.
     fn json(snapshot: &Snapshot, verbose: bool) -> String {
         let listings = || vec![Listing { snapshot: snapshot.clone(), matched: None }];
-        whole(&Json::new(verbose, Fields::ALL, fake::NOW), listings)
+        let json = whole(&Json::new(verbose, Fields::ALL, fake::NOW), listings);
+        json.strip_suffix('\n').unwrap().to_owned()
     }
 
     #[test]
@@ -277,8 +278,9 @@ mod tests {
                 + r#""zombies":0,"zone_memory":{"size":65536,"used":24576,"free":36864,"pages":{"total":15,"free":9}}},"#
                 + r#""v":{"zone":"v_zone","method":"round_robin","dynamic":false,"#
                 + r#""reason":"\"upstream_dynamic off\" is set","revision":3,"matched":5,"peers":[{"id":3}]}}}"#
+                + "\n"
         );
-        assert_eq!(whole(&form, Vec::new), r#"{"upstreams":{}}"#);
+        assert_eq!(whole(&form, Vec::new), "{\"upstreams\":{}}\n");
     }
 
     #[test]
@@ -294,7 +296,7 @@ mod tests {
     #[test]
     fn a_static_upstream() {
         let mut snapshot = fake::upstream("u", Vec::new());
-        snapshot.fixed = Some(StaticReason::NoZone);
+        snapshot.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
         snapshot.zone = None;
         snapshot.method = None;
         snapshot.memory = None;

@@ -3,9 +3,8 @@
 use crate::model::query::Query;
 use crate::model::snapshot::{Peer, Snapshot};
 use crate::model::state::State;
-use crate::model::time::UnixTime;
 
-use super::super::arguments::invalid;
+use super::super::arguments::{invalid, not_one_of};
 use super::super::error::Refusal;
 
 /// Bytes of the texts of a peer, about.
@@ -73,14 +72,14 @@ impl Listing {
         self.snapshot.peers.capacity().saturating_mul(size_of::<Peer>() + TEXTS)
     }
 
-    /// The peers of an upstream that were asked for, at `now`.
-    pub fn new(mut snapshot: Snapshot, choice: Option<&Choice>, now: UnixTime) -> Self {
+    /// The peers of an upstream that were asked for.
+    pub fn new(mut snapshot: Snapshot, choice: Option<&Choice>) -> Self {
         let Some(Choice { states, offset, limit }) = choice else {
             return Self { snapshot, matched: None };
         };
         let peers = &mut snapshot.peers;
         if !states.is_empty() {
-            peers.retain(|peer| states.contains(&peer.state(now)));
+            peers.retain(|peer| states.contains(&peer.state()));
         }
         let matched = peers.len();
         peers.truncate(offset.saturating_add(*limit));
@@ -92,7 +91,9 @@ impl Listing {
 /// The states of a list with commas.
 fn states(list: &str) -> Result<Vec<State>, Refusal> {
     let state = |word| WORDS.iter().find(|(known, _)| *known == word).map(|(_, state)| *state);
-    list.split(',').map(|word| state(word).ok_or_else(|| invalid(word, STATE))).collect()
+    list.split(',')
+        .map(|word| state(word).ok_or_else(|| not_one_of(word, STATE, &WORDS.map(|(word, _)| word))))
+        .collect()
 }
 
 /// A number in digits. One that is too large for any list is the largest.
@@ -118,7 +119,7 @@ mod tests {
         peers[2].admin = Admin::Drain;
         peers[3].failures =
             Failures { fails: 1, max_fails: 1, fail_timeout: 10, checked: NOW.0, single: false };
-        let listing = Listing::new(fake::upstream("u", peers), choice.as_ref(), NOW);
+        let listing = Listing::new(fake::upstream("u", peers), choice.as_ref());
         let names = listing.snapshot.peers.iter().map(|peer| &*peer.name).collect();
         Ok((names, listing.matched))
     }
@@ -151,17 +152,18 @@ mod tests {
     #[test]
     fn values_that_make_no_sense() {
         let table = [
-            ("state=", "invalid value \"\" in \"state\""),
-            ("state=Up", "invalid value \"Up\" in \"state\""),
-            ("state=up,", "invalid value \"\" in \"state\""),
-            ("state=up,gone", "invalid value \"gone\" in \"state\""),
+            ("state=", "invalid value \"\" in \"state\", STATES"),
+            ("state=Up", "invalid value \"Up\" in \"state\", STATES"),
+            ("state=up,", "invalid value \"\" in \"state\", STATES"),
+            ("state=up,gone", "invalid value \"gone\" in \"state\", STATES"),
             ("offset=", "invalid value \"\" in \"offset\""),
             ("offset=-1", "invalid value \"-1\" in \"offset\""),
             ("limit=%2b1", "invalid value \"+1\" in \"limit\""),
             ("limit=1k", "invalid value \"1k\" in \"limit\""),
         ];
+        let states = r#"it must be "up" or "down" or "draining" or "drain" or "unavail""#;
         for (query, text) in table {
-            assert_eq!(chosen(query), Err(text.to_owned()), "{query}");
+            assert_eq!(chosen(query), Err(text.replace("STATES", states)), "{query}");
         }
     }
 }

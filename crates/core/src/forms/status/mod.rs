@@ -85,18 +85,22 @@ fn rendered(
     let name = query.get("upstream");
     if format == StatusFormat::Html {
         // The page asks for the upstream by the same words, and it is better refused before it opens.
-        name.map_or(Ok(()), |name| upstreams.named(name).map(drop))?;
+        name.map_or(Ok(()), |name| upstreams.look(name).map(drop))?;
         return Ok(Answer::page(page::page(control), page::POLICY).into());
     }
-    let snapshots = match name {
-        Some(name) => vec![upstreams.named(name)?],
+    let mut snapshots = match name {
+        Some(name) => vec![upstreams.look(name)?],
         None => all(upstreams)?,
     };
-    let listing = |snapshot| Listing::new(snapshot, choice.as_ref(), call.now);
+    // Programs that read JSON see that there is no zone; lines and series look alike with and without one.
+    if format != StatusFormat::Json {
+        snapshots.iter_mut().for_each(Snapshot::forget_worker);
+    }
+    let listing = |snapshot| Listing::new(snapshot, choice.as_ref());
     let listings = snapshots.into_iter().map(listing).collect();
     match format {
         StatusFormat::Text => begun(text::Text::new(verbose, call.now), listings),
-        StatusFormat::Prometheus => begun(prometheus::Prometheus::new(call.now), listings),
+        StatusFormat::Prometheus => begun(prometheus::Prometheus::new(), listings),
         _ => begun(json::Json::new(verbose, fields, call.now), listings),
     }
 }
@@ -150,7 +154,7 @@ mod tests {
     /// Status and body of a reply.
     fn get(call: &Call<'_>, upstreams: &Fake) -> (u16, String) {
         let response = answer(call, Some(upstreams), None).answer.response;
-        (response.status, String::from_utf8(response.body).unwrap())
+        (response.status, crate::forms::fake::said(&response))
     }
 
     #[test]
@@ -165,14 +169,24 @@ mod tests {
     #[test]
     fn refusals() {
         let table = [
-            ("upstream=nope", 404, "upstream is not found", "UpstreamNotFound"),
+            ("upstream=nope", 404, r#"upstream is not found: \"nope\""#, "UpstreamNotFound"),
             ("upstream=", 404, "upstream is not found", "UpstreamNotFound"),
             ("verbos=", 400, r#"unknown argument \"verbos\""#, "BadArgument"),
-            ("verbose=0", 400, r#"invalid value \"0\" in \"verbose\""#, "BadArgument"),
-            ("format=xml", 400, r#"invalid value \"xml\" in \"format\""#, "BadArgument"),
+            ("verbose=0", 400, r#"invalid value \"0\" in \"verbose\", leave it out"#, "BadArgument"),
+            (
+                "format=xml",
+                400,
+                r#"invalid value \"xml\" in \"format\", it must be \"json\" or \"text\" or \"html\" or \"prometheus\""#,
+                "BadArgument",
+            ),
             ("fields=id,nmae", 400, r#"invalid value \"nmae\" in \"fields\""#, "BadArgument"),
             ("fields=", 400, r#"invalid value \"\" in \"fields\""#, "BadArgument"),
-            ("state=gone", 400, r#"invalid value \"gone\" in \"state\""#, "BadArgument"),
+            (
+                "state=gone",
+                400,
+                r#"invalid value \"gone\" in \"state\", it must be \"up\" or \"down\" or \"draining\" or \"drain\" or \"unavail\""#,
+                "BadArgument",
+            ),
             ("offset=x", 400, r#"invalid value \"x\" in \"offset\""#, "BadArgument"),
             ("limit=-1", 400, r#"invalid value \"-1\" in \"limit\""#, "BadArgument"),
             ("upstream=a&upstream=b", 400, r#"duplicate argument \"upstream\""#, "BadArgument"),
@@ -182,7 +196,7 @@ mod tests {
             assert_eq!(get(&Call::get(args), &fake()), (status, body), "{args}");
         }
         let refused = get(&Call::get("upstream=nope&format=text"), &fake());
-        assert_eq!(refused, (404, "upstream is not found".to_owned()));
+        assert_eq!(refused, (404, "upstream is not found: \"nope\"".to_owned()));
     }
 
     #[test]
@@ -213,11 +227,34 @@ mod tests {
     }
 
     #[test]
+    fn what_one_worker_saw_is_no_fact() {
+        let mut peer = fake::peer(0, "a");
+        (peer.active, peer.failures.fails, peer.last_failure) = (4, 1, Some(fake::NOW));
+        let mut snapshot = fake::upstream("u", vec![peer]);
+        snapshot.zone = None;
+        let upstreams = Fake::new(vec![snapshot]);
+        let (_, text) = get(&Call::get("format=text"), &upstreams);
+        assert!(text.contains(" up ") && text.contains(" -/1 "), "{text}");
+        let (_, text) = get(&Call::get("format=text&state=unavail"), &upstreams);
+        assert!(text.contains(", 0 matched"), "{text}");
+        let (_, metrics) = get(&Call::get("format=prometheus"), &upstreams);
+        for line in ["peer_up{", "peer_state{", "peers{upstream=\"u\",backup=\"false\",state=\"up\"}"] {
+            let found = metrics.lines().find(|found| found.starts_with(&format!("nginx_upstream_{line}")));
+            assert!(found.unwrap().ends_with(" 1"), "{line}: {metrics}");
+        }
+        for name in ["peer_fails{", "peer_active_connections{", "peer_last_failure_timestamp_seconds{"] {
+            assert!(!metrics.contains(name), "{name}");
+        }
+        let (_, json) = get(&Call::get(""), &upstreams);
+        assert!(json.contains(r#""zone":null"#) && json.contains(r#""active":4"#), "{json}");
+    }
+
+    #[test]
     fn a_long_reply_goes_on_after_its_beginning() {
         let peers: Vec<_> = (0..1000).map(|index| fake::peer(index, &format!("10.0.0.1:{index}"))).collect();
         let upstreams = Fake::new(vec![fake::upstream("u", peers)]);
         for (format, start, end) in [
-            ("json", "{\"upstreams\":", "}}}}"),
+            ("json", "{\"upstreams\":", "}}}}\n"),
             ("text", "upstream", "-\n"),
             ("prometheus", "# HELP", " gauge\n"),
         ] {
@@ -240,7 +277,11 @@ mod tests {
     #[test]
     fn a_page_is_refused_in_words() {
         for args in ["format=html&upstream=nope", "format=prometheus&upstream=nope"] {
-            assert_eq!(get(&Call::get(args), &fake()), (404, "upstream is not found".to_owned()), "{args}");
+            assert_eq!(
+                get(&Call::get(args), &fake()),
+                (404, "upstream is not found: \"nope\"".to_owned()),
+                "{args}"
+            );
         }
         assert_eq!(get(&Call::get("format=html&upstream=backend"), &fake()).0, 200);
     }
@@ -260,7 +301,7 @@ mod tests {
         upstreams.no_memory = true;
         for args in ["format=text", "format=text&upstream=backend"] {
             let response = answer(&Call::get(args), Some(&upstreams), None).answer.response;
-            let words = "no memory left in the worker process, try again";
+            let words = "no memory left in the worker process, try again\n";
             assert_eq!((response.status, response.body.as_slice()), (503, words.as_bytes()), "{args}");
             assert!(response.headers.contains(&("Retry-After", "1".to_owned())), "{args}");
             // The words for want of which nothing was made are the same.
@@ -273,7 +314,7 @@ mod tests {
     #[test]
     fn without_shared_memory() {
         let response = answer(&Call::get("format=text"), None, None).answer.response;
-        assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory".as_slice()));
+        assert_eq!((response.status, response.body.as_slice()), (500, b"no shared memory\n".as_slice()));
     }
 
     #[test]

@@ -108,7 +108,7 @@ mod tests {
         let call = format!("upstream=app&format={format}");
         let response = answer(&Call::get(&call), Some(upstreams), None).answer.response;
         assert_eq!(response.status, 200);
-        String::from_utf8(response.body).unwrap()
+        crate::forms::fake::said(&response)
     }
 
     /// `app`, whose best pool waits, and whose worst has nothing.

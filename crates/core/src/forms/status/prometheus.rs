@@ -12,7 +12,6 @@ use crate::model::id::ServerId;
 use crate::model::pools::{Pool, Pools, Standing};
 use crate::model::snapshot::{Memory, Peer, Snapshot};
 use crate::model::state::State;
-use crate::model::time::UnixTime;
 
 use super::super::respond::Answer;
 use super::listing::Listing;
@@ -71,8 +70,6 @@ const ROWS: [Row; 8] = [
 /// The form: the upstreams are gone through once for each metric of peers.
 #[derive(Clone)]
 pub struct Prometheus {
-    /// The time of the reply.
-    now: UnixTime,
     /// The metric that is next.
     next: usize,
     /// The metric that is being written, if it is not the state.
@@ -81,8 +78,8 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// The metrics of upstreams whose names differ.
-    pub fn new(now: UnixTime) -> Self {
-        Self { now, next: 0, row: None }
+    pub fn new() -> Self {
+        Self { next: 0, row: None }
     }
 }
 
@@ -97,7 +94,7 @@ impl Form for Prometheus {
         self.row = at.and_then(|at| ROWS.get(at));
         match (at, self.row) {
             (None, _) => {
-                of_upstreams(out, listings, self.now);
+                of_upstreams(out, listings);
                 of_zones(out, listings);
                 head(out, "peer_state", "1 for the state that the server is in, 0 for the others.");
                 true
@@ -112,7 +109,7 @@ impl Form for Prometheus {
 
     fn peer(&mut self, out: &mut Vec<u8>, listing: &Listing, peer: &Peer, place: usize) {
         let Listing { snapshot, .. } = listing;
-        let state = peer.state(self.now);
+        let state = peer.state();
         let labels = PeerLabels { snapshot, peer, place };
         let Some((name, _, value)) = self.row else {
             for each in STATES {
@@ -121,14 +118,14 @@ impl Form for Prometheus {
             }
             return;
         };
-        if let Some(value) = value(&Sampled { peer, state, is_shared: snapshot.zone.is_some() }) {
+        if let Some(value) = value(&Sampled { peer, state, is_shared: snapshot.is_shared() }) {
             sample(out, name, labels, value);
         }
     }
 }
 
 /// Adds what is known of whole upstreams.
-fn of_upstreams(out: &mut Vec<u8>, listings: &[Listing], now: UnixTime) {
+fn of_upstreams(out: &mut Vec<u8>, listings: &[Listing]) {
     let snapshots = || listings.iter().map(|listing| &listing.snapshot);
     head(out, "info", "What the upstream is; always 1.");
     for snapshot in snapshots() {
@@ -150,7 +147,7 @@ fn of_upstreams(out: &mut Vec<u8>, listings: &[Listing], now: UnixTime) {
         for backup in [false, true] {
             let peers = snapshot.peers.iter().filter(|peer| peer.is_backup() == backup);
             let mut counts = STATES.map(|state| (state, 0_u64));
-            for state in peers.map(|peer| peer.state(now)) {
+            for state in peers.map(Peer::state) {
                 let count = counts.iter_mut().find(|(each, _)| *each == state);
                 count.into_iter().for_each(|(_, count)| *count = count.saturating_add(1));
             }
@@ -326,16 +323,17 @@ fn signed(value: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::fake::{self, NOW};
+    use super::super::super::fake;
     use super::super::writer::whole;
     use super::*;
     use crate::model::snapshot::StaticReason;
     use crate::model::state::Admin;
+    use crate::model::time::UnixTime;
 
     /// The metrics of some upstreams.
-    fn metrics(snapshots: &[Snapshot], now: UnixTime) -> String {
+    fn metrics(snapshots: &[Snapshot]) -> String {
         let listing = |snapshot| Listing { snapshot, matched: None };
-        whole(&Prometheus::new(now), || snapshots.iter().cloned().map(listing).collect())
+        whole(&Prometheus::new(), || snapshots.iter().cloned().map(listing).collect())
     }
 
     /// The lines of a metric, without its prefix.
@@ -356,11 +354,11 @@ mod tests {
         down.last_failure = Some(UnixTime(7));
         let peers = vec![fake::peer(0, "10.0.0.1"), down, fake::backup(2, 0, "10.0.0.1")];
         let mut fixed = fake::upstream("v", vec![Peer { id: None, ..fake::peer(0, "a") }; 2]);
-        fixed.fixed = Some(StaticReason::NoZone);
+        fixed.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
         fixed.zone = None;
         fixed.memory = None;
         let shared = Snapshot { zone: Some("u_zone".to_owned()), ..fake::upstream("w", Vec::new()) };
-        let page = metrics(&[fake::upstream("u", peers), fixed, shared], NOW);
+        let page = metrics(&[fake::upstream("u", peers), fixed, shared]);
 
         let mut seen = HashSet::new();
         for line in page.lines() {
@@ -387,7 +385,7 @@ mod tests {
     #[test]
     fn a_server_without_an_id_is_not_taken_for_another() {
         let peers = vec![fake::peer(1, "a"), Peer { id: None, ..fake::peer(1, "a") }];
-        let page = metrics(&[fake::upstream("u", peers)], NOW);
+        let page = metrics(&[fake::upstream("u", peers)]);
         let up = lines(&page, "peer_weight");
         assert!(up.len() == 2 && up[0].contains("id=\"1\"") && up[1].contains("id=\"place 1\""), "{up:?}");
     }

@@ -78,14 +78,14 @@ impl Form for Text {
         let heads = self.row.clone();
         // The columns of a long list are wide before its first line is sent.
         for peer in &listing.snapshot.peers {
-            self.row.fill(peer, self.now);
+            self.row.fill(peer, listing.snapshot.is_shared(), self.now);
             self.row.widen(&mut self.widths);
         }
         heads.write(out, &self.widths);
     }
 
-    fn peer(&mut self, out: &mut Vec<u8>, _listing: &Listing, peer: &Peer, _place: usize) {
-        self.row.fill(peer, self.now);
+    fn peer(&mut self, out: &mut Vec<u8>, listing: &Listing, peer: &Peer, _place: usize) {
+        self.row.fill(peer, listing.snapshot.is_shared(), self.now);
         self.row.write(out, &self.widths);
     }
 
@@ -146,29 +146,27 @@ impl Row {
         }
     }
 
-    /// Takes the cells of a peer.
-    fn fill(&mut self, peer: &Peer, now: UnixTime) {
+    /// Takes the cells of a peer; those with what each worker counts for itself say nothing unless it is shared.
+    fn fill(&mut self, peer: &Peer, is_shared: bool, now: UnixTime) {
         let Self { text, ends } = self;
         let params = &peer.params;
         text.clear();
         let mut cells = ends.iter_mut();
-        match peer.id {
-            Some(id) => number(text, id.0),
-            None => text.push('-'),
-        }
+        cell(text, peer.id.map(|id| id.0));
         end(&mut cells, text);
         text.push_str(&escaped(&peer.server));
         end(&mut cells, text);
         text.push_str(&escaped(&peer.name));
         end(&mut cells, text);
-        text.push_str(peer.state(now).as_str());
+        text.push_str(peer.state().as_str());
         text.push_str(if peer.is_backup() { " backup" } else { "" });
         end(&mut cells, text);
-        for value in [params.weight, peer.active, params.max_conns] {
-            number(text, value);
+        let counted = |value: u64| is_shared.then_some(value);
+        for value in [Some(params.weight), counted(peer.active), Some(params.max_conns)] {
+            cell(text, value);
             end(&mut cells, text);
         }
-        number(text, peer.failures.fails);
+        cell(text, counted(peer.failures.fails));
         text.push('/');
         number(text, params.max_fails);
         end(&mut cells, text);
@@ -214,6 +212,14 @@ impl Row {
 fn end<'a>(cells: &mut impl Iterator<Item = &'a mut usize>, text: &str) {
     if let Some(cell) = cells.next() {
         *cell = text.len();
+    }
+}
+
+/// Adds a number, or what stands for none.
+fn cell(text: &mut String, value: Option<u64>) {
+    match value {
+        Some(value) => number(text, value),
+        None => text.push('-'),
     }
 }
 
@@ -282,7 +288,7 @@ mod tests {
         let snapshot =
             fake::upstream("u", vec![fake::peer(0, "10.0.0.1"), down, fake::backup(7, 0, "10.0.0.3")]);
         let mut other = fake::upstream("v", Vec::new());
-        other.fixed = Some(StaticReason::NoZone);
+        other.fixed = Some(StaticReason::NoZone { kilobytes: 64 });
         other.zone = None;
         assert_eq!(
             page(&[snapshot, other], false, NOW),
@@ -296,6 +302,16 @@ mod tests {
              upstream \"v\": round_robin, static: upstream has no \"zone\": \
              add \"upstream_auto_zone 64k;\" or \"zone NAME 64k;\"\n\
              \x20 id  server  address  state  weight  active  max_conns  fails  fail_timeout  reason\n"
+        );
+    }
+
+    #[test]
+    fn what_one_worker_counts_is_not_shown() {
+        let mut snapshot = fake::upstream("u", vec![fake::peer(0, "a")]);
+        snapshot.zone = None;
+        assert!(
+            page(&[snapshot], false, NOW)
+                .ends_with("up     1       -       0          -/1    10s           -\n")
         );
     }
 

@@ -355,7 +355,7 @@ mod tests {
             ),
             ("server a weight;", "line 1: unknown parameter \"weight\""),
             ("server a\n wieght=1;", "line 2: unknown parameter \"wieght=1\""),
-            ("server a weight=x;", "line 1: invalid parameter \"weight=x\": weight: not a number"),
+            ("server a weight=x;", "line 1: invalid parameter \"weight=x\": weight: not a number: \"x\""),
             (
                 "server a weight=0;",
                 "line 1: invalid parameter \"weight=0\": invalid weight \"0\": use drain or down to stop new requests",

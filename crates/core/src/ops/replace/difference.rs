@@ -5,16 +5,18 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::ops::Range;
 
-use crate::model::address::Address;
+use crate::model::address::{Address, folded};
 use crate::model::id::Revision;
 use crate::model::list::Listed;
 use crate::model::params::PARAMS;
+use crate::model::query::quoted;
 use crate::model::snapshot::{Method, Peer};
 use crate::model::state::Admin;
 
 use super::super::access::Whole;
 use super::super::command::{Addition, Change};
 use super::super::error::OpError;
+use super::super::execute::removal;
 use super::super::plan::{Entry, Removal, Wish};
 use super::super::rules::{CONSISTENT_WEIGHT_MAX, id};
 
@@ -22,8 +24,10 @@ use super::super::rules::{CONSISTENT_WEIGHT_MAX, id};
 pub struct Keys {
     /// By address.
     addresses: HashMap<Address, usize>,
-    /// Those whose text is no address, by text.
+    /// Those whose text is no address, by text, whatever the case of its letters.
     names: HashMap<String, usize>,
+    /// Servers that are in the list once more, in the very same words: their places there, and those of the first.
+    repeats: Vec<(usize, usize)>,
 }
 
 impl Keys {
@@ -35,14 +39,14 @@ impl Keys {
     pub fn with_room(servers: usize) -> Result<Self, OpError> {
         let mut addresses = HashMap::new();
         addresses.try_reserve(servers)?;
-        Ok(Self { addresses, names: HashMap::new() })
+        Ok(Self { addresses, names: HashMap::new(), repeats: Vec::new() })
     }
 
     /// Adds some servers of a list.
     ///
     /// # Errors
     ///
-    /// If one is there already, or there is no memory.
+    /// If one is there already, in other words, or there is no memory.
     pub fn add(&mut self, servers: &[Listed], range: Range<usize>) -> Result<(), OpError> {
         for at in range {
             let Some(server) = servers.get(at) else { return Ok(()) };
@@ -50,14 +54,34 @@ impl Keys {
                 Ok(address) => insert(self.addresses.entry(address.clone()), at),
                 Err(_) => {
                     self.names.try_reserve(1)?;
-                    insert(self.names.entry(server.server.clone()), at)
+                    insert(self.names.entry(folded(&server.server)), at)
                 }
             };
-            if let Some(other) = other.and_then(|other| servers.get(other)) {
+            let Some((first, other)) = other.and_then(|other| Some((other, servers.get(other)?))) else {
+                continue;
+            };
+            if *server != (Listed { place: server.place, ..other.clone() }) {
                 return Err(twice(server, other));
             }
+            self.repeats.try_reserve(1)?;
+            self.repeats.push((at, first));
         }
         Ok(())
+    }
+
+    /// Whether a server of the list is in it before, in the very same words.
+    fn is_repeat(&self, at: usize) -> bool {
+        self.repeats.binary_search_by_key(&at, |(at, _)| *at).is_ok()
+    }
+
+    /// What is said of these servers.
+    pub fn notices(&self, servers: &[Listed]) -> Vec<String> {
+        let notice = |&(at, first): &(usize, usize)| {
+            let (server, first) = (servers.get(at)?, servers.get(first)?);
+            let text = quoted(server.server.as_bytes());
+            Some(format!("{}: server {text} is also in {}, taken once", server.place, first.place))
+        };
+        self.repeats.iter().filter_map(notice).collect()
     }
 }
 
@@ -172,7 +196,7 @@ impl Difference {
             if at < peers {
                 self.claim(at, servers, keys)?;
             } else if at < peers + listed {
-                self.judge(at - peers, servers)?;
+                self.judge(at - peers, servers, keys)?;
             } else {
                 self.set(at - peers - listed, servers)?;
             }
@@ -186,7 +210,8 @@ impl Difference {
         let (Some(peer), Some(claim)) = (self.whole.peers.get(at), self.claims.get_mut(at)) else {
             return Ok(());
         };
-        let by_name = if keys.names.is_empty() { None } else { keys.names.get(&*peer.server).copied() };
+        let by_name =
+            if keys.names.is_empty() { None } else { keys.names.get(&folded(&peer.server)).copied() };
         let by_address =
             Address::parse(&peer.name).ok().and_then(|address| keys.addresses.get(&address).copied());
         if let Some(listed) = by_name.and_then(|name| servers.get(name)) {
@@ -229,9 +254,9 @@ impl Difference {
     }
 
     /// Finds out what a server of the list is that was not found.
-    fn judge(&mut self, at: usize, servers: &[Listed]) -> Result<(), OpError> {
+    fn judge(&mut self, at: usize, servers: &[Listed], keys: &Keys) -> Result<(), OpError> {
         let (Some(listed), Some(found)) = (servers.get(at), self.matches.get(at)) else { return Ok(()) };
-        if found.peer.is_some() {
+        if found.peer.is_some() || keys.is_repeat(at) {
             return Ok(());
         }
         let address =
@@ -313,18 +338,6 @@ fn filled<T: Clone + Default>(length: usize) -> Result<Vec<T>, OpError> {
     list.try_reserve_exact(length)?;
     list.resize(length, T::default());
     Ok(list)
-}
-
-/// A peer that leaves.
-fn removal(peer: &Peer) -> Result<Removal, OpError> {
-    Ok(Removal {
-        id: id(peer)?,
-        group: peer.slot.group,
-        server: peer.server.to_string(),
-        name: peer.name.to_string(),
-        active: peer.active,
-        admin: peer.admin,
-    })
 }
 
 /// A peer that is to be set: asked for is only what differs.

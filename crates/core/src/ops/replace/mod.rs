@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use crate::model::client::Client;
 use crate::model::id::{Revision, ServerId, UpstreamIndex};
 use crate::model::list::{List, Listed, Place};
+use crate::model::snapshot::PLACEHOLDERS;
 
 use super::access::{CommitError, Committed, Part, Upstreams};
 use super::command::Addition;
@@ -58,6 +59,8 @@ pub struct Replaced {
     pub ids: Vec<ServerId>,
     /// How many servers are as they were.
     pub unchanged: usize,
+    /// What the list has to be told of.
+    pub notices: Vec<String>,
 }
 
 /// Why nothing was changed.
@@ -140,9 +143,7 @@ impl Replacement {
         let mut places: HashMap<usize, Place> = HashMap::new();
         for list in &wanted.lists {
             let name = list.upstream.as_deref().unwrap_or_default();
-            let index = upstreams
-                .find(name)
-                .ok_or_else(|| failed(Some(list), OpError::UpstreamNotFound(name.to_owned())))?;
+            let index = upstreams.find(name).map_err(|error| failed(Some(list), error))?;
             if let Some(place) = places.insert(index.0, list.place) {
                 let twice = OpError::Twice { what: "upstream", text: name.to_owned(), place };
                 return Err(failed(Some(list), twice.at(list.place)));
@@ -216,7 +217,7 @@ impl Replacement {
         let Some(upstream) = self.upstreams.get(list) else {
             if self.wanted.is_dry {
                 let planned = std::mem::take(&mut self.planned).into_iter();
-                return Ok(Progress::Done(planned.map(Planned::untouched).collect()));
+                return Ok(self.done(planned.map(Planned::untouched).collect()));
             }
             self.stage = Stage::Prepare(0);
             return Ok(Progress::More);
@@ -310,7 +311,23 @@ impl Replacement {
             done.push((place, Replaced { revision, ids: added, ..planned.untouched() }));
         }
         done.sort_by_key(|(place, _)| *place);
-        Ok(Progress::Done(done.into_iter().map(|(_, replaced)| replaced).collect()))
+        Ok(self.done(done.into_iter().map(|(_, replaced)| replaced).collect()))
+    }
+
+    /// The end: what became of each upstream, in the order of the lists.
+    fn done(&self, mut all: Vec<Replaced>) -> Progress {
+        for (list, replaced) in all.iter_mut().enumerate() {
+            let servers = self.servers(list);
+            replaced.notices = self.keys.get(list).map(|keys| keys.notices(servers)).unwrap_or_default();
+            let is_alone = replaced.unchanged == 0 && replaced.entries.is_empty();
+            if let (true, [removed]) = (is_alone, replaced.removed.as_slice())
+                && PLACEHOLDERS.contains(&removed.server.as_str())
+            {
+                // What stood for no server was none.
+                replaced.removed.clear();
+            }
+        }
+        Progress::Done(all)
     }
 }
 
@@ -324,6 +341,15 @@ impl Planned {
     fn untouched(self) -> Replaced {
         let Plan { revision, entries, removed, added, .. } = self.part.plan;
         let (upstream, unchanged) = (self.name, self.unchanged);
-        Replaced { upstream, revision, entries, removed, added, ids: Vec::new(), unchanged }
+        Replaced {
+            upstream,
+            revision,
+            entries,
+            removed,
+            added,
+            ids: Vec::new(),
+            unchanged,
+            notices: Vec::new(),
+        }
     }
 }

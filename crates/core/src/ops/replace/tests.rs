@@ -80,7 +80,9 @@ fn what_differs_and_nothing_else() {
             "server host:81; server [::1] backup; server unix:/s; server 127.0.0.1:82 backup;",
             Ok("+[::1] -2 =4"),
         ),
-        ("server host:81; server host:81;", Err("line 1: server \"host:81\" is also in line 1")),
+        // The very same words are one server.
+        ("server host:81; server host:81;", Ok("-2 -3 -4 =2")),
+        ("server host:81; server HOST:81;", Err("line 1: server \"HOST:81\" is also in line 1")),
         ("server [::1];\nserver [::1]:80;", Err("line 2: server \"[::1]:80\" is also in line 1")),
         ("server host:81;\nserver 127.0.0.2:81;", Err("line 2: server \"127.0.0.2:81\" is also in line 1")),
         ("server host:81 backup;", Err("line 1: can't change server type (primary<->backup)")),

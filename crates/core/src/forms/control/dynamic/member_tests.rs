@@ -14,13 +14,13 @@ fn ask(args: &str, upstreams: &Fake, dialect: Dialect) -> Answer {
 /// Status and body of the reply in a location with `upstream_control`.
 fn get(args: &str, upstreams: &Fake) -> (u16, String) {
     let response = ask(args, upstreams, Dialect::Any).response;
-    (response.status, String::from_utf8(response.body).unwrap())
+    (response.status, crate::forms::fake::said(&response))
 }
 
 /// The same with `upstream_conf`.
 fn conf(args: &str, upstreams: &Fake) -> (u16, String) {
     let response = ask(args, upstreams, Dialect::UpstreamConf).response;
-    (response.status, String::from_utf8(response.body).unwrap())
+    (response.status, crate::forms::fake::said(&response))
 }
 
 /// `u` with one server.
@@ -60,11 +60,14 @@ fn a_removed_server_is_gone() {
     for chosen in ["server=127.0.0.1:8082", "peer=1", "peer=127.0.0.1:8082"] {
         let (status, body) = get(&format!("upstream=backend&remove=&{chosen}"), &fake());
         assert_eq!(status, 200, "{chosen}");
+        let which = if chosen == "peer=1" { "# peer=1 is server 127.0.0.1:8082 id=1\n" } else { "" };
         assert_eq!(
             body,
             "server 127.0.0.1:8081 addr=127.0.0.1:8081;\n\
              server app.example.com addr=127.0.0.1:8083;\n\
              server 127.0.0.1:8084 addr=127.0.0.1:8084 backup;\n"
+                .to_owned()
+                + which
         );
     }
     let numbered = "server 127.0.0.1:8081; # id=0\n\
@@ -119,21 +122,53 @@ fn the_last_server_leaves_a_word() {
 }
 
 #[test]
+fn what_stands_for_no_server_is_none() {
+    for text in ["0.0.0.0:1", "[::]:1"] {
+        let upstreams = Fake::new(vec![fake::upstream("u", vec![fake::peer(0, text)])]);
+        assert_eq!(get("upstream=u", &upstreams), (200, String::new()));
+        for args in ["peer=0&down=", "id=0&weight=2", &format!("server={text}&down=")] {
+            assert_eq!(get(&format!("upstream=u&{args}"), &upstreams).0, 400, "{args}");
+        }
+        assert_eq!(get("upstream=u&remove=&peer=0", &upstreams).0, 400);
+        let added = ask("upstream=u&add=&server=10.0.0.1", &upstreams, Dialect::Any);
+        assert_eq!(added.log.len(), 1, "{:?}", added.log);
+        let line = "server 10.0.0.1 addr=10.0.0.1:80;\n";
+        assert_eq!(fake::said(&added.response), line);
+        assert_eq!(get("upstream=u", &upstreams), (200, line.to_owned()), "it is gone");
+    }
+    // With another port, or beside others, it is a server.
+    let beside = fake::upstream("u", vec![fake::peer(0, "0.0.0.0:1"), fake::peer(1, "10.0.0.1:80")]);
+    let other = fake::upstream("u", vec![fake::peer(0, "0.0.0.0:80")]);
+    for (snapshot, servers) in [(beside, 2), (other, 1)] {
+        let (_, lines) = get("upstream=u", &Fake::new(vec![snapshot]));
+        assert_eq!(lines.lines().count(), servers, "{lines}");
+    }
+}
+
+#[test]
 fn what_is_so_already_has_no_body() {
     for args in [
         "add=&server=127.0.0.1:8081",
         "add=&server=127.0.0.1:8083",
         "add=&server=127.0.0.1:8084&backup=",
-        "add=&server=127.0.0.1:8081&format=json",
         "remove=&server=127.0.0.1:9",
-        "remove=&server=nobody&format=json",
         "remove=&id=9",
     ] {
         assert_eq!(get(&format!("upstream=backend&{args}"), &fake()), (304, String::new()), "{args}");
     }
     let log = ask("upstream=backend&remove=&id=9", &fake(), Dialect::Any).log;
-    let line = "upstream control: refused with 304: server or peer is not found".to_owned();
+    let line = "upstream control: refused with 304: server or peer is not found: \"9\"".to_owned();
     assert_eq!(log, [(Level::Info, line)]);
+    // A reply with that status has no body, and so no JSON.
+    for (args, why) in [
+        ("add=&server=127.0.0.1:8081", r#"server \"127.0.0.1:8081\" exists"#),
+        ("remove=&server=nobody", r#"server or peer is not found: \"nobody\""#),
+        ("remove=&server=127.0.0.1", r#"server or peer is not found: \"127.0.0.1\", did you mean "#),
+    ] {
+        let (status, body) = get(&format!("upstream=backend&{args}&format=json"), &fake());
+        let start = format!(r#"{{"upstream":"backend","revision":3,"unchanged":"{why}"#);
+        assert!(status == 200 && body.starts_with(&start), "{body}");
+    }
 }
 
 #[test]
@@ -150,7 +185,7 @@ fn refusals() {
         fake::upstream("u", vec![fake::peer(0, "10.0.0.1:80"), fake::backup(1, 0, "10.0.0.2:80")]),
     ]);
     let other = "can't change server type (primary<->backup)";
-    let domain = "domain names are supported only for upstreams with 'dns_update' directive";
+    let domain = "host name \"app\" where an address is needed";
     let backup = "balancing method does not support parameter \"backup\"";
     let table = [
         ("upstream=u&add=&server=10.0.0.1:80&backup=", 412, other, "OtherGroup"),
@@ -166,7 +201,8 @@ fn refusals() {
         ),
         ("upstream=dns&remove=&server=app", 409, "server is managed by DNS", "ManagedByDns"),
         ("upstream=dns&id=0&server=10.0.0.9", 409, "server is managed by DNS", "ManagedByDns"),
-        ("upstream=u&remove=&peer=1", 400, "bad peer id", "ServerNotFound"),
+        ("upstream=u&remove=&peer=1", 400, "bad peer id: 1", "ServerNotFound"),
+        ("upstream=u&remove=&server=http://10.0.0.1:80/", 400, "invalid address \"http:", "BadArgument"),
         ("upstream=nope&remove=&peer=1", 404, "upstream is not found", "UpstreamNotFound"),
     ];
     for (args, status, text, code) in table {
@@ -184,7 +220,7 @@ fn a_full_zone_is_named_with_what_was_needed() {
     let refused = ask("upstream=backend&add=&server=127.0.0.9", &full, Dialect::Any);
     assert_eq!(refused.response.status, 500);
     let text = "no memory left in zone \"z\", 512 bytes are needed: raise the size of \"zone\"";
-    assert_eq!(refused.response.body, text.as_bytes());
+    assert_eq!(fake::said(&refused.response), text);
     assert_eq!(refused.log[0].0, Level::Error);
 }
 
@@ -192,7 +228,7 @@ fn a_full_zone_is_named_with_what_was_needed() {
 fn a_guard_is_set_aside_by_force() {
     for args in ["remove=&peer=0", "peer=0&down=", "peer=0&drain="] {
         let args = format!("upstream=u&{args}");
-        let text = "guard: 1 usable servers would be left, at least 2 must be, use \"force=\"";
+        let text = "guard: 1 usable server would be left, at least 2 must be, use \"force=\"";
         assert_eq!(get(&args, &guarded(2)), (409, text.to_owned()), "{args}");
         assert_eq!(get(&format!("{args}&force="), &guarded(2)).0, 200, "{args}");
     }
@@ -235,11 +271,11 @@ fn upstream_conf() {
         assert_eq!(conf(args, &upstreams), (200, body.to_owned()), "{args}");
     }
     let table = [
-        ("upstream=nope", 404, "upstream is not found"),
-        ("upstream=*", 404, "upstream is not found"),
-        ("upstream=backend&id=9", 400, "server or peer is not found"),
-        ("upstream=backend&remove=&id=9", 400, "server or peer is not found"),
-        ("upstream=backend&id=9&server=127.0.0.9", 400, "server or peer is not found"),
+        ("upstream=nope", 404, "upstream is not found: \"nope\""),
+        ("upstream=*", 404, "upstream is not found: \"*\""),
+        ("upstream=backend&id=9", 400, "server or peer is not found: \"9\""),
+        ("upstream=backend&remove=&id=9", 400, "server or peer is not found: \"9\""),
+        ("upstream=backend&id=9&server=127.0.0.9", 400, "server or peer is not found: \"9\""),
         ("upstream=backend&add=&server=127.0.0.1:8081", 409, "server \"127.0.0.1:8081\" exists"),
         ("upstream=backend&id=1&server=app", 400, "host name \"app\" where an address is needed"),
         ("upstream=backend&stream=", 501, "stream: not yet supported"),
@@ -255,7 +291,7 @@ fn upstream_conf_is_found_by_its_error() {
     for args in ["", "upstream=", "stream=backend", "add=&server=127.0.0.1"] {
         let refused = ask(args, &fake(), Dialect::UpstreamConf);
         assert_eq!(refused.response.status, 400, "{args}");
-        assert_eq!(refused.response.body, b"missing \"upstream\" argument");
+        assert_eq!(fake::said(&refused.response), "missing \"upstream\" argument");
         assert_eq!(refused.log, [(Level::Error, "missing \"upstream\" argument".to_owned())]);
     }
 }

@@ -2,7 +2,7 @@
 //! whole upstream. With `id=`, and throughout in a location with `upstream_conf`, the lines are those of NGINX Plus's
 //! directive of that name, and a change is answered with the server that it was about.
 
-use crate::model::log::Level;
+use crate::model::log::{Level, escaped, plural};
 use crate::model::query::Query;
 use crate::model::snapshot::{Peer, Snapshot};
 use crate::ops::{Command, OpError, Selector, Upstreams};
@@ -61,17 +61,41 @@ pub fn answer(
         note: order.note.clone(),
     };
     match carry_out(call, upstreams, &command, shown(&order, format, style)) {
-        Ok(done) => Ok(done.log(changed(call, &order, &done, format, style))),
-        Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => {
-            Err(Refusal::new(Kind::NothingToDo, error.to_string()))
+        Ok(done) => {
+            let mut answer = changed(call, &order, &done, format, style);
+            if let (Choice::One(Selector::Position(position)), Format::Text) = (&order.choice, format) {
+                answer.response.body.extend(meant(*position, &done).into_bytes());
+            }
+            Ok(done.log(answer))
         }
+        Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => match format {
+            // A reply with this status has no body.
+            Format::Text => Err(Refusal::new(Kind::NothingToDo, error.to_string())),
+            Format::Json => {
+                let index = upstreams.find(&order.upstream)?;
+                let snapshot = upstreams.only(index, &[])?;
+                Ok(Answer::json(&ServersView::unchanged(&snapshot, error.to_string())))
+            }
+        },
         Err(error) => Err(error.into()),
     }
 }
 
+/// A comment that says which server a position meant: it means another one when a server before it has left.
+fn meant(position: usize, done: &Done) -> String {
+    let chosen = done.peers().into_iter().filter_map(|peer| Some((&*peer.server, peer.id?)));
+    let left = done.removed.iter().map(|removal| (removal.server.as_str(), removal.id));
+    let line = |(server, id)| format!("# peer={position} is server {} id={id}\n", escaped(server));
+    chosen.chain(left).map(line).collect()
+}
+
 /// Whether ngx_dynamic_upstream answers such an error as if there were nothing to do.
 fn is_so_already(task: &Task, error: &OpError) -> bool {
-    matches!((task, error), (Task::Add(_), OpError::Exists(_)) | (Task::Remove, OpError::ServerNotFound(_)))
+    match task {
+        Task::Add(_) => matches!(error, OpError::Exists(_)),
+        Task::Remove => matches!(error, OpError::ServerNotFound(_) | OpError::NearlyFound { .. }),
+        _ => false,
+    }
 }
 
 /// Lists the upstream, or the server with an id. Other choices without a change choose nothing.
@@ -82,7 +106,7 @@ fn list(
     format: Format,
     style: Style,
 ) -> Result<Answer, Refusal> {
-    let snapshot = upstreams.named(&order.upstream)?;
+    let snapshot = upstreams.look(&order.upstream)?;
     let _room = respond::room(upstreams, snapshot.peers.len())?;
     if let Choice::Id(id) = order.choice {
         let selector = Selector::Id(id);
@@ -120,7 +144,7 @@ fn changed(call: &Call<'_>, order: &Order, done: &Done, format: Format, style: S
             Answer::json(&ServersView::removed_of(snapshot, done.removed.first(), done.left))
         }
         (Task::Remove, Format::Text) if order.brief && done.left > 0 => {
-            Answer::text(format!("# {} servers left\n", done.left))
+            Answer::text(format!("# {} left\n", plural(done.left, "server")))
         }
         (Task::Remove, Format::Json) => {
             Answer::json(&ServersView::removed(snapshot, done.removed.first(), call.now))

@@ -10,7 +10,7 @@ use crate::model::state::Admin;
 /// Status and body of the reply to a `GET`.
 fn get(args: &str, upstreams: &Fake) -> (u16, String) {
     let response = answer(&Call::get(args), Ok(&[]), Some(upstreams), &Settings::default()).response;
-    (response.status, String::from_utf8(response.body).unwrap())
+    (response.status, crate::forms::fake::said(&response))
 }
 
 /// The plain listing of `backend`.
@@ -44,6 +44,26 @@ fn listings() {
 }
 
 #[test]
+fn a_zone_that_several_upstreams_have_means_none_of_them() {
+    let shared = || {
+        let mut all = ["a", "b", "c"].map(|name| fake::upstream(name, vec![fake::peer(0, "10.0.0.1:80")]));
+        all[0].zone = Some("z".to_owned());
+        all[1].zone = Some("z".to_owned());
+        Fake::new(all.to_vec())
+    };
+    let words = "several upstreams have zone \"z\", choose one by name: \"a\", \"b\"";
+    for args in ["upstream=z", "upstream=z&peer=0&down=", "upstream=z&add=&server=10.0.0.2"] {
+        let (status, body) = get(args, &shared());
+        assert_eq!((status, body.trim_end()), (409, words), "{args}");
+    }
+    let (status, body) = get("stream=z&peer=0&down=1", &shared());
+    assert_eq!((status, body), (409, format!("down nil {words}")));
+    for name in ["A", "c_zone"] {
+        assert_eq!(get(&format!("upstream={name}&peer=0&down="), &shared()).0, 200, "{name}");
+    }
+}
+
+#[test]
 fn what_has_pools_lists_them_and_is_not_changed() {
     let upstreams = fake::pooled();
     let lines = "# pool primary priority=0 failback=0s active\n# pool dr priority=10 failback=30s standby\n";
@@ -54,7 +74,7 @@ fn what_has_pools_lists_them_and_is_not_changed() {
         let words = "upstream is static: it has pools, whose servers can be changed";
         assert_eq!(get(&format!("upstream=app&{change}"), &upstreams), (501, words.to_owned()), "{change}");
     }
-    assert_eq!(get("upstream=app&id=0", &upstreams), (400, "server or peer is not found".to_owned()));
+    assert_eq!(get("upstream=app&id=0", &upstreams), (400, "server or peer is not found: \"0\"".to_owned()));
 }
 
 #[test]
@@ -72,7 +92,13 @@ fn changes() {
         ),
     ];
     for (args, second) in table {
-        assert_eq!(get(&format!("upstream=backend&{args}"), &fake()), (200, verbose(second)), "{args}");
+        // Positions move when servers leave.
+        let which = if args.starts_with("peer=1&") { "# peer=1 is server 127.0.0.1:8082 id=1\n" } else { "" };
+        assert_eq!(
+            get(&format!("upstream=backend&{args}"), &fake()),
+            (200, verbose(second) + which),
+            "{args}"
+        );
     }
 }
 
@@ -100,19 +126,26 @@ fn several_at_once() {
     assert_eq!(upstreams.backend_peer(3).admin, Admin::Down);
     // One that is not there, and none is changed.
     let refused = get("upstream=backend&servers=127.0.0.1:8081,nope&up=", &upstreams);
-    assert_eq!(refused, (400, "server or peer is not found".to_owned()));
+    assert_eq!(refused, (400, "server or peer is not found: \"nope\"".to_owned()));
     assert_eq!(upstreams.backend_peer(0).admin, Admin::Down);
 }
 
 #[test]
 fn refusals() {
     let table = [
-        ("upstream=nope", 404, "upstream is not found"),
-        ("upstream=nope&peer=0&down=", 404, "upstream is not found"),
-        ("upstream=backend&server=nope&down=", 400, "server or peer is not found"),
-        ("upstream=backend&peer=3&down=", 400, "bad peer id"),
-        ("upstream=backend&id=9", 400, "server or peer is not found"),
-        ("upstream=backend&id=9&down=", 400, "server or peer is not found"),
+        ("upstream=nope", 404, "upstream is not found: \"nope\""),
+        ("upstream=nope&peer=0&down=", 404, "upstream is not found: \"nope\""),
+        ("upstream=backend&server=nope&down=", 400, "server or peer is not found: \"nope\""),
+        ("upstream=backend&peer=3&down=", 400, "bad peer id: 3"),
+        ("upstream=backend&server=127.0.0.2:80&down=", 400, "server or peer is not found: \"127.0.0.2:80\""),
+        (
+            "upstream=backend&server=127.0.0.1&down=",
+            400,
+            "server or peer is not found: \"127.0.0.1\", did you mean \"127.0.0.1:8081\" or \"127.0.0.1:8082\" or \
+             \"app.example.com\"?",
+        ),
+        ("upstream=backend&id=9", 400, "server or peer is not found: \"9\""),
+        ("upstream=backend&id=9&down=", 400, "server or peer is not found: \"9\""),
         ("upstream=fixed&peer=0&down=", 501, "only for upstream with 'zone'"),
     ];
     for (args, status, text) in table {
@@ -124,6 +157,7 @@ fn refusals() {
         } else {
             "ServerNotFound"
         };
+        let text = text.replace('"', "\\\"");
         let json = format!(r#"{{"error":{{"status":{status},"text":"{text}","code":"{code}"}}}}"#);
         assert_eq!(get(&format!("{args}&format=json"), &fake()), (status, json), "{args}");
     }
@@ -177,6 +211,6 @@ fn what_is_logged() {
     );
     assert_eq!(
         log("upstream=nope"),
-        [(Level::Info, "upstream control: refused with 404: upstream is not found".to_owned())]
+        [(Level::Info, "upstream control: refused with 404: upstream is not found: \"nope\"".to_owned())]
     );
 }

@@ -132,6 +132,11 @@ impl Order {
         let change = change(query)?;
         let verbose = verbose || !change.is_empty();
         let (choice, task) = task(query, change, dialect)?;
+        if task == Task::List
+            && let Some(name) = ["note", "force", "brief"].iter().find(|name| query.has(name))
+        {
+            return Err(Refusal::argument(format!("{name}: nothing is to be changed")));
+        }
         Ok(Self {
             upstream: upstream.to_owned(),
             verbose,

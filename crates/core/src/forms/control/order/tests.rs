@@ -17,9 +17,6 @@ fn conf(args: &str) -> Result<Order, Refusal> {
     Order::parse(&query, Dialect::UpstreamConf)
 }
 
-/// The refusal of a name.
-const DOMAIN: &str = "domain names are supported only for upstreams with 'dns_update' directive";
-
 /// A choice by the text of a server.
 fn server(text: &str) -> Selector {
     Selector::Server(text.to_owned())
@@ -68,8 +65,8 @@ fn changes() {
 
 #[test]
 fn notes_and_flags() {
-    assert_eq!(order("note=a+b").unwrap().note.as_deref(), Some("a b"));
-    assert_eq!(order("note=").unwrap().note, None);
+    assert_eq!(order("server=a&down=&note=a+b").unwrap().note.as_deref(), Some("a b"));
+    assert_eq!(order("server=a&down=&note=").unwrap().note, None);
     assert!(order("verbose=&backup=&ipv6=").unwrap().verbose);
     assert!(order("server=a&weight=1").unwrap().verbose && !order("server=a").unwrap().verbose);
     assert!(order("remove=&server=a&force").unwrap().force && !order("remove=&server=a").unwrap().force);
@@ -83,7 +80,12 @@ fn refusals() {
         ("add=&remove=", 400, "add and remove at once are not allowed"),
         ("add=", 400, "'server' argument required"),
         ("add=&server=", 400, "'server' argument required"),
-        ("add=&server=app:80", 400, DOMAIN),
+        ("add=&server=app:80", 400, "host name \"app:80\" where an address is needed"),
+        (
+            "add=&server=http://10.0.0.1",
+            400,
+            "invalid address \"http://10.0.0.1\": a URL, where HOST:PORT is needed",
+        ),
         ("add=&server=10.0.0", 400, "invalid address \"10.0.0\": not an ip address"),
         ("add=&server=10.0.0.1:0", 400, "invalid address \"10.0.0.1:0\": port must be between 1 and 65535"),
         (
@@ -101,7 +103,7 @@ fn refusals() {
         ("remove=&server=a&down=", 400, "remove and down at once are not allowed"),
         ("remove=&servers=a,b", 400, "remove and servers at once are not allowed"),
         ("remove=&server=a&id=1", 400, "server and id at once are not allowed"),
-        ("force=no&remove=&server=a", 400, "invalid value \"no\" in \"force\""),
+        ("force=no&remove=&server=a", 400, "invalid value \"no\" in \"force\", leave it out"),
         ("slow_start=0", 400, "unknown argument \"slow_start\""),
         ("server=a&id=1&backup=", 400, "backup: only for a server that is added"),
         ("server=a&id=1&peer=0", 400, "peer and id at once are not allowed"),
@@ -110,23 +112,28 @@ fn refusals() {
         ("up=&down=&server=a", 400, "down and up at once are not allowed"),
         ("drain=&down=&server=a", 400, "down and drain at once are not allowed"),
         ("drain=&up=&server=a", 400, "up and drain at once are not allowed"),
-        ("down=0&server=a", 400, "invalid value \"0\" in \"down\""),
-        ("add=no&server=a", 400, "invalid value \"no\" in \"add\""),
+        ("down=0&server=a", 400, "invalid value \"0\" in \"down\", use \"up=\""),
+        ("note=x", 400, "note: nothing is to be changed"),
+        ("server=a&note=", 400, "note: nothing is to be changed"),
+        ("force=", 400, "force: nothing is to be changed"),
+        ("id=1&brief=", 400, "brief: nothing is to be changed"),
+        ("add=no&server=a", 400, "invalid value \"no\" in \"add\", leave it out"),
         ("down=", 400, "'server' argument required"),
         ("weight=1", 400, "'server' argument required"),
         ("server=&weight=1", 400, "'server' argument required"),
-        ("weight=x&server=a", 400, "weight: not a number"),
+        ("weight=x&server=a", 400, "weight: not a number: \"x\""),
         ("weight=0&server=a", 400, "invalid weight \"0\": use drain or down to stop new requests"),
         ("peer=0&server=a", 400, "server and peer at once are not allowed"),
         ("servers=a&peer=0", 400, "servers and peer at once are not allowed"),
         ("servers=", 400, "invalid value \"\" in \"servers\""),
         ("servers=a,,b", 400, "invalid value \"a,,b\" in \"servers\""),
+        ("servers=a,b,A", 400, "duplicate server \"A\" in \"servers\""),
         ("servers=a,b,a", 400, "duplicate server \"a\" in \"servers\""),
         ("id=", 400, "invalid value \"\" in \"id\""),
         ("id=a", 400, "invalid value \"a\" in \"id\""),
         ("id=%2B1", 400, "invalid value \"+1\" in \"id\""),
         ("id=99999999999999999999", 400, "invalid value \"99999999999999999999\" in \"id\""),
-        ("peer=99999999999999999999", 400, "bad peer id"),
+        ("peer=99999999999999999999", 400, "bad peer id: \"99999999999999999999\""),
         ("server=a&down=&backup=", 400, "backup: only for a server that is added"),
     ];
     for (args, status, text) in table {
@@ -190,7 +197,7 @@ fn upstream_conf_knows_servers_by_their_ids() {
         ("add=&server=10.0.0.1&service=http", 501, "service: not yet supported"),
         ("add=&server=10.0.0.1&route=a", 501, "route: not yet supported"),
         ("add=&server=10.0.0.1&slow_start=30s", 501, "slow_start: not yet supported"),
-        ("add=&server=app", 400, DOMAIN),
+        ("add=&server=app", 400, "host name \"app\" where an address is needed"),
     ];
     for (args, status, text) in table {
         let refusal = conf(args).unwrap_err();

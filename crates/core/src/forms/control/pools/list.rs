@@ -5,9 +5,9 @@ use serde::{Serialize, Serializer};
 
 use crate::model::id::UpstreamIndex;
 use crate::model::snapshot::{Peer, Snapshot};
-use crate::model::state::{Admin, State};
+use crate::model::state::Admin;
 use crate::model::time::UnixTime;
-use crate::ops::Upstreams;
+use crate::ops::{OpError, Upstreams};
 
 use super::super::super::error::Refusal;
 use super::super::super::respond;
@@ -38,10 +38,16 @@ pub fn view(upstreams: &dyn Upstreams, now: UnixTime) -> Result<impl Serialize, 
 }
 
 /// Name of the upstream that is the pool of this name.
-pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Option<String> {
+///
+/// # Errors
+///
+/// There is none, or several have this name.
+pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Result<String, OpError> {
     let found = upstreams.find(pool)?;
-    all(upstreams).into_iter().find(|pool| pool.upstream == found)?;
-    upstreams.only(found, &[]).ok().map(|snapshot| snapshot.name)
+    if !all(upstreams).into_iter().any(|pool| pool.upstream == found) {
+        return Err(OpError::UpstreamNotFound(pool.to_owned()));
+    }
+    upstreams.only(found, &[]).map(|snapshot| snapshot.name)
 }
 
 /// The upstreams that are pools, each once, in the order of their blocks.
@@ -50,7 +56,7 @@ fn all(upstreams: &dyn Upstreams) -> Vec<Named> {
     let composed = (0..upstreams.count()).filter_map(|index| upstreams.pools(UpstreamIndex(index)));
     for pool in composed.flat_map(|pools| pools.list) {
         match upstreams.find(&pool.name) {
-            Some(upstream) if all.iter().all(|known| known.upstream != upstream) => {
+            Ok(upstream) if all.iter().all(|known| known.upstream != upstream) => {
                 all.push(Named { upstream, priority: pool.priority });
             }
             _ => {}
@@ -117,7 +123,7 @@ impl PoolView {
     fn new(snapshot: &Snapshot, priority: u32, now: UnixTime) -> Self {
         let peers = &snapshot.peers;
         Self {
-            up: peers.iter().any(|peer| peer.state(now) == State::Up),
+            up: peers.iter().any(|peer| peer.is_tried(now)),
             method: snapshot.method.map_or("unknown", |method| method.as_str()),
             priority,
             failed_timeout: common(peers.iter().map(|peer| peer.params.fail_timeout)),
@@ -132,6 +138,8 @@ impl HostView {
     fn new(peer: &Peer, place: u64, now: UnixTime) -> Self {
         let (host, port) = host_and_port(&peer.name);
         let (failcount, lastfail) = match (peer.admin, peer.last_failure) {
+            // After its time-out it counts as one that never failed, in the eyes of those who know this form.
+            (Admin::Up, _) if peer.failures.is_full() && peer.is_tried(now) => (0, 0),
             (Admin::Up, Some(at)) if peer.failures.fails > 0 => (peer.failures.fails, at.0),
             (Admin::Up, _) => (peer.failures.fails, 0),
             // One that failed would come back by itself, in the eyes of those who know this form.
@@ -142,7 +150,7 @@ impl HostView {
             host,
             port,
             weight: peer.params.weight,
-            up: peer.state(now) == State::Up,
+            up: peer.is_tried(now),
             failcount,
             lastfail,
         }

@@ -119,7 +119,7 @@ pub fn answer(
             refused(&Refusal::new(Kind::PathNotFound, text), format)
         }
         Wish::Show => match only(query, &[FORMAT]).and_then(|()| list::view(upstreams, call.now)) {
-            Ok(view) => Answer::json(&view),
+            Ok(view) => Answer::bare_json(&view),
             Err(refusal) => refused(&refusal, format),
         },
         Wish::Set { admin, pool, host } => match set(call, query, upstreams, format, *admin, pool, host) {
@@ -141,7 +141,7 @@ fn set(
 ) -> Result<Answer, Failure> {
     only(query, &KNOWN)?;
     let force = flag(query, "force")?;
-    let name = list::find(upstreams, pool).ok_or(Failure::NoPool)?;
+    let name = list::find(upstreams, pool)?;
     let command = Command {
         upstream: name,
         servers: vec![selector(host).ok_or(Failure::NoHost)?],
@@ -195,7 +195,8 @@ impl From<Refusal> for Failure {
 impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
         match error {
-            OpError::ServerNotFound(_) => Self::NoHost,
+            OpError::UpstreamNotFound(_) => Self::NoPool,
+            OpError::ServerNotFound(_) | OpError::NearlyFound { .. } => Self::NoHost,
             error => Self::Common(error.into()),
         }
     }

@@ -347,11 +347,11 @@ mod tests {
             ),
             (
                 "[{\"server\":\"a\",\"weight\":1.5}]",
-                "line 1, server 1: invalid parameter \"weight=1.5\": weight: not a number",
+                "line 1, server 1: invalid parameter \"weight=1.5\": weight: not a number: \"1.5\"",
             ),
             (
                 "[{\"server\":\"a\",\"weight\":[]}]",
-                "line 1, server 1: invalid parameter \"weight=[]\": weight: not a number",
+                "line 1, server 1: invalid parameter \"weight=[]\": weight: not a number: \"[]\"",
             ),
             (
                 "[{\"server\":\"a\",\"down\":true,\"drain\":true}]",

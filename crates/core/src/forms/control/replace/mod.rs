@@ -108,7 +108,9 @@ pub fn begin(call: &Call<'_>, body: Vec<u8>, scope: Option<String>) -> Result<Re
         Stage::Text(text::Reader::new(body))
     } else {
         // What curl says of a body unless it is told otherwise is a form.
-        let words = format!("replace: the list must be \"{TEXT}\" or \"{JSON}\", say so by Content-Type");
+        let given = quoted(call.content_type.unwrap_or_default());
+        let words =
+            format!("replace: unsupported Content-Type {given}, the list must be \"{TEXT}\" or \"{JSON}\"");
         return Err(Refusal::new(Kind::UnsupportedBody, words));
     };
     let upstream = given(&query, "upstream").map(str::to_owned);
@@ -202,6 +204,8 @@ impl Replacing {
         let Failure { upstream, error } = failure;
         let refusal = Refusal::from(error.clone());
         match (upstream, &self.upstream, error) {
+            // These name it themselves.
+            (_, _, OpError::UpstreamNotFound(_) | OpError::SharedZone { .. }) => refusal,
             (Some(upstream), None, error) if !matches!(error, OpError::At(..)) => {
                 let name = quoted(upstream.as_bytes());
                 Refusal::new(refusal.kind, format!("upstream {name}: {}", refusal.text))

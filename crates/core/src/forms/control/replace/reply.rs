@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::model::log::{Level, escaped};
+use crate::model::log::{Level, escaped, plural};
 use crate::model::state::Admin;
 use crate::model::time::Seconds;
 use crate::ops::plan::Difference;
@@ -46,6 +46,9 @@ struct View<'a> {
     changed: Vec<ChangedView<'a>>,
     /// How many servers were not touched.
     unchanged: usize,
+    /// What the list has to be told of.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    notices: &'a [String],
 }
 
 /// A new server.
@@ -157,7 +160,8 @@ impl Reply<'_> {
         let (user, note) = (wanted.client.user.as_deref(), wanted.note.as_deref());
         let mut left = LINES;
         for done in self.done {
-            let lines = Lines { upstream: &done.upstream, revision: done.revision, user, note };
+            let lines =
+                Lines { upstream: &done.upstream, revision: done.revision, user, note, by_position: false };
             let all = done.entries.len() + done.removed.len() + done.added.len();
             for line in lines.of(&done.entries, &done.removed, done.added.iter()).take(left) {
                 answer = answer.logged(Level::Notice, line);
@@ -168,7 +172,10 @@ impl Reply<'_> {
                 let Replaced { upstream, revision, .. } = done;
                 answer = answer.logged(
                     Level::Notice,
-                    format_args!("upstream \"{upstream}\": {more} more servers, revision {revision}"),
+                    format_args!(
+                        "upstream \"{upstream}\": {}, revision {revision}",
+                        plural(more, "more server")
+                    ),
                 );
             }
         }
@@ -178,7 +185,7 @@ impl Reply<'_> {
 
 /// The lines of an upstream.
 fn write_text(out: &mut String, done: &Replaced, is_dry: bool) -> fmt::Result {
-    let Replaced { upstream, revision, entries, removed, added, ids, unchanged } = done;
+    let Replaced { upstream, revision, entries, removed, added, ids, unchanged, notices } = done;
     writeln!(
         out,
         "{}: {} added, {} removed, {} changed, {unchanged} unchanged, revision {revision}{}",
@@ -188,6 +195,9 @@ fn write_text(out: &mut String, done: &Replaced, is_dry: bool) -> fmt::Result {
         entries.len(),
         if is_dry { ", dry run" } else { "" }
     )?;
+    for notice in notices {
+        writeln!(out, "# {}", escaped(notice))?;
+    }
     for Removal { id, server, .. } in removed {
         writeln!(out, "removed {} id={id}", escaped(server))?;
     }
@@ -219,6 +229,7 @@ impl<'a> View<'a> {
             removed: done.removed.iter().map(RemovedView::from).collect(),
             changed: done.entries.iter().map(ChangedView::from).collect(),
             unchanged: done.unchanged,
+            notices: &done.notices,
         }
     }
 }

@@ -27,7 +27,7 @@ fn answer(call: &Call<'_>, body: &str, upstreams: &Fake) -> Answer {
 /// Status and body of the reply to a list.
 fn reply(args: &str, body: &str, upstreams: &Fake) -> (u16, String) {
     let response = answer(&post(args), body, upstreams).response;
-    (response.status, String::from_utf8(response.body).unwrap())
+    (response.status, crate::forms::fake::said(&response))
 }
 
 /// `backend` as it is, but for the second server, with another one.
@@ -68,7 +68,7 @@ fn the_same_in_json() {
         r#""changed":[{"id":2,"server":"app.example.com","changes":{"state":{"from":"up","to":"down"},"#,
         r#""weight":{"from":1,"to":2}}}],"unchanged":2}"#,
     );
-    assert_eq!(String::from_utf8(done.body).unwrap(), wanted);
+    assert_eq!(crate::forms::fake::said(&done), wanted);
     let (_, dry) = reply("upstream=backend&replace=&dry_run=&format=json", LIST, &fake());
     assert!(
         dry.starts_with(r#"{"upstream":"backend","revision":3,"dry_run":true,"added":[{"server":"#),
@@ -123,21 +123,32 @@ fn what_is_refused() {
             "line 2: a list with names of upstreams and \"upstream=\" at once are not allowed",
         ),
         ("replace=&upstream=backend&weight=2", "server 10.0.0.1;", 400, "unknown argument \"weight\""),
-        ("replace=0&upstream=backend", "server 10.0.0.1;", 400, "invalid value \"0\" in \"replace\""),
-        ("replace=&upstream=backend&dry_run=no", "", 400, "invalid value \"no\" in \"dry_run\""),
-        ("replace=&upstream=nobody", "server 10.0.0.1;", 404, "upstream is not found"),
         (
-            "replace=",
-            "upstream nobody { server 10.0.0.1; }",
-            404,
-            "upstream \"nobody\": upstream is not found",
+            "replace=0&upstream=backend",
+            "server 10.0.0.1;",
+            400,
+            "invalid value \"0\" in \"replace\", leave it out",
         ),
+        (
+            "replace=&upstream=backend&dry_run=no",
+            "",
+            400,
+            "invalid value \"no\" in \"dry_run\", leave it out",
+        ),
+        ("replace=&upstream=nobody", "server 10.0.0.1;", 404, "upstream is not found: \"nobody\""),
+        ("replace=", "upstream nobody { server 10.0.0.1; }", 404, "upstream is not found: \"nobody\""),
         ("replace=&upstream=fixed", "server 10.0.0.1;", 501, "only for upstream with 'zone'"),
         (
             "replace=&upstream=backend",
             "server 10.0.0.1",
             400,
             "line 1: the list ends where \";\" must follow",
+        ),
+        (
+            "replace=&upstream=backend",
+            "server 10.0.0.1;\n\nserver 10.0.0.1 weight=2;",
+            400,
+            "line 3: server \"10.0.0.1\" is also in line 1",
         ),
         (
             "replace=&upstream=backend",
@@ -161,7 +172,31 @@ fn what_is_refused() {
     };
     let refused = answer(&form, "server 10.0.0.1;", &fake()).response;
     assert_eq!(refused.status, 415);
-    assert!(refused.body.starts_with(b"replace: the list must be \"text/plain\" or \"application/json\""));
+    assert!(refused.body.starts_with(b"replace: unsupported Content-Type \"application/x-www-form-urlencoded\", the list must be \"text/plain\" or \"application/json\""));
+}
+
+#[test]
+fn the_same_line_twice_is_one_server_and_is_told() {
+    let list = "server 127.0.0.1:8081;\nserver 10.0.0.1;\nserver 127.0.0.1:8081;\nserver 10.0.0.1;\n";
+    let (status, text) = reply("upstream=backend&replace=&force=", list, &fake());
+    assert_eq!(status, 200, "{text}");
+    let start = "backend: 1 added, 3 removed, 0 changed, 1 unchanged, revision 4\n\
+                 # line 3: server \"127.0.0.1:8081\" is also in line 1, taken once\n\
+                 # line 4: server \"10.0.0.1\" is also in line 2, taken once\n";
+    assert!(text.starts_with(start), "{text}");
+    let (_, json) = reply("upstream=backend&replace=&format=json", list, &fake());
+    assert!(
+        json.contains(r#","notices":["line 3: server \"127.0.0.1:8081\" is also in line 1, taken once","#),
+        "{json}"
+    );
+}
+
+#[test]
+fn what_stands_for_no_server_leaves_in_silence() {
+    let upstreams = Fake::new(vec![fake::upstream("u", vec![fake::peer(0, "[::]:1")])]);
+    let (_, text) = reply("upstream=u&replace=", "server 10.0.0.1;", &upstreams);
+    assert_eq!(text, "u: 1 added, 0 removed, 0 changed, 0 unchanged, revision 4\nadded 10.0.0.1 id=1\n");
+    assert_eq!(upstreams.snapshot(UpstreamIndex(0)).unwrap().peers.len(), 1);
 }
 
 #[test]
@@ -205,7 +240,7 @@ fn only_in_the_query_string_of_a_post() {
     );
     assert_eq!(
         (get.response.status, get.response.body.as_slice()),
-        (405, &b"replace: only POST allowed"[..])
+        (405, &b"replace: only POST allowed\n"[..])
     );
     let form = Call { content_type: Some(b"application/x-www-form-urlencoded"), ..post("upstream=backend") };
     let form = super::super::answer(&form, Ok(b"replace="), Some(&fake()), &Settings::default());
@@ -222,7 +257,7 @@ fn a_location_of_one_upstream_replaces_no_other() {
                 break answer.response;
             }
         };
-        (response.status, String::from_utf8(response.body).unwrap())
+        (response.status, crate::forms::fake::said(&response))
     };
     let here = replace("replace=&upstream=dr", "server 127.0.0.1:83 weight=10;");
     assert_eq!(
@@ -231,9 +266,9 @@ fn a_location_of_one_upstream_replaces_no_other() {
     );
     assert_eq!(
         replace("replace=&upstream=alone", "server 127.0.0.1:83;"),
-        (404, "upstream is not found".to_owned())
+        (404, "upstream is not found: \"alone\"".to_owned())
     );
     let body = "upstream dr { server 127.0.0.1:84; } upstream spare { server 10.0.0.8; }";
-    assert_eq!(replace("replace=", body), (404, "upstream \"spare\": upstream is not found".to_owned()));
+    assert_eq!(replace("replace=", body), (404, "upstream is not found: \"spare\"".to_owned()));
     assert_eq!(upstreams.snapshot(UpstreamIndex(0)).unwrap().peers.len(), 1);
 }
