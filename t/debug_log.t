@@ -39,13 +39,7 @@ http {
             proxy_set_header Connection "";
         }
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
     }
 }
 CONF

@@ -53,8 +53,7 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
         location /here { return 200; }
         location /status { upstream_status; }

@@ -79,13 +79,7 @@ http {
 
         proxy_read_timeout 20s;
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
 
         location ~ ^/(?:slow|quick)/(?<name>\w+)$ {
             proxy_pass http://$name;

@@ -55,16 +55,9 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        %%KEEPALIVE%%
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
 
         %%LOCATIONS%%
     }

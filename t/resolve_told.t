@@ -34,13 +34,7 @@ http {
     server {
         listen 127.0.0.1:8080 reuseport;
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
 
         location / {
             proxy_pass http://u;

@@ -82,17 +82,9 @@ http {
     server {
         listen 127.0.0.1:8080;
 
-        location /status {
-            upstream_status;
-        }
+        %%CONTROL%%
 
-        location /control {
-            upstream_control;
-        }
-
-        location ~ ^/u/(?<name>\w+)$ {
-            proxy_pass http://$name;
-        }
+        %%BY_NAME%%
 
         %%LUA%%
     }

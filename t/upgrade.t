@@ -65,13 +65,7 @@ http {
             proxy_pass http://u;
         }
 
-        location /status {
-            upstream_status;
-        }
-
-        location /control {
-            upstream_control;
-        }
+        %%CONTROL%%
     }
 }
 CONF
