@@ -129,7 +129,7 @@ JS
 	}
 
 	$browser->open("$other/");
-	refused('the header', qr/refused with 405: only GET allowed.*"OPTIONS /, <<'JS', $url);
+	refused('the header', qr/refused with 405: only GET and POST allowed.*"OPTIONS /, <<'JS', $url);
 return fetch(arguments[0], { method: "POST", headers: { "X-Upstream-Control": "1" } })
     .then(() => true, () => false);
 JS

@@ -250,7 +250,7 @@ sub hosts {
 sub words {
 	my %browser = ('User-Agent' => $FIREFOX);
 	my $r = http_get("/control?$DOWN", headers => \%browser);
-	is($r->body(), 'cross-site request refused: use curl, or send it by POST from '
+	is($r->told(), '403 cross-site request refused: use curl, or send it by POST from '
 		. 'a page of this site, or with the header "X-Upstream-Control: 1"',
 		'cross-site');
 	$r = http_get("/control?$DOWN", headers => { %browser,
@@ -259,7 +259,7 @@ sub words {
 
 	$r = http_get("/control?$DOWN", port => 8081, headers => { %browser,
 		Host => 'Evil.example.:8081', 'Sec-Fetch-Site' => 'same-origin' });
-	is($r->body(), 'host "evil.example" refused: name it by "server_name" or '
+	is($r->told(), '403 host "evil.example" refused: name it by "server_name" or '
 		. '"upstream_control_host", or use curl', 'the host');
 	is(http_get('/control?upstream=u', port => 8081,
 		headers => { Host => 'evil.example' })->status(), 200,

@@ -72,7 +72,7 @@ CONF
 my $FORM = { 'Content-Type' => 'application/x-www-form-urlencoded' };
 my $DOWN = 'upstream=u&peer=0&down=';
 my $CROSS_SITE = 'cross-site request refused: use curl, or send it by POST from '
-	. 'a page of this site, or with the header "X-Upstream-Control: 1"';
+	. 'a page of this site, or with the header "X-Upstream-Control: 1"' . "\n";
 
 # location, method, what is allowed there, and the text
 my @methods = (

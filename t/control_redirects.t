@@ -204,7 +204,7 @@ sub sent_by_a_server {
 
 	my $mark = $t->log_mark();
 	my $r = refused('in words', '/app/down');
-	is($r->body(), $WORDS, 'the words');
+	is($r->body(), "$WORDS\n", 'the words');
 	ok($t->find_in_log(qr/refused with 403: \Q$WORDS\E/, 5, $mark), 'the log');
 	$r = refused('in JSON', '/app/down',
 		headers => { Accept => 'application/json' });

@@ -169,7 +169,7 @@ sub reason ($at = 0) {
 # The user of the last change in the log.
 sub logged ($mark) {
 	my $line = $t->find_in_log(qr/\[notice\].* server "[^"]+": state/, 5, $mark) // '';
-	return $line =~ /, revision \d+, user: "((?:[^"\\]|\\.)*)", (?:note|client): / ? $1 : undef;
+	return $line =~ /, revision \d+(?:, id \d+)?, user: "((?:[^"\\]|\\.)*)", (?:note|client): / ? $1 : undef;
 }
 
 sub locations {

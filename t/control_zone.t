@@ -90,7 +90,7 @@ sub act ($args, $name = 'u') {
 	return control("/control?upstream=$name&brief=&$args", timeout => 60);
 }
 
-sub text ($r) { return $r->status() . ' ' . $r->body() }
+sub text ($r) { return $r->told() }
 
 sub upstream ($name) {
 	return get_json("/status?upstream=$name", timeout => 60)->{upstreams}{$name};

@@ -318,6 +318,9 @@ sub failback {
 # The time runs from the first request that succeeds, which is a trial.
 sub recovery {
 	my $primary = qr/\A808[12]\z/;
+	# It was down by hand, which a look at all upstreams has seen.
+	$t->wait_for(sub { by_body('recover', 1); pools('recover') =~ /\Aprimary active/ },
+		10, 'primary is active');
 	$_->stop() for @at{8081, 8082};
 	is_deeply(by_body('recover', 3), { 8086 => 3 }, 'failures');
 	$_->restart() for @at{8081, 8082};

@@ -330,7 +330,7 @@ sub refused {
 	for my $row (@ROWS) {
 		my $r = finish(shift @handles);
 		is($r->status() . ' ' . ($r->header('Retry-After') // '-') . ' ' . $r->body(),
-			'503 1 nginx was reloaded meanwhile, try again', "refused: $row->[0]");
+			"503 1 nginx was reloaded meanwhile, try again\n", "refused: $row->[0]");
 	}
 	is_deeply([ map { $t->logical($_->{name}) }
 		@{ get_json('/status?upstream=u')->{upstreams}{u}{peers} } ], [ @ALL[0, 3] ],

@@ -124,8 +124,13 @@ unsafe fn disarm(event: *mut ngx_event_t) {
 unsafe extern "C" fn run(event: *mut ngx_event_t) {
     // SAFETY: nginx calls this with the event that was posted, whose task lives as long as it.
     let (task, log) = unsafe { (&*(*event).data.cast::<Task>(), (*event).log) };
-    // SAFETY: as above. Of a timer and a place in a queue one brought us here; it was called for once.
-    unsafe { disarm(event) };
+    // SAFETY: as above. What `post_next` put into a timer and a queue was brought here by one of them, and was asked for
+    // once. A timer of `set_timer`, which is cancelable, stays beside a post.
+    unsafe {
+        if (*event).cancelable() == 0 {
+            disarm(event);
+        }
+    }
     // SAFETY: see `Event::new`.
     if catch_unwind(AssertUnwindSafe(|| unsafe { (task.work)(task.with) })).is_err() {
         // SAFETY: nginx's logs outlive its events.
