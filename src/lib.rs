@@ -270,9 +270,12 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
         if let Some(log) = Log::from_cycle(cycle) {
             main.settings.notices().for_each(|notice| log.notice(notice));
         }
-        if let (Some(live), Some(zone)) = (main.live, main.zone) {
-            let old = shm::find((*cycle).old_cycle, &store_name());
-            live.as_ref().start(zone, old, main.drains, Log::from_cycle(cycle));
+        let log = Log::from_cycle(cycle);
+        let old = shm::find((*cycle).old_cycle, &store_name());
+        match (main.live, main.zone, old) {
+            (Some(live), Some(zone), old) => live.as_ref().start(zone, old, main.drains, log),
+            (_, _, Some(old)) => live::close(old, log),
+            _ => {}
         }
         main.context.is_started.set(true);
     }

@@ -13,6 +13,7 @@ pub mod find;
 mod index;
 mod lease;
 pub mod lock;
+pub mod lost;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod model_tests;

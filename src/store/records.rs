@@ -209,6 +209,21 @@ impl Terms {
         let params = [params.weight, params.max_conns, params.max_fails, params.fail_timeout];
         Self { admin, params }
     }
+
+    /// Up, down or draining.
+    pub fn admin(self) -> Admin {
+        match self.admin {
+            0 => Admin::Up,
+            1 => Admin::Down,
+            _ => Admin::Drain,
+        }
+    }
+
+    /// weight, max_conns, max_fails, fail_timeout.
+    pub fn params(self) -> Params {
+        let [weight, max_conns, max_fails, fail_timeout] = self.params;
+        Params { weight, max_conns, max_fails, fail_timeout }
+    }
 }
 
 /// What is wanted of a server.
@@ -241,17 +256,12 @@ impl Wish {
 
     /// Up, down or draining.
     pub fn admin(&self) -> Admin {
-        match self.terms.admin {
-            0 => Admin::Up,
-            1 => Admin::Down,
-            _ => Admin::Drain,
-        }
+        self.terms.admin()
     }
 
     /// weight, max_conns, max_fails, fail_timeout.
     pub fn params(&self) -> Params {
-        let [weight, max_conns, max_fails, fail_timeout] = self.terms.params;
-        Params { weight, max_conns, max_fails, fail_timeout }
+        self.terms.params()
     }
 
     /// Whether it asks for this.

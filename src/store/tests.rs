@@ -9,6 +9,7 @@ use crate::nginx::fixture;
 
 use super::adopt::{Claim, Claimed, Wishes};
 use super::commit::{Arrival, Change};
+use super::lost::TOLD;
 use super::records::Reason;
 use super::{AT_ONCE, Holder, Locked, PATIENCE, Store, Upstream};
 
@@ -53,11 +54,11 @@ fn commit(
 }
 
 /// Lets an upstream claim its servers, as a reload does.
-fn adopt(locked: &mut Locked, claims: &[Claim<'_>]) -> (NonNull<Upstream>, usize) {
+fn adopt(locked: &mut Locked, claims: &[Claim<'_>]) -> (NonNull<Upstream>, Vec<String>) {
     let record = locked.upstream(b"u").unwrap();
     let mut claimed = Claimed::with_room(claims.len());
-    let dropped = locked.claim(record, 1, 0, claims, &mut claimed, Wishes::Dropped).unwrap();
-    (record, dropped)
+    locked.claim(record, 1, 0, claims, &mut claimed, Wishes::Dropped).unwrap();
+    (record, claimed.losses().told().map(|lost| lost.to_string()).collect())
 }
 
 /// The ids of an upstream's servers.
@@ -175,17 +176,59 @@ fn a_change_is_seen_with_its_reason_and_counted() {
 }
 
 #[test]
-fn a_reload_drops_changes_says_how_many_and_counts_itself() {
+fn a_reload_drops_changes_says_which_and_counts_itself() {
     let (store, _) = store();
     let mut locked = store.lock();
     let claims = [claim("a", "1"), claim("b", "2")];
     let (record, _) = adopt(&mut locked, &claims);
     down(&mut locked, record, 1).unwrap();
-    assert_eq!(adopt(&mut locked, &claims).1, 1);
+    assert_eq!(
+        adopt(&mut locked, &claims).1,
+        ["upstream \"u\" server \"b\": the reload dropped run-time changes: state down -> up"]
+    );
     assert_eq!(wanted(&locked, record, "b", "2"), (Admin::Up, None));
     assert_eq!(locked.revision(record), 2);
-    assert_eq!(adopt(&mut locked, &claims).1, 0);
+    assert!(adopt(&mut locked, &claims).1.is_empty());
     assert_eq!(locked.revision(record), 2);
+}
+
+#[test]
+fn a_reload_says_who_comes_back_who_goes_and_what_a_new_address_lost() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let claims = [claim("a", "1"), claim("b", "2"), claim("n", "3"), claim("d", "4")];
+    let (record, _) = adopt(&mut locked, &claims);
+    add(&mut locked, record, claim("c", "9")).unwrap();
+    add(&mut locked, record, claim("e", "8")).unwrap();
+    let gone = locked.server(record, 1).unwrap();
+    commit(&mut locked, record, &mut [], &[gone], &mut []).unwrap();
+    down(&mut locked, record, 2).unwrap();
+    down(&mut locked, record, 3).unwrap();
+    // The name has another address by now, the file has one of the added servers, and one less of its own.
+    let claims = [claim("a", "1"), claim("b", "2"), claim("n", "7"), claim("e", "8")];
+    let (_, lost) = adopt(&mut locked, &claims);
+    let lines = ["b\": .*: it was removed", "n\": .*: state down -> up", "c\": .*: it was added"];
+    let lines = lines.map(|line| line.replace(".*", "the reload dropped run-time changes"));
+    let mut wanted = lines.map(|line| format!("upstream \"u\" server \"{line}"));
+    wanted.sort();
+    let mut lost = lost;
+    lost.sort();
+    assert_eq!(lost, wanted);
+}
+
+#[test]
+fn of_many_servers_that_lost_something_the_first_are_told() {
+    let (store, _) = store();
+    let mut locked = store.lock();
+    let names: Vec<_> = (0..TOLD + 3).map(|n| n.to_string()).collect();
+    let claims: Vec<_> = names.iter().map(|name| claim(name, name)).collect();
+    let (record, _) = adopt(&mut locked, &claims);
+    for id in 0..claims.len() {
+        down(&mut locked, record, id as u64).unwrap();
+    }
+    let mut claimed = Claimed::with_room(claims.len());
+    locked.claim(record, 1, 0, &claims, &mut claimed, Wishes::Dropped).unwrap();
+    assert_eq!((claimed.losses().told().count(), claimed.losses().count()), (TOLD, TOLD + 3));
 }
 
 #[test]
@@ -284,11 +327,12 @@ fn an_upstream_that_left_is_forgotten_and_its_ids_are_not() {
     let (store, _) = store();
     let mut locked = store.lock();
     let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
+    down(&mut locked, record, 0).unwrap();
     let mut forgotten = Vec::new();
-    locked.forget_others(1, |name| forgotten.push(name.to_vec()));
+    locked.forget_others(1, |name, losses| forgotten.push((name.to_vec(), losses.count())));
     assert!(forgotten.is_empty());
-    locked.forget_others(2, |name| forgotten.push(name.to_vec()));
-    assert_eq!(forgotten, [b"u".to_vec()]);
+    locked.forget_others(2, |name, losses| forgotten.push((name.to_vec(), losses.count())));
+    assert_eq!(forgotten, [(b"u".to_vec(), 1)]);
     assert!(ids(&locked, record).is_empty());
     let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
     assert_eq!(ids(&locked, record), [1]);
