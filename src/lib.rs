@@ -29,7 +29,7 @@ use crate::directives::{HttpSettings, Offsets, PoolCandidate, UpstreamSettings};
 use crate::live::Live;
 use crate::model::snapshot::StaticReason;
 use crate::nginx::log::Log;
-use crate::nginx::{conf, shm, upstream};
+use crate::nginx::{conf, process, shm, upstream};
 use crate::store::records::MAGIC;
 use crate::zone::capacity::{self, Candidate};
 
@@ -271,6 +271,14 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
             main.settings.notices().for_each(|notice| log.notice(notice));
         }
         let log = Log::from_cycle(cycle);
+        if let (Some(log), Some(_)) = (log, main.zone)
+            && process::is_second_instance(cycle)
+        {
+            log.warn(
+                "binary upgrade: run-time changes of the old nginx are not taken over, and until it ends a change \
+                 reaches only the one of the two that answers",
+            );
+        }
         let old = shm::find((*cycle).old_cycle, &store_name());
         match (main.live, main.zone, old) {
             (Some(live), Some(zone), old) => live.as_ref().start(zone, old, main.drains, log),
