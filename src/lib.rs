@@ -197,6 +197,9 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
                 is_changeable: fixed.is_none(),
                 capacity: settings.and_then(|settings| settings.capacity(http)),
             });
+            if let (Some(guard), None) = (guard, &fixed) {
+                directives::warn_of_guard(cf, us, guard);
+            }
             let added = live.add(us, method, fixed, guard)?;
             let (name, fixed) = (added.name.clone(), added.fixed());
             pools.push(PoolCandidate { upstream: us, name, settings, fixed });
@@ -214,6 +217,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         if live.any_changeable() {
             main.zone = Some(shm::add(cf, &store_name(), main.settings.zone_size())?);
         }
+        directives::warn_of_locations(cf, &main.settings);
         let live = Box::into_raw(live);
         main.live = NonNull::new(live);
         main.context.upstreams = Some(Box::from_raw(live));

@@ -13,10 +13,11 @@ use crate::handlers::{ngx_http_upstream_control_handler, ngx_http_upstream_statu
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 use crate::nginx::upstream;
 
+use super::warnings::ControlLocation;
 use super::{HttpSettings, hosts};
 
 /// nginx's type of a content handler.
-type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
+pub(super) type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
 
 /// nginx's entry: `upstream_status [control=/URI];`.
 pub(super) unsafe extern "C" fn cmd_location_status(
@@ -110,7 +111,8 @@ unsafe fn control(
         let cf = NonNull::new(cf)?;
         let settings = conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?;
         let named = settings.named.clone();
-        let mut wanted = Settings { role: Role::Control, dialect, named, ..Settings::default() };
+        let place = conf::place(cf);
+        let mut wanted = Settings { role: Role::Control, dialect, named, place, ..Settings::default() };
         for word in conf::args(cf).iter().skip(1) {
             if let Err(problem) = parameter(&mut wanted, word) {
                 let word = String::from_utf8_lossy(word);
@@ -156,6 +158,9 @@ unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_
         if (*core).handler.is_some_and(|present| ours.iter().any(|ours| ptr::fn_addr_eq(present, *ours))) {
             return c"is duplicate, or a second handler of this location".as_ptr().cast_mut();
         }
+        if (*core).handler.is_some() {
+            conf::warn(cf, "another directive of this location is without effect: this one takes it");
+        }
         (*core).handler = handler;
     }
     CONF_OK
@@ -177,6 +182,9 @@ pub unsafe fn inherit(
 ) -> *mut c_char {
     // SAFETY: the duty of the caller, for both.
     unsafe {
+        if own.role == Role::Control {
+            http.controls.extend(ControlLocation::present(cf, own));
+        }
         let inherited = inherit_role(cf, around, own);
         if inherited == CONF_OK {
             hosts::settle(cf, http, around, own);
@@ -224,7 +232,7 @@ unsafe fn inherit_role(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Set
 /// # Safety
 ///
 /// Called for a directive in a location, or when locations are merged.
-unsafe fn core_conf(cf: NonNull<ngx_conf_t>) -> Option<*mut ngx_http_core_loc_conf_t> {
+pub(super) unsafe fn core_conf(cf: NonNull<ngx_conf_t>) -> Option<*mut ngx_http_core_loc_conf_t> {
     // SAFETY: inside a location nginx's core has settings of it at its place.
     unsafe {
         let index = (&raw const ngx_http_core_module.ctx_index).read();

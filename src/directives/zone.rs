@@ -7,6 +7,8 @@ use nginx_sys::{NGX_ERROR, ngx_command_t, ngx_conf_t, ngx_pagesize, ngx_parse_si
 
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 
+use super::warnings::ControlLocation;
+
 /// Size of the zone unless it is said, in bytes: room for some 2500 servers.
 pub const DEFAULT_SIZE: usize = 1024 * 1024;
 
@@ -21,6 +23,8 @@ pub struct HttpSettings {
     size: usize,
     /// Servers without a name in which browsers may send changes by any host, as `file:line`.
     nameless: Vec<String>,
+    /// The locations that change servers.
+    pub(super) controls: Vec<ControlLocation>,
 }
 
 impl HttpSettings {
