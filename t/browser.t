@@ -18,8 +18,8 @@ if (my $missing = Test::Nginx::Browser->lacks()) {
 }
 
 my $t = Test::Nginx->new(timeout => 240)
-	->has(qw/module http proxy upstream_zone/)
-	->plan(63);
+	->has(qw/module http proxy rewrite upstream_zone/)
+	->plan(82);
 
 # Whether the module knows guards.
 my ($no_guard) = $t->test_config(<<'CONF');
@@ -73,6 +73,30 @@ http {
             upstream_status;
         }
 
+        location /liar-html {
+            upstream_status control=/say-html;
+        }
+
+        location /liar-json {
+            upstream_status control=/say-json;
+        }
+
+        location /liar-other {
+            upstream_status control=/say-other;
+        }
+
+        location /say-html {
+            return 200 "<html>sign in</html>";
+        }
+
+        location /say-json {
+            return 200 '{"upstream":"backend"}';
+        }
+
+        location /say-other {
+            return 200 '{"upstream":"other","revision":1}';
+        }
+
         location /guest {
             upstream_status control=/forbidden;
         }
@@ -110,6 +134,9 @@ chosen();
 folded();
 hostile();
 watched();
+lied_to();
+still();
+turned();
 forbidden();
 membership();
 guarded();
@@ -127,9 +154,10 @@ sub visit ($uri) {
 
 sub server ($n) { return '127.0.0.1:' . port($n) }
 
-# Buttons are told apart by what they say to those who do not see them.
-sub action ($verb, $n) {
-	return qq{button[aria-label="$verb @{[ server($n) ]}"]};
+# Buttons are told apart by what they say to those who do not see them: also
+# by the upstream.
+sub action ($verb, $n, $upstream = $n > 8083 && $n != 8084 ? 'guarded' : 'backend') {
+	return qq{button[aria-label="$verb @{[ server($n) ]} of $upstream"]};
 }
 
 # The row of a server of `backend`, as a selector.
@@ -185,11 +213,23 @@ sub down {
 	is_deeply([ sort keys %{ traffic() } ], [qw/8081 8082 8083/],
 		'Escape changes nothing');
 
+	# Where a server is taken away, Enter cancels.
+	$browser->click(action('Down', 8082));
+	is(focused(), 'note', 'the note has the focus');
+	$browser->press(split(//, 'disk'), 'Enter');
+	closed();
+	like($browser->text('#said'), qr/\ACancelled: nothing was changed/,
+		'Enter cancels, and says so');
+	is_deeply([ sort keys %{ traffic() } ], [qw/8081 8082 8083/],
+		'nothing is changed');
+
 	$browser->click(action('Down', 8082));
 	$browser->type('#ask input[name=note]', '<b>disk</b> & "more"');
-	$browser->press('Enter');
+	$browser->click('#ask-go');
 	closed();
 	ok(becomes(8082, 'down'), 'down');
+	is(focused(), 'Up ' . server(8082) . ' of backend',
+		'the focus goes to what is offered now');
 	is_deeply([ sort keys %{ traffic() } ], [qw/8081 8083/], 'traffic moves');
 	like($browser->text(row(8082)), qr/<b>disk<\/b> & "more"/, 'the note is text');
 	like($browser->text('#said'), qr/ is down \(revision 1\)/, 'it says so');
@@ -235,10 +275,9 @@ sub last_one {
 	ok($browser->run('return document.querySelector("#ask-go").disabled'),
 		'not by a mere click');
 	$browser->press('Enter');
-	ok(dialog_open(), 'nor by Enter');
-	is($browser->run('return document.activeElement.id'), 'ask-word',
-		'the word is asked for');
-	$browser->press(split //, 'down');
+	ok(!dialog_open(), 'nor by Enter, which cancels');
+	$browser->click(action('Down', 8082));
+	$browser->type('#ask-word', 'down');
 	ok(!$browser->run('return document.querySelector("#ask-go").disabled'),
 		'but with the word');
 	$browser->click('#ask-cancel');
@@ -282,7 +321,17 @@ JS
 	is($browser->run('return getSelection().toString()'), server(8081),
 		'so does what is selected');
 	is($browser->run('return document.activeElement.getAttribute("aria-label")'),
-		'Drain ' . server(8081), 'and the focus');
+		'Drain ' . server(8081) . ' of backend', 'and the focus');
+}
+
+# What has the focus: its name.
+sub focused () {
+	return $browser->run('const it = document.activeElement;'
+		. 'return it.name || it.getAttribute("aria-label") || it.id');
+}
+
+sub found ($wanted) {
+	return $t->wait_for(sub { visible() == $wanted }, 5, "$wanted servers are seen");
 }
 
 sub visible () {
@@ -297,7 +346,7 @@ sub chosen {
 	is($browser->run('return document.activeElement.id'), 'filter',
 		'/ goes to the filter');
 	$browser->press(split //, 'backend ' . port(8083));
-	is(visible(), 1, 'filtered by text');
+	ok(found(1), 'filtered by text');
 	is($browser->text('#shown'), '1 of 8 servers shown', 'as it says');
 	$browser->press('Escape');
 	is(visible(), 8, 'Escape clears it');
@@ -353,6 +402,77 @@ sub watched {
 		'nothing to press without a control location');
 }
 
+# Success is what the module says, not what any server answers with 200.
+sub lied_to {
+	for my $liar (qw/html json other/) {
+		visit("/liar-$liar");
+		$browser->click(action('Down', 8081));
+		$browser->click('#ask-go');
+		$t->wait_for(sub { $browser->text('#ask-error') ne '' }, 10, 'an answer');
+		like($browser->text('#ask-error'),
+			qr{\ASomething else than the module answered at /say-$liar \(200\): it is not known},
+			"$liar: no success");
+		is($browser->text('#said') // '', '', "$liar: none is claimed");
+		$browser->click('#ask-cancel');
+		closed();
+	}
+}
+
+# Nothing under the pointer moves when a message comes or goes.
+sub still {
+	visit('/liar-json');
+	my $place = sub ($css) {
+		return $browser->run('const it = document.querySelector(arguments[0])'
+			. '.getBoundingClientRect(); return [it.x, it.y, it.width, it.height].join(" ")',
+			$css);
+	};
+	my $row = $place->(row(8083));
+	$browser->run('say("A message.")');
+	is($place->(row(8083)), $row, 'a message moves no row');
+	$browser->run('feed.set("bad", "gone")');
+	is($place->(row(8083)), $row, 'nor does a problem');
+	$browser->run('say(""); feed.set("good", "")');
+	is($place->(row(8083)), $row, 'nor that it goes');
+
+	$browser->click(action('Down', 8081));
+	my @before = map { $place->($_) } '#ask-go', '#ask-cancel';
+	$browser->click('#ask-go');
+	$t->wait_for(sub { $browser->text('#ask-error') ne '' }, 10, 'an answer');
+	is_deeply([ map { $place->($_) } '#ask-go', '#ask-cancel' ], \@before,
+		'a refusal moves no button');
+	$browser->run('ask.askForForce("the guard"); ask.busy(true)');
+	is_deeply([ map { $place->($_) } '#ask-go', '#ask-cancel' ], \@before,
+		'nor does a word that is asked for');
+	$browser->run('ask.busy(false)');
+	$browser->click('#ask-cancel');
+	closed();
+}
+
+# Text of others turns nothing around but itself.
+sub turned {
+	visit('/status');
+	http_post('/control', "upstream=backend&id=2&weight=1&down=&note=a%E2%80%AEgnp"
+		. '%E2%81%A6%E2%80%8F', headers => {
+		'Content-Type' => 'application/x-www-form-urlencoded' });
+	becomes(8083, 'down');
+	like($browser->text(row(8083)), qr/a\\u202egnp\\u2066\\u200f/,
+		'a sign that turns the direction is shown as an escape');
+	$browser->click(action('Up', 8083));
+	is($browser->run(<<'JS'), 0, 'and is nowhere in the page');
+const turns = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
+return [...document.querySelectorAll("body *")].filter((node) =>
+    [...node.attributes].some((it) => turns.test(it.value))
+    || node.tagName !== "SCRIPT" && [...node.childNodes].some((it) => it.nodeType === 3 && turns.test(it.data))).length
+JS
+	is($browser->run('return [...document.querySelectorAll('
+		. '".name, .address, .second, #ask-title, #ask-remains, #said, #problem")]'
+		. '.filter((it) => getComputedStyle(it).unicodeBidi !== "isolate").length'), 0,
+		'words of others are isolated');
+	$browser->click('#ask-go');
+	closed();
+	becomes(8083, 'up');
+}
+
 sub forbidden {
 	visit('/guest');
 	$browser->click(action('Down', 8081));
@@ -370,7 +490,7 @@ sub membership {
 	my $bad = http_post('/control?upstream=backend&remove=&server=127.0.0.1:1', '');
 
 	SKIP: {
-		skip('servers cannot be added: ' . $bad->body(), 4)
+		skip('servers cannot be added: ' . $bad->body(), 6)
 			if $bad->status() == 501;
 
 		$t->backend('127.0.0.1:8084');
@@ -381,10 +501,13 @@ sub membership {
 		ok(becomes(8084, 'up'), 'added');
 		cmp_ok(traffic(20)->{8084} // 0, '>', 0, 'takes traffic');
 		$browser->click(action('Remove', 8084));
+		is(focused(), 'ask-cancel', 'Cancel has the focus where there is no note');
 		$browser->click('#ask-go');
 		closed();
 		$t->wait_for(sub { !$browser->find(row(8084)) }, 10, 'removed');
 		ok(!$browser->find(row(8084)), 'removed');
+		is(focused(), 'Remove ' . server(8083) . ' of backend',
+			'the focus goes to the server that is there now');
 		is(traffic(20)->{8084}, undef, 'takes no traffic');
 	}
 
