@@ -7,7 +7,7 @@
 .NOTPARALLEL:
 
 .PHONY: help build build-debian build-with demo test unit unit-with check check-debian prove prove-1.28 prove-junk prove-debian \
-	prove-deaths tree-1.28 junk audit bench hazard hazard-members hazard-1.28 hazard-debian hazard-deaths clean
+	prove-deaths tree-1.28 junk audit bench hazard hazard-fuzz hazard-members hazard-1.28 hazard-debian hazard-deaths clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
 TESTS ?= t/*.t
@@ -47,11 +47,12 @@ unit-with: ## the same against the objects of your nginx, which is built: NGINX_
 	@name=$$(tools/with-tree.sh "$(NGINX_SOURCE_DIR)") && tools/nginx-objs.sh "$(CURDIR)/build/$$name" && \
 		tools/in-tree.sh "$$name" cargo test --locked --features nginx-objs -- --test-threads=1
 
-check: tree-1.28 ## formatting and lints
+check: tree-1.28 ## formatting and lints, and the fuzz targets on their seeds
 	@tools/prerequisites.sh check
 	@cargo fmt --all --check
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --workspace --all-targets -- -D warnings
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets --features nginx-objs -- -D warnings
+	@tools/fuzz.sh check
 
 # What is compiled for the older kind of nginx only.
 check-debian: build-debian
@@ -100,8 +101,12 @@ bench: build build-debian ## what the module costs, in comparison with nginx alo
 
 hazard: ## the long tests under load, on both nginxes; TEST_NGINX_LONG=60 for seconds
 	@tools/prerequisites.sh build debian test
-	@MAKE="$(MAKE)" TEST_NGINX_LONG="$${TEST_NGINX_LONG:-60}" tools/parts.sh build junk hazard-members hazard-1.28 \
+	@MAKE="$(MAKE)" TEST_NGINX_LONG="$${TEST_NGINX_LONG:-60}" tools/parts.sh hazard-fuzz build junk hazard-members hazard-1.28 \
 		build-debian hazard-debian hazard-deaths
+
+# The parsers, on what a fuzzer makes up.
+hazard-fuzz:
+	@tools/fuzz.sh run "$${TEST_NGINX_LONG:-60}"
 
 # Servers that come and go, 60 seconds for each method: on the nginx that fills freed memory with junk.
 hazard-members:
