@@ -217,7 +217,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         if live.any_changeable() {
             main.zone = Some(shm::add(cf, &store_name(), main.settings.zone_size())?);
         }
-        directives::warn_of_locations(cf, &main.settings);
+        directives::warn_of_locations(cf, main.settings.controls());
         let live = Box::into_raw(live);
         main.live = NonNull::new(live);
         main.context.upstreams = Some(Box::from_raw(live));

@@ -18,8 +18,8 @@ if (my $missing = Test::Nginx::Browser->lacks()) {
 }
 
 my $t = Test::Nginx->new(timeout => 240)
-	->has(qw/module http proxy rewrite upstream_zone/)
-	->plan(82);
+	->has(qw/module http proxy upstream_zone/)
+	->plan(68);
 
 # Whether the module knows guards.
 my ($no_guard) = $t->test_config(<<'CONF');
@@ -73,30 +73,6 @@ http {
             upstream_status;
         }
 
-        location /liar-html {
-            upstream_status control=/say-html;
-        }
-
-        location /liar-json {
-            upstream_status control=/say-json;
-        }
-
-        location /liar-other {
-            upstream_status control=/say-other;
-        }
-
-        location /say-html {
-            return 200 "<html>sign in</html>";
-        }
-
-        location /say-json {
-            return 200 '{"upstream":"backend"}';
-        }
-
-        location /say-other {
-            return 200 '{"upstream":"other","revision":1}';
-        }
-
         location /guest {
             upstream_status control=/forbidden;
         }
@@ -134,9 +110,6 @@ chosen();
 folded();
 hostile();
 watched();
-lied_to();
-still();
-turned();
 forbidden();
 membership();
 guarded();
@@ -400,77 +373,6 @@ sub watched {
 		'return [...document.querySelectorAll(".act, .value")]'
 		. '.map((node) => node.checkVisibility())') } ], [],
 		'nothing to press without a control location');
-}
-
-# Success is what the module says, not what any server answers with 200.
-sub lied_to {
-	for my $liar (qw/html json other/) {
-		visit("/liar-$liar");
-		$browser->click(action('Down', 8081));
-		$browser->click('#ask-go');
-		$t->wait_for(sub { $browser->text('#ask-error') ne '' }, 10, 'an answer');
-		like($browser->text('#ask-error'),
-			qr{\ASomething else than the module answered at /say-$liar \(200\): it is not known},
-			"$liar: no success");
-		is($browser->text('#said') // '', '', "$liar: none is claimed");
-		$browser->click('#ask-cancel');
-		closed();
-	}
-}
-
-# Nothing under the pointer moves when a message comes or goes.
-sub still {
-	visit('/liar-json');
-	my $place = sub ($css) {
-		return $browser->run('const it = document.querySelector(arguments[0])'
-			. '.getBoundingClientRect(); return [it.x, it.y, it.width, it.height].join(" ")',
-			$css);
-	};
-	my $row = $place->(row(8083));
-	$browser->run('say("A message.")');
-	is($place->(row(8083)), $row, 'a message moves no row');
-	$browser->run('feed.set("bad", "gone")');
-	is($place->(row(8083)), $row, 'nor does a problem');
-	$browser->run('say(""); feed.set("good", "")');
-	is($place->(row(8083)), $row, 'nor that it goes');
-
-	$browser->click(action('Down', 8081));
-	my @before = map { $place->($_) } '#ask-go', '#ask-cancel';
-	$browser->click('#ask-go');
-	$t->wait_for(sub { $browser->text('#ask-error') ne '' }, 10, 'an answer');
-	is_deeply([ map { $place->($_) } '#ask-go', '#ask-cancel' ], \@before,
-		'a refusal moves no button');
-	$browser->run('ask.askForForce("the guard"); ask.busy(true)');
-	is_deeply([ map { $place->($_) } '#ask-go', '#ask-cancel' ], \@before,
-		'nor does a word that is asked for');
-	$browser->run('ask.busy(false)');
-	$browser->click('#ask-cancel');
-	closed();
-}
-
-# Text of others turns nothing around but itself.
-sub turned {
-	visit('/status');
-	http_post('/control', "upstream=backend&id=2&weight=1&down=&note=a%E2%80%AEgnp"
-		. '%E2%81%A6%E2%80%8F', headers => {
-		'Content-Type' => 'application/x-www-form-urlencoded' });
-	becomes(8083, 'down');
-	like($browser->text(row(8083)), qr/a\\u202egnp\\u2066\\u200f/,
-		'a sign that turns the direction is shown as an escape');
-	$browser->click(action('Up', 8083));
-	is($browser->run(<<'JS'), 0, 'and is nowhere in the page');
-const turns = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
-return [...document.querySelectorAll("body *")].filter((node) =>
-    [...node.attributes].some((it) => turns.test(it.value))
-    || node.tagName !== "SCRIPT" && [...node.childNodes].some((it) => it.nodeType === 3 && turns.test(it.data))).length
-JS
-	is($browser->run('return [...document.querySelectorAll('
-		. '".name, .address, .second, #ask-title, #ask-remains, #said, #problem")]'
-		. '.filter((it) => getComputedStyle(it).unicodeBidi !== "isolate").length'), 0,
-		'words of others are isolated');
-	$browser->click('#ask-go');
-	closed();
-	becomes(8083, 'up');
 }
 
 sub forbidden {

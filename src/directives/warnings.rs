@@ -12,9 +12,6 @@ use crate::nginx::access::{Access, LocConf};
 use crate::nginx::{conf, hosts, listen, upstream};
 use crate::ops::Guard;
 
-use super::HttpSettings;
-use super::location::{self, Handler};
-
 /// A location with `upstream_control` or `upstream_conf`.
 pub struct ControlLocation {
     /// Where the directive stands.
@@ -41,7 +38,7 @@ impl ControlLocation {
             Some(Self {
                 place: settings.place.clone(),
                 methods: settings.methods,
-                core: NonNull::new(location::core_conf(cf)?)?,
+                core: NonNull::new(conf::core_loc_conf(cf)?)?,
                 settings: (*conf::context(cf)?.as_ptr()).loc_conf,
                 server: hosts::server_of(cf)?,
             })
@@ -56,7 +53,7 @@ impl ControlLocation {
     unsafe fn is_taken(&self) -> bool {
         // SAFETY: the settings live while the configuration does.
         let present = unsafe { self.core.as_ref() }.handler;
-        let own: Handler = ngx_http_upstream_control_handler;
+        let own: conf::ContentHandler = ngx_http_upstream_control_handler;
         present.is_none_or(|present| !ptr::fn_addr_eq(present, own))
     }
 
@@ -88,13 +85,13 @@ impl ControlLocation {
 ///
 /// # Safety
 ///
-/// Called in `postconfiguration`, with all settings of the http block.
-pub unsafe fn warn_of_locations(cf: NonNull<ngx_conf_t>, http: &HttpSettings) {
+/// Called in `postconfiguration`, with the locations of the http block.
+pub unsafe fn warn_of_locations(cf: NonNull<ngx_conf_t>, locations: &[ControlLocation]) {
     // SAFETY: see above.
     unsafe {
-        let Some(first) = http.controls.first() else { return };
+        let Some(first) = locations.first() else { return };
         let access = Access::ask(cf);
-        for location in &http.controls {
+        for location in locations {
             if location.is_taken() {
                 let message =
                     "\"upstream_control\" is without effect: a later directive of the location took it";

@@ -45,6 +45,11 @@ impl HttpSettings {
         })
     }
 
+    /// The locations that change servers.
+    pub fn controls(&self) -> &[ControlLocation] {
+        &self.controls
+    }
+
     /// Size of the module's zone, in bytes.
     pub fn zone_size(&self) -> usize {
         if self.size == 0 { DEFAULT_SIZE } else { self.size }

@@ -5,9 +5,9 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nginx_sys::{
-    NGX_LOG_EMERG, NGX_LOG_WARN, ngx_array_t, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_module,
-    ngx_http_request_t, ngx_module_t, ngx_palloc, ngx_parse_time, ngx_pool_cleanup_add, ngx_pool_t,
-    ngx_str_t,
+    NGX_LOG_EMERG, NGX_LOG_WARN, ngx_array_t, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t,
+    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_module, ngx_http_request_t, ngx_int_t,
+    ngx_module_t, ngx_palloc, ngx_parse_time, ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t,
 };
 
 /// What a directive's handler returns when all is well.
@@ -106,6 +106,22 @@ pub unsafe fn main_conf_of_cycle<T>(cycle: *mut ngx_cycle_t) -> Option<NonNull<T
     unsafe {
         let http = *(*cycle).conf_ctx.add((&raw const ngx_http_module.index).read());
         at(http.cast::<ngx_http_conf_ctx_t>().as_ref()?.main_conf)
+    }
+}
+
+/// nginx's type of a content handler.
+pub type ContentHandler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
+
+/// The core's settings of the present location.
+///
+/// # Safety
+///
+/// Called for a directive in a location, or when locations are merged.
+pub unsafe fn core_loc_conf(cf: NonNull<ngx_conf_t>) -> Option<*mut ngx_http_core_loc_conf_t> {
+    // SAFETY: inside a location nginx's core has settings of it at its place.
+    unsafe {
+        let index = (&raw const ngx_http_core_module.ctx_index).read();
+        Some((*(*context(cf)?.as_ptr()).loc_conf.add(index)).cast())
     }
 }
 

@@ -129,4 +129,16 @@ mod tests {
         assert!(departed.since(Departures::default()).0.has(9));
         assert!(!departed.since(departed.count()).0.has(9));
     }
+
+    #[test]
+    fn the_last_ones_are_recalled() {
+        let departed = none::<4>();
+        for hash in 1..=6 {
+            departed.note(hash);
+        }
+        let recalled = |last| (0..8).filter(|hash| departed.recalls(*hash, last)).collect::<Vec<_>>();
+        assert!(recalled(0).is_empty());
+        assert_eq!(recalled(2), [5, 6]);
+        assert_eq!(recalled(9), [3, 4, 5, 6]);
+    }
 }
