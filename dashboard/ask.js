@@ -95,8 +95,11 @@ class Ask {
       if (this.isSending) event.preventDefault();
     });
     this.dialog.addEventListener("close", () => {
-      if (this.opener && this.opener.isConnected && !this.opener.hidden) this.opener.focus();
       this.question = null;
+      // What opened it may be gone by now, or no longer offered.
+      const beside = this.opener?.closest("tr")?.querySelector(".actions button:not(.away, [hidden])");
+      const isOffered = (node) => node && node !== document.body && node.isConnected && node.checkVisibility({ visibilityProperty: true });
+      ([document.activeElement, this.opener, beside].find(isOffered) || byId("upstreams")).focus({ preventScroll: true });
     });
   }
 

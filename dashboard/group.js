@@ -51,7 +51,6 @@ class Group {
   /** What says which part of the servers is shown, and leads to the others. */
   makePart() {
     this.part = this.node.appendChild(element("p", "quiet part"));
-    this.partText = this.part.appendChild(element("span"));
     const turn = (words, by) => {
       const made = this.part.appendChild(button("plain", words, () => this.callbacks.turn(this, by)));
       setAttribute(made, "aria-label", words + " servers of " + this.name);
@@ -59,6 +58,8 @@ class Group {
     };
     this.before = turn("Previous", -1);
     this.after = turn("Next", 1);
+    // Behind the buttons, which stay where they are.
+    this.partText = this.part.appendChild(element("span"));
   }
 
   makeHeads() {

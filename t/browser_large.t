@@ -88,13 +88,13 @@ sub folded {
 
 sub part {
 	$browser->click('.upstream:nth-child(1) .toggle');
-	ok(shown(qr/\A1\x{2013}200 of 10000 servers/, '.upstream:nth-child(1) .part'),
+	ok(shown(qr/\A1\x{2013}200 of 10000 servers/, '.upstream:nth-child(1) .part span'),
 		'a part is shown');
 	is(rows(), 200, 'part: two hundred rows');
 	cmp_ok(nodes(), '<', 10_000, 'part: nodes');
 
 	$browser->click('button[aria-label="Next servers of many"]');
-	ok(shown(qr/\A201\x{2013}400 of/, '.upstream:nth-child(1) .part'), 'the next');
+	ok(shown(qr/\A201\x{2013}400 of/, '.upstream:nth-child(1) .part span'), 'the next');
 	is($browser->text('tbody tr:first-child .address'), '10.1.0.200:80',
 		'next: the servers after them');
 	$browser->click('button[aria-label="Previous servers of many"]');
@@ -103,7 +103,7 @@ sub part {
 
 	$browser->click('.upstream:nth-child(2) .toggle');
 	ok(shown(qr/\Anone of 1 server: 200 are shown at a time/,
-		'.upstream:nth-child(2) .part'), 'no room for another upstream');
+		'.upstream:nth-child(2) .part span'), 'no room for another upstream');
 	is(rows(), 200, 'which is said, and not shown');
 	$browser->click('.upstream:nth-child(2) .toggle');
 }

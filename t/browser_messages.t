@@ -20,7 +20,7 @@ if (my $missing = Test::Nginx::Browser->lacks()) {
 
 my $t = Test::Nginx->new(timeout => 240)
 	->has(qw/module http rewrite upstream_zone/)
-	->plan(15);
+	->plan(16);
 
 $t->write_file_expand('nginx.conf', <<'CONF');
 %%TEST_GLOBALS%%
@@ -83,6 +83,7 @@ my $browser = Test::Nginx::Browser->start($t);
 lied_to();
 still();
 turned();
+left();
 
 is_deeply([ $browser->console() ], [], 'the browser has no complaint');
 $browser->stop();
@@ -180,4 +181,19 @@ JS
 	$browser->click('#ask-go');
 	closed();
 	becomes(8083, 'up');
+}
+
+# A dialog whose server others took down, so that its button is gone.
+sub left {
+	visit('/status');
+	$browser->run('document.querySelector(arguments[0]).focus()',
+		action('Down', 8082));
+	$browser->press('Enter');
+	http_post('/control', 'upstream=backend&id=1&down=', headers => {
+		'Content-Type' => 'application/x-www-form-urlencoded' });
+	becomes(8082, 'down');
+	$browser->click('#ask-cancel');
+	closed();
+	is($browser->run('return document.activeElement.textContent'), 'Up',
+		'the focus goes to what is offered now');
 }
