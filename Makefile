@@ -9,7 +9,7 @@
 
 .PHONY: help build build-debian build-with demo test unit unit-with unit-debian check check-debian prove prove-1.28 \
 	prove-junk prove-debian prove-deaths prove-bare newer tree-forky check-forky build-forky prove-forky tree-1.28 \
-	tree-debian-objs junk bare asan audit bench hazard hazard-members hazard-1.28 hazard-debian hazard-deaths \
+	tree-debian-objs junk bare asan audit bench hazard hazard-fuzz hazard-members hazard-1.28 hazard-debian hazard-deaths \
 	hazard-asan hazard-parts clean
 
 # The files that `make prove` runs: make prove TESTS=t/status.t
@@ -58,7 +58,7 @@ unit-debian: tree-debian-objs
 DOC = --locked --no-deps --document-private-items
 RUSTDOCFLAGS = -D warnings -A rustdoc::private-intra-doc-links
 
-check: tree-1.28 ## formatting, lints and the links of the documentation
+check: tree-1.28 ## formatting, lints, the links of the documentation, and the fuzz targets on their seeds
 	@tools/prerequisites.sh check
 	@shellcheck tools/*.sh .ci/run
 	@# variables of nginx's configure
@@ -67,6 +67,7 @@ check: tree-1.28 ## formatting, lints and the links of the documentation
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --workspace --all-targets -- -D warnings
 	@tools/in-tree.sh nginx-1.28 cargo clippy --locked --all-targets --features nginx-objs -- -D warnings
 	@RUSTDOCFLAGS="$(RUSTDOCFLAGS)" tools/in-tree.sh nginx-1.28 cargo doc $(DOC) --workspace
+	@tools/fuzz.sh check
 
 check-debian: tree-debian-objs
 	@tools/prerequisites.sh check
@@ -157,8 +158,12 @@ bench: build build-debian ## what the module costs, in comparison with nginx alo
 
 hazard: ## the long tests under load, on both nginxes; TEST_NGINX_LONG=60 for seconds
 	@tools/prerequisites.sh build debian test
-	@MAKE="$(MAKE)" TEST_NGINX_LONG="$${TEST_NGINX_LONG:-60}" tools/parts.sh build junk hazard-members hazard-1.28 \
+	@MAKE="$(MAKE)" TEST_NGINX_LONG="$${TEST_NGINX_LONG:-60}" tools/parts.sh hazard-fuzz build junk hazard-members hazard-1.28 \
 		build-debian hazard-debian hazard-deaths asan hazard-asan hazard-parts
+
+# The parsers, on what a fuzzer makes up.
+hazard-fuzz:
+	@tools/fuzz.sh run "$${TEST_NGINX_LONG:-60}"
 
 # Servers that come and go, 60 seconds for each method: on the nginx that fills freed memory with junk.
 hazard-members:

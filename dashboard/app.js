@@ -13,11 +13,18 @@ const app = {
 /** With more servers than this all upstreams are folded until somebody unfolds them. */
 const MANY_SERVERS = 1000;
 
+/** Rows of servers, and upstreams, that are shown at a time: with more of them a browser takes too long. */
+const ROWS_MAX = 200;
+const GROUPS_MAX = 200;
+
+/** Milliseconds without a key after which the filter is applied. */
+const FILTER_DELAY = 120;
+
 const feed = new Feed(takeStatus, showHealth);
 const ask = new Ask((words) => {
   say(words);
   feed.now();
-});
+}, say);
 
 // === the status ===
 
@@ -41,24 +48,54 @@ function foldedAtFirst() {
 /** Shows the last status. */
 function render() {
   app.view.now = app.clock + performance.now();
-  const present = new Set();
+  const { filter } = app.view;
+  const present = new Map();
   let chosen = 0;
-  const nodes = app.upstreams.map((upstream) => {
-    present.add(upstream.name);
-    let group = app.groups.get(upstream.name);
-    if (!group) {
-      group = new Group(upstream.name, { ask: askFor, sort: sortBy, fold: toggleFold, go: goTo });
-      group.fold(app.folded.has(upstream.name));
-      app.groups.set(upstream.name, group);
+  let room = ROWS_MAX;
+  let left = 0;
+  for (const upstream of app.upstreams) {
+    const peers = filter.isSet ? upstream.peers.filter((peer) => isChosen(upstream, peer, filter)) : upstream.peers;
+    chosen += peers.length;
+    if (!isSeen(upstream, peers, filter)) continue;
+    if (present.size === GROUPS_MAX) {
+      left += 1;
+      continue;
     }
-    chosen += group.show(upstream, app.view);
-    return group.node;
-  });
+    const group = groupOf(upstream.name);
+    present.set(upstream.name, group.node);
+    room -= group.show(upstream, app.view, peers, room);
+  }
   for (const name of app.groups.keys()) {
     if (!present.has(name)) app.groups.delete(name);
   }
-  setChildren(byId("upstreams"), nodes);
+  const upstreams = byId("upstreams");
+  const hadFocus = upstreams.contains(document.activeElement);
+  setChildren(upstreams, [...present.values()]);
+  if (hadFocus && !upstreams.contains(document.activeElement)) upstreams.focus({ preventScroll: true });
+  setText(byId("more"), left ? "and " + plural(left, "upstream") + " more: filter by name" : "");
   showTotals(chosen);
+}
+
+/** Whether an upstream is to be seen: without a filter all are. */
+function isSeen(upstream, chosen, filter) {
+  if (hasPools(upstream)) return isChosenWithPools(upstream, filter);
+  return chosen.length > 0 || !filter.isSet;
+}
+
+/** The group of an upstream, made if it is not there. */
+function groupOf(name) {
+  let group = app.groups.get(name);
+  if (!group) {
+    group = new Group(name, { ask: askFor, sort: sortBy, fold: toggleFold, turn, go: goTo });
+    group.fold(app.folded.has(name));
+    app.groups.set(name, group);
+  }
+  return group;
+}
+
+function turn(group, by) {
+  group.turn(by);
+  render();
 }
 
 function showTotals(chosen) {
@@ -75,9 +112,8 @@ function showTotals(chosen) {
   const isFiltered = app.view.filter.isSet;
   const shown = byId("shown");
   setText(shown, isFiltered ? chosen + " of " + plural(counted.all, "server") + " shown" : "");
-  shown.classList.toggle("unseen", !isFiltered);
   const nothing = byId("nothing");
-  const isAnything = chosen > 0 || nodesSeen() > 0;
+  const isAnything = chosen > 0 || app.groups.size > 0;
   setHidden(nothing, isAnything || (!isFiltered && app.upstreams.length > 0));
   setText(nothing, isFiltered ? "No server is like that. Escape clears the filter." : "There are no upstreams.");
   const trouble = counted.states.unavail || 0;
@@ -85,11 +121,6 @@ function showTotals(chosen) {
   if (document.title !== title) document.title = title;
   const isFolded = app.upstreams.length > 0 && app.upstreams.every((upstream) => app.folded.has(upstream.name));
   setText(byId("fold"), isFolded ? "Unfold all" : "Fold all");
-}
-
-/** How many upstreams are to be seen. */
-function nodesSeen() {
-  return [...app.groups.values()].filter((group) => !group.node.hidden).length;
 }
 
 function askFor(verb, group, peer) {
@@ -140,7 +171,14 @@ for (const state of STATES) {
   byId("states").appendChild(node);
 }
 
+/** The filter is applied when nothing was typed for a moment. */
+function refilterSoon() {
+  clearTimeout(app.typed);
+  app.typed = setTimeout(refilter, FILTER_DELAY);
+}
+
 function refilter() {
+  clearTimeout(app.typed);
   const { filter } = app.view;
   filter.words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   filter.isSet = filter.words.length > 0 || filter.states.size > 0;
@@ -179,11 +217,8 @@ function goTo(name) {
 
 function foldAll() {
   const isFolding = app.upstreams.some((upstream) => !app.folded.has(upstream.name));
-  for (const [name, group] of app.groups) {
-    if (isFolding) app.folded.add(name);
-    else app.folded.delete(name);
-    group.fold(isFolding);
-  }
+  app.folded = new Set(isFolding ? app.upstreams.map((upstream) => upstream.name) : []);
+  for (const group of app.groups.values()) group.fold(isFolding);
   keepFolds();
 }
 
@@ -246,7 +281,7 @@ byId("sort").addEventListener("change", (event) => {
   if (event.target.value) sortBy(event.target.value);
   else render();
 });
-byId("filter").addEventListener("input", refilter);
+byId("filter").addEventListener("input", refilterSoon);
 byId("fold").addEventListener("click", foldAll);
 byId("pause").addEventListener("click", togglePause);
 byId("retry").addEventListener("click", () => feed.now());

@@ -71,9 +71,10 @@ const FIELDS = {
 };
 
 class Ask {
-  /** `onDone(words)` is called after a change. */
-  constructor(onDone) {
+  /** `onDone(words)` is called after a change, `onCancel(words)` when there is something to say without one. */
+  constructor(onDone, onCancel) {
     this.onDone = onDone;
+    this.onCancel = onCancel;
     this.dialog = byId("ask");
     this.parts = {};
     for (const part of ["title", "fields", "remains", "under-way", "danger", "danger-text", "word", "error", "go", "cancel", "form"]) {
@@ -84,6 +85,7 @@ class Ask {
       this.send();
     });
     this.parts.cancel.addEventListener("click", () => this.dialog.close());
+    this.parts.form.addEventListener("keydown", (event) => this.onKey(event));
     this.parts.word.addEventListener("input", () => this.showGo());
     // A click beside the dialog; one inside it is on something in the form.
     this.dialog.addEventListener("mousedown", (event) => {
@@ -93,9 +95,25 @@ class Ask {
       if (this.isSending) event.preventDefault();
     });
     this.dialog.addEventListener("close", () => {
-      if (this.opener && this.opener.isConnected && !this.opener.hidden) this.opener.focus();
       this.question = null;
+      // What opened it may be gone by now, or no longer offered.
+      const beside = this.opener?.closest("tr")?.querySelector(".actions button:not(.away, [hidden])");
+      const isOffered = (node) => node && node !== document.body && node.isConnected && node.checkVisibility({ visibilityProperty: true });
+      ([document.activeElement, this.opener, beside].find(isOffered) || byId("upstreams")).focus({ preventScroll: true });
     });
+  }
+
+  /**
+   * The Enter key in a field. Where a change takes a server away Cancel is the default, unless the word that is asked for
+   * has been typed.
+   */
+  onKey(event) {
+    if (event.key !== "Enter" || event.isComposing || !event.target.matches("input") || !this.question) return;
+    if (!this.question.loses || event.target === this.parts.word) return;
+    event.preventDefault();
+    if (this.isSending) return;
+    this.dialog.close();
+    this.onCancel("Cancelled: nothing was changed. To change it, press “" + this.parts.go.textContent + "”.");
   }
 
   /** Asks; `peer` is null for a server that is to be added. */
@@ -118,11 +136,10 @@ class Ask {
     this.dialog.showModal();
     this.update([upstream]);
     const first = this.parts.fields.querySelector("input");
-    if (!this.parts.danger.hidden) this.parts.word.focus();
-    else if (first && this.verb !== "down" && this.verb !== "up" && this.verb !== "drain") {
+    if (first) {
       first.focus();
       first.select();
-    } else this.parts.go.focus();
+    } else this.parts.cancel.focus();
   }
 
   makeFields() {
@@ -226,8 +243,7 @@ class Ask {
     this.busy(true);
     try {
       const reply = await change(this.upstream, args);
-      const revision = reply.revision === undefined ? "" : " (revision " + reply.revision + ")";
-      const words = this.upstreamName + ": " + this.question.done(this.peer, values) + revision + ".";
+      const words = this.upstreamName + ": " + this.question.done(this.peer, values) + " (revision " + reply.revision + ").";
       this.busy(false);
       this.dialog.close();
       this.onDone(words);

@@ -36,6 +36,16 @@ class Refused extends Error {
   }
 }
 
+/** What a reply that claims success says, if it is the module's: it names the upstream and its revision. */
+async function doneOf(reply, upstream) {
+  const done = await reply.json().catch(() => null);
+  if (done && done.upstream === upstream.name && Number.isInteger(done.revision)) return done;
+  throw new Refused(
+    "Something else than the module answered at " + controlUri.pathname + " (" + reply.status + "): it is not known whether the change was made. " +
+      "Does control= of this location name the one with upstream_control?"
+  );
+}
+
 /** Sends a change; returns the reply, or throws `Refused`. */
 async function change(upstream, args) {
   const request = new AbortController();
@@ -52,9 +62,9 @@ async function change(upstream, args) {
       signal: request.signal,
     });
     if (reply.ok) {
-      const body = await reply.json().catch(() => ({}));
-      if (body.unchanged) throw new Refused("nothing to change: " + body.unchanged);
-      return body;
+      const done = await doneOf(reply, upstream);
+      if (done.unchanged) throw new Refused("nothing to change: " + done.unchanged);
+      return done;
     }
     const { words, code } = await errorOf(reply);
     if (reply.status === 501 && ("add" in args || "remove" in args)) {

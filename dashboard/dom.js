@@ -4,11 +4,19 @@
 
 const byId = (id) => document.getElementById(id);
 
+/**
+ * A text of others as it may be shown: what would turn the direction of the words around it, or break the line, is written
+ * as an escape.
+ */
+function shown(text) {
+  return String(text).replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (sign) => "\\u" + sign.charCodeAt(0).toString(16).padStart(4, "0"));
+}
+
 /** An element with a class and a text, both optional. */
 function element(tag, name, text) {
   const made = document.createElement(tag);
   if (name) made.className = name;
-  if (text !== undefined) made.textContent = text;
+  if (text !== undefined) made.textContent = shown(text);
   return made;
 }
 
@@ -23,7 +31,7 @@ function button(name, text, act) {
 // An assignment of what is there already would make the browser lay out the page anew, and lose the selection.
 
 function setText(node, text) {
-  const wanted = String(text);
+  const wanted = shown(text);
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 
@@ -31,12 +39,16 @@ function setHidden(node, hidden) {
   if (node.hidden !== hidden) node.hidden = hidden;
 }
 
+function setDisabled(node, disabled) {
+  if (node.disabled !== disabled) node.disabled = disabled;
+}
+
 /** Sets an attribute; null takes it away. */
 function setAttribute(node, name, value) {
   if (value === null) {
     if (node.hasAttribute(name)) node.removeAttribute(name);
-  } else if (node.getAttribute(name) !== value) {
-    node.setAttribute(name, value);
+  } else if (node.getAttribute(name) !== shown(value)) {
+    node.setAttribute(name, shown(value));
   }
 }
 

@@ -93,6 +93,7 @@ class Feed {
       if (!reply.ok) throw new Error((await errorOf(reply)).words);
       const status = await reply.json();
       if (request.signal.aborted) throw new Error("aborted");
+      if (!status || typeof status.upstreams !== "object" || !status.upstreams) throw new Error("the reply is no status");
       this.failures = 0;
       this.received = performance.now();
       this.onData(status, Date.parse(reply.headers.get("Date")) || Date.now());

@@ -2,10 +2,12 @@
 "use strict";
 
 class Group {
-  /** `callbacks`: ask(verb, group, peer), sort(column), fold(group), go(name). */
+  /** `callbacks`: ask(verb, group, peer), sort(column), fold(group), turn(group, by), go(name). */
   constructor(name, callbacks) {
+    this.name = name;
     this.callbacks = callbacks;
     this.rows = new Map();
+    this.first = 0;
     this.isFolded = false;
     this.node = element("section", "upstream");
 
@@ -29,20 +31,35 @@ class Group {
     this.revision = this.about.appendChild(element("span"));
     this.fixed = this.about.appendChild(element("span", "badge"));
     this.add = head.appendChild(button("act add", "Add server", () => callbacks.ask("add", this, null)));
-    this.add.setAttribute("aria-label", "Add a server to " + name);
+    setAttribute(this.add, "aria-label", "Add a server to " + name);
 
     // The heads of the table stay below it.
     Group.sizes.observe(head);
     const id = "servers-" + Group.made++;
     this.table = this.node.appendChild(element("table"));
     this.table.id = id;
-    this.table.setAttribute("aria-label", "Servers of " + name);
+    setAttribute(this.table, "aria-label", "Servers of " + name);
     this.toggle.setAttribute("aria-controls", id);
     this.heads = this.makeHeads();
     this.body = this.table.appendChild(element("tbody"));
+    this.makePart();
     this.empty = this.node.appendChild(element("p", "quiet empty", "No servers."));
     this.pools = new Pools(callbacks.go);
     this.node.appendChild(this.pools.node);
+  }
+
+  /** What says which part of the servers is shown, and leads to the others. */
+  makePart() {
+    this.part = this.node.appendChild(element("p", "quiet part"));
+    const turn = (words, by) => {
+      const made = this.part.appendChild(button("plain", words, () => this.callbacks.turn(this, by)));
+      setAttribute(made, "aria-label", words + " servers of " + this.name);
+      return made;
+    };
+    this.before = turn("Previous", -1);
+    this.after = turn("Next", 1);
+    // Behind the buttons, which stay where they are.
+    this.partText = this.part.appendChild(element("span"));
   }
 
   makeHeads() {
@@ -57,23 +74,44 @@ class Group {
     return heads;
   }
 
-  /** Shows an upstream; returns how many of its servers are to be seen. */
-  show(upstream, view) {
+  /** Shows an upstream, of `chosen` servers not more than `room`; returns how many it shows. */
+  show(upstream, view, chosen, room) {
     this.upstream = upstream;
     this.showHead(upstream, view);
     if (hasPools(upstream)) return this.showPools(upstream, view);
     // What is not seen is not made: there may be thousands.
-    const chosen = upstream.peers.filter((peer) => isChosen(upstream, peer, view.filter)).length;
-    if (!this.isFolded) this.showRows(upstream, view);
-    setHidden(this.node, chosen === 0 && (view.filter.isSet || upstream.peers.length > 0));
+    const shown = this.isFolded ? [] : this.partOf(sorted(chosen, view.order), room);
+    this.showRows(upstream, shown, view);
+    this.showPart(chosen.length, shown.length);
     this.hideAll();
-    return chosen;
+    return shown.length;
+  }
+
+  /** The part of the servers that is shown. */
+  partOf(peers, room) {
+    this.size = room;
+    if (this.first >= peers.length) this.first = 0;
+    return peers.slice(this.first, this.first + room);
+  }
+
+  showPart(all, shown) {
+    setHidden(this.part, this.isFolded || all === shown);
+    const which = shown ? this.first + 1 + "–" + (this.first + shown) : "none";
+    const hint = shown ? "" : ": " + ROWS_MAX + " are shown at a time, fold other upstreams";
+    setText(this.partText, which + " of " + plural(all, "server") + hint);
+    setDisabled(this.before, this.first === 0);
+    setDisabled(this.after, shown === 0 || this.first + shown >= all);
+  }
+
+  /** Turns to another part. */
+  turn(by) {
+    this.first = Math.max(0, this.first + by * (this.size || ROWS_MAX));
   }
 
   /** Shows one that has no servers but pools; none of its servers is to be seen. */
   showPools(upstream, view) {
     this.pools.show(upstream, view.now);
-    setHidden(this.node, !isChosenWithPools(upstream, view.filter));
+    this.showPart(0, 0);
     this.hideAll();
     return 0;
   }
@@ -86,9 +124,10 @@ class Group {
     if (this.upstream) setHidden(this.empty, this.upstream.peers.length > 0 || this.isFolded || isOfPools);
   }
 
-  showRows(upstream, view) {
+  showRows(upstream, peers, view) {
+    const focus = this.focusInRows();
     const present = new Set();
-    const nodes = sorted(upstream.peers, view.order).map((peer) => {
+    const nodes = peers.map((peer) => {
       present.add(peer.key);
       let row = this.rows.get(peer.key);
       if (!row) {
@@ -96,17 +135,34 @@ class Group {
         this.rows.set(peer.key, row);
       }
       row.show(upstream, peer, view.now);
-      setHidden(row.node, !isChosen(upstream, peer, view.filter));
       return row.node;
     });
     for (const key of this.rows.keys()) {
       if (!present.has(key)) this.rows.delete(key);
     }
     setChildren(this.body, nodes);
+    if (focus && !focus.row.node.isConnected) this.focusNear(focus);
     for (const { column, node } of this.heads) {
       const isOrder = column.name === view.order.column;
       setAttribute(node, "aria-sort", isOrder ? (view.order.descending ? "descending" : "ascending") : null);
     }
+  }
+
+  /** The row that has the focus, its place, and its button; null if none has. */
+  focusInRows() {
+    const focused = document.activeElement;
+    if (!focused || !this.body.contains(focused)) return null;
+    const place = [...this.body.children].indexOf(focused.closest("tr"));
+    const row = [...this.rows.values()].find((found) => found.node.contains(focused));
+    return row ? { row, place, verb: row.verbOf(focused) } : null;
+  }
+
+  /** Gives the focus of a row that is gone to the one that is in its place. */
+  focusNear({ place, verb }) {
+    const node = this.body.children[Math.min(place, this.body.children.length - 1)];
+    const row = [...this.rows.values()].find((found) => found.node === node);
+    const target = row && !this.isFolded ? row.target(verb) : null;
+    (target || this.toggle).focus({ preventScroll: true });
   }
 
   showHead(upstream, view) {

@@ -64,11 +64,15 @@ function isShared(upstream) {
 function isChosen(upstream, peer, filter) {
   if (filter.states.size && !filter.states.has(peer.state)) return false;
   if (!filter.words.length) return true;
+  // Made once for a status: a filter is typed key by key.
+  peer.text ??= textOf(upstream, peer);
+  return filter.words.every((word) => peer.text.includes(word));
+}
+
+/** What the filter looks at. */
+function textOf(upstream, peer) {
   const note = (peer.reason && peer.reason.note) || "";
-  const text = [upstream.name, peer.server, peer.name, peer.state, note, peer.backup ? "backup" : ""]
-    .join("\n")
-    .toLowerCase();
-  return filter.words.every((word) => text.includes(word));
+  return [upstream.name, peer.server, peer.name, peer.state, note, peer.backup ? "backup" : ""].join("\n").toLowerCase();
 }
 
 const collator = new Intl.Collator(undefined, { numeric: true });

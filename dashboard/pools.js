@@ -63,6 +63,7 @@ class Pools {
     setText(row.sign, standing.sign);
     setText(row.word, pool.state);
     setText(row.name, pool.pool);
+    setAttribute(row.name, "aria-label", pool.pool + ", a pool of " + upstream.name);
     const isActive = pool.pool === upstream.active;
     setText(row.since, isActive ? "for " + ago(upstream.since, now).replace(" ago", "") : "");
     setAttribute(row.since, "title", isActive ? "since " + localTime(upstream.since) : null);

@@ -61,7 +61,7 @@ class Row {
   show(upstream, peer, now) {
     this.peer = peer;
     const state = stateOf(peer.state);
-        setAttribute(this.node, "data-state", state.name);
+    setAttribute(this.node, "data-state", state.name);
     setText(this.id, peer.id === undefined ? "" : peer.id);
     setText(this.server, peer.server);
     setHidden(this.backup, !peer.backup);
@@ -74,7 +74,7 @@ class Row {
     const isChangeable = canChange(upstream) && peer.id !== undefined;
     setText(this.weight, isChangeable ? "" : peer.weight);
     setText(this.weightButton, peer.weight);
-    setAttribute(this.weightButton, "aria-label", "weight " + peer.weight + " of " + peer.server + ", change");
+    setAttribute(this.weightButton, "aria-label", "Weight " + peer.weight + " of " + peer.server + " of " + upstream.name + ", change");
     setHidden(this.weightButton, !isChangeable);
     const isLower = peer.effective_weight < peer.weight && peer.state === "up";
     setText(this.effective, isLower ? "now " + Math.max(0, peer.effective_weight) : "");
@@ -92,6 +92,17 @@ class Row {
     setAttribute(this.failure, "title", peer.last_failure ? localTime(peer.last_failure) : null);
 
     this.showButtons(upstream, peer, isChangeable);
+  }
+
+  /** The verb of a button of this row; "weight" for that of the weight. */
+  verbOf(node) {
+    return Object.keys(this.buttons).find((verb) => this.buttons[verb] === node) || "weight";
+  }
+
+  /** The button for a verb, or another if that is not offered; null if none is. */
+  target(verb) {
+    const offered = (node) => node && !node.hidden && !node.classList.contains("away");
+    return [this.buttons[verb], ...Object.values(this.buttons), this.weightButton].find(offered) || null;
   }
 
   showReason(peer, now) {
@@ -118,11 +129,14 @@ class Row {
 
   showButtons(upstream, peer, isChangeable) {
     const isAddable = canAdd(upstream);
+    const focused = document.activeElement;
     for (const [verb, { title, when }] of Object.entries(VERBS)) {
       const node = this.buttons[verb];
       setHidden(node, !isChangeable || (verb === "remove" && !isAddable));
       node.classList.toggle("away", !when(peer.state));
-      setAttribute(node, "aria-label", title + " " + peer.server);
+      setAttribute(node, "aria-label", title + " " + peer.server + " of " + upstream.name);
     }
+    // A browser takes the focus away from what is no longer offered.
+    if (focused && focused.classList.contains("away") && this.node.contains(focused)) this.target("up")?.focus({ preventScroll: true });
   }
 }

@@ -29,7 +29,7 @@ use crate::directives::{HttpSettings, Offsets, PoolCandidate, UpstreamSettings};
 use crate::live::Live;
 use crate::model::snapshot::StaticReason;
 use crate::nginx::log::Log;
-use crate::nginx::{conf, shm, upstream};
+use crate::nginx::{conf, process, shm, upstream};
 use crate::store::records::MAGIC;
 use crate::store::size::Need;
 use crate::zone::capacity::{self, Candidate};
@@ -201,6 +201,9 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
                 is_changeable: fixed.is_none(),
                 capacity: settings.and_then(|settings| settings.capacity(http)),
             });
+            if let (Some(guard), None) = (guard, &fixed) {
+                directives::warn_of_guard(cf, us, guard);
+            }
             let added = live.add(us, method, fixed, guard)?;
             let (name, fixed) = (added.name.clone(), added.fixed());
             pools.push(PoolCandidate { upstream: us, name, settings, fixed });
@@ -222,6 +225,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             let size = main.settings.zone_size(cf, (need.servers, need.size()), present);
             main.zone = Some(shm::add(cf, &store_name(), size)?);
         }
+        directives::warn_of_locations(cf, main.settings.controls());
         let live = Box::into_raw(live);
         main.live = NonNull::new(live);
         main.context.upstreams = Some(Box::from_raw(live));
@@ -294,9 +298,20 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
         if let Some(log) = Log::from_cycle(cycle) {
             main.settings.notices().for_each(|notice| log.notice(notice));
         }
-        if let (Some(live), Some(zone)) = (main.live, main.zone) {
-            let old = shm::find((*cycle).old_cycle, &store_name());
-            live.as_ref().start(zone, old, main.drains, Log::from_cycle(cycle));
+        let log = Log::from_cycle(cycle);
+        if let (Some(log), Some(_)) = (log, main.zone)
+            && process::is_second_instance(cycle)
+        {
+            log.warn(
+                "binary upgrade: run-time changes of the old nginx are not taken over, and until it ends a change \
+                 reaches only the one of the two that answers",
+            );
+        }
+        let old = shm::find((*cycle).old_cycle, &store_name());
+        match (main.live, main.zone, old) {
+            (Some(live), Some(zone), old) => live.as_ref().start(zone, old, main.drains, log),
+            (_, _, Some(old)) => live::close(old, log),
+            _ => {}
         }
         main.context.is_started.set(true);
     }

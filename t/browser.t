@@ -19,7 +19,7 @@ if (my $missing = Test::Nginx::Browser->lacks()) {
 
 my $t = Test::Nginx->new(timeout => 240)
 	->has(qw/module http proxy upstream_zone/)
-	->plan(63);
+	->plan(68);
 
 # Whether the module knows guards.
 my ($no_guard) = $t->test_config(<<'CONF');
@@ -127,9 +127,10 @@ sub visit ($uri) {
 
 sub server ($n) { return '127.0.0.1:' . port($n) }
 
-# Buttons are told apart by what they say to those who do not see them.
-sub action ($verb, $n) {
-	return qq{button[aria-label="$verb @{[ server($n) ]}"]};
+# Buttons are told apart by what they say to those who do not see them: also
+# by the upstream.
+sub action ($verb, $n, $upstream = $n > 8083 && $n != 8084 ? 'guarded' : 'backend') {
+	return qq{button[aria-label="$verb @{[ server($n) ]} of $upstream"]};
 }
 
 # The row of a server of `backend`, as a selector.
@@ -185,11 +186,23 @@ sub down {
 	is_deeply([ sort keys %{ traffic() } ], [qw/8081 8082 8083/],
 		'Escape changes nothing');
 
+	# Where a server is taken away, Enter cancels.
+	$browser->click(action('Down', 8082));
+	is(focused(), 'note', 'the note has the focus');
+	$browser->press(split(//, 'disk'), 'Enter');
+	closed();
+	like($browser->text('#said'), qr/\ACancelled: nothing was changed/,
+		'Enter cancels, and says so');
+	is_deeply([ sort keys %{ traffic() } ], [qw/8081 8082 8083/],
+		'nothing is changed');
+
 	$browser->click(action('Down', 8082));
 	$browser->type('#ask input[name=note]', '<b>disk</b> & "more"');
-	$browser->press('Enter');
+	$browser->click('#ask-go');
 	closed();
 	ok(becomes(8082, 'down'), 'down');
+	is(focused(), 'Up ' . server(8082) . ' of backend',
+		'the focus goes to what is offered now');
 	is_deeply([ sort keys %{ traffic() } ], [qw/8081 8083/], 'traffic moves');
 	like($browser->text(row(8082)), qr/<b>disk<\/b> & "more"/, 'the note is text');
 	like($browser->text('#said'), qr/ is down \(revision 1\)/, 'it says so');
@@ -235,10 +248,9 @@ sub last_one {
 	ok($browser->run('return document.querySelector("#ask-go").disabled'),
 		'not by a mere click');
 	$browser->press('Enter');
-	ok(dialog_open(), 'nor by Enter');
-	is($browser->run('return document.activeElement.id'), 'ask-word',
-		'the word is asked for');
-	$browser->press(split //, 'down');
+	ok(!dialog_open(), 'nor by Enter, which cancels');
+	$browser->click(action('Down', 8082));
+	$browser->type('#ask-word', 'down');
 	ok(!$browser->run('return document.querySelector("#ask-go").disabled'),
 		'but with the word');
 	$browser->click('#ask-cancel');
@@ -282,7 +294,17 @@ JS
 	is($browser->run('return getSelection().toString()'), server(8081),
 		'so does what is selected');
 	is($browser->run('return document.activeElement.getAttribute("aria-label")'),
-		'Drain ' . server(8081), 'and the focus');
+		'Drain ' . server(8081) . ' of backend', 'and the focus');
+}
+
+# What has the focus: its name.
+sub focused () {
+	return $browser->run('const it = document.activeElement;'
+		. 'return it.name || it.getAttribute("aria-label") || it.id');
+}
+
+sub found ($wanted) {
+	return $t->wait_for(sub { visible() == $wanted }, 5, "$wanted servers are seen");
 }
 
 sub visible () {
@@ -297,7 +319,7 @@ sub chosen {
 	is($browser->run('return document.activeElement.id'), 'filter',
 		'/ goes to the filter');
 	$browser->press(split //, 'backend ' . port(8083));
-	is(visible(), 1, 'filtered by text');
+	ok(found(1), 'filtered by text');
 	is($browser->text('#shown'), '1 of 8 servers shown', 'as it says');
 	$browser->press('Escape');
 	is(visible(), 8, 'Escape clears it');
@@ -370,7 +392,7 @@ sub membership {
 	my $bad = http_post('/control?upstream=backend&remove=&server=127.0.0.1:1', '');
 
 	SKIP: {
-		skip('servers cannot be added: ' . $bad->body(), 4)
+		skip('servers cannot be added: ' . $bad->body(), 6)
 			if $bad->status() == 501;
 
 		$t->backend('127.0.0.1:8084');
@@ -381,10 +403,13 @@ sub membership {
 		ok(becomes(8084, 'up'), 'added');
 		cmp_ok(traffic(20)->{8084} // 0, '>', 0, 'takes traffic');
 		$browser->click(action('Remove', 8084));
+		is(focused(), 'ask-cancel', 'Cancel has the focus where there is no note');
 		$browser->click('#ask-go');
 		closed();
 		$t->wait_for(sub { !$browser->find(row(8084)) }, 10, 'removed');
 		ok(!$browser->find(row(8084)), 'removed');
+		is(focused(), 'Remove ' . server(8083) . ' of backend',
+			'the focus goes to the server that is there now');
 		is(traffic(20)->{8084}, undef, 'takes no traffic');
 	}
 

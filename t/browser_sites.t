@@ -160,7 +160,7 @@ sub typed {
 
 sub own_page {
 	$browser->open("$site/status");
-	my $down = qq{button[aria-label="Down 127.0.0.1:@{[ port(8081) ]}"]};
+	my $down = qq{button[aria-label="Down 127.0.0.1:@{[ port(8081) ]} of backend"]};
 	$t->wait_for(sub { $browser->find($down) }, 10, 'the page has data');
 	$browser->click($down);
 	$browser->click('#ask-go');

@@ -14,7 +14,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()->has(qw/module http proxy upstream_zone/);
 
-$t->plan(31);
+$t->plan(32);
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
@@ -66,7 +66,7 @@ sub reload () {
 	$t->reload(old_gone => 1) or die "reload failed\n";
 	$t->leak_baseline();
 
-	return join ', ', map { /\[notice\].*?: (upstream ".*)/ }
+	return join ', ', map { $t->logical($_) =~ /\[warn\].*?: upstream "(.*)/ }
 		$t->grep_log(qr/the reload dropped/, $mark);
 }
 
@@ -89,36 +89,38 @@ sub answers ($name = 'u') {
 		sort keys %{ $got->{by_body} };
 }
 
-sub dropped ($n) {
-	return qq(upstream "u": the reload dropped run-time changes of $n server(s));
+sub dropped ($port, $what, $name = 'u') {
+	return qq($name" server "127.0.0.1:$port": )
+		. "the reload dropped run-time changes: it was $what";
 }
 
 sub gone {
 	act('add=&server=127.0.0.1:8083');
 	is(ids(), '0:8081 1:8082 2:8083', 'added');
-	is(reload(), dropped(1), 'added: a notice');
+	is(reload(), dropped(8083, 'added'), 'added: a warning');
 	is(ids(), '0:8081 1:8082', 'added: gone');
 	is(answers(), '8081 8082', 'added: does not serve');
 	is(reload(), '', 'added: said once');
 
 	act('remove=&server=127.0.0.1:8082');
 	is(ids(), '0:8081', 'removed');
-	is(reload(), dropped(1), 'removed: a notice');
+	is(reload(), dropped(8082, 'removed'), 'removed: a warning');
 	like(ids(), qr/\A0:8081 \d+:8082\z/, 'removed: back');
 	is(answers(), '8081 8082', 'removed: serves');
 
 	act('id=0&server=127.0.0.1:8084');
 	is(answers(), '8082 8084', 'moved');
-	like(reload(), qr/\Aupstream "u": the reload dropped run-time changes of \d server\(s\)\z/,
-		'moved: a notice');
+	is(reload(), dropped(8081, 'removed') . ', ' . dropped(8084, 'added'),
+		'moved: two warnings');
 	like(ids(), qr/\A\d+:8081 \d+:8082\z/, 'moved: as in the file');
 	is(answers(), '8081 8082', 'moved: serves at its old address');
 
 	act('remove=&server=127.0.0.1:8081');
 	act('remove=&server=127.0.0.1:8082');
 	act('add=&server=127.0.0.1:8083', 'other');
-	like(reload(), qr/"u": .* of 2 server\(s\), upstream "other": .* of 1 /,
-		'all removed, and one added elsewhere: notices');
+	is(reload(), join(', ', dropped(8081, 'removed'), dropped(8082, 'removed'),
+		dropped(8083, 'added', 'other')),
+		'all removed, and one added elsewhere: warnings');
 	is(answers() . ', ' . answers('other'), '8081 8082, 8081',
 		'all are as in the file');
 }
@@ -144,7 +146,7 @@ sub into_the_file {
 	act('add=&server=127.0.0.1:8083');
 	my ($id) = ids() =~ /(\d+):8083/;
 	configure(8081, 8082, 8083);
-	reload();
+	is(reload(), '', 'a server that the file has now: nothing is lost');
 	like(ids(), qr/ $id:8083\z/, 'a server that the file has now: its id');
 	is(answers(), '8081 8082 8083', 'a server that the file has now: serves');
 
@@ -195,6 +197,6 @@ sub workers {
 	is(answers(), '8082 8083', 'and balance by it');
 	act('add=&server=127.0.0.1:8084');
 	is(answers(), '8082 8083 8084', 'one more');
-	is(reload(), dropped(3), 'a notice');
+	is(scalar split(/, /, reload()), 3, 'a warning for each');
 	is(answers(), '8081 8082', 'as in the file, again');
 }

@@ -181,10 +181,10 @@ sub links {
 
 	$browser->press('/');
 	$browser->press(split //, 'primary');
-	ok($browser->run('return document.querySelector(".upstream").checkVisibility()'),
+	ok($t->wait_for(sub { scalar(() = $browser->find_all('.upstream')) == 2 }, 5, 'two'),
 		'page: found by the name of a pool');
 	$browser->press(split //, 'xyz');
-	ok(!$browser->run('return document.querySelector(".upstream").checkVisibility()'),
+	ok($t->wait_for(sub { !$browser->find('.upstream') }, 5, 'none'),
 		'page: and not by others');
 	$browser->press('Escape');
 }

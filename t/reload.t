@@ -15,7 +15,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_least_conn unix/)
-	->plan(82);
+	->plan(94);
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
@@ -74,6 +74,7 @@ duplicates();
 groups();
 upstreams();
 settings();
+many_lost();
 memory();
 under_way();
 old_worker();
@@ -134,9 +135,10 @@ sub dropped {
 	is(revision(), 4, 'four times');
 
 	is_deeply([ reload() ], [
-		'upstream "u": the reload dropped run-time changes of 2 server(s)',
-		'upstream "other": the reload dropped run-time changes of 1 server(s)',
-	], 'one notice for each upstream');
+		map { qq(upstream "$_->[0]" server "127.0.0.1:$_->[1]": the reload dropped run-time changes: state $_->[2] -> up) }
+			[ u => 8081, 'down' ], [ u => 8083, 'draining' ],
+			[ other => 8081, 'down' ],
+	], 'a line for each server');
 	is(servers(), '0:8081 1:8082 2:8083', 'as the file says');
 	is(revision(), 5, 'one revision more');
 	is(upstream()->{peers}[0]{reason}, undef, 'no reason left');
@@ -174,7 +176,9 @@ sub failed {
 	is(upstream()->{peers}[0]{weight}, 9, 'weight stays');
 	is(act('server=127.0.0.1:8082&up='), 200, 'control goes on');
 	is(revision(), $revision + 1, 'and counts');
-	is(scalar reload(@THREE), 1, 'a good one drops the weight');
+	is_deeply([ reload(@THREE) ], [ 'upstream "u" server "127.0.0.1:8081": '
+		. 'the reload dropped run-time changes: weight 9 -> 1' ],
+		'a good one drops the weight');
 }
 
 # The file's parameters hold, and the server is the same one.
@@ -254,7 +258,7 @@ sub upstreams {
 	act('peer=0&down=', 'more');
 	is_deeply([ reload(@THREE, { MORE => '' }) ], [
 		'upstream "more" left the configuration, its run-time state is forgotten',
-	], 'one notice for an upstream that left');
+	], 'one line for an upstream that left');
 	is(control('/control?upstream=more')->status(), 404, 'it is not there');
 	is_deeply([ reload() ], [], 'said once');
 
@@ -281,6 +285,27 @@ sub settings {
 	is(servers(), $servers =~ s/8081/8081 down/r, 'in effect');
 	reload(@THREE);
 	is(servers(), $servers, 'without a size');
+}
+
+# Few lines tell of many servers.
+sub many_lost {
+	reload(map { "127.0.0.1:" . (8081 + $_) } 0 .. 9);
+	act("peer=$_&weight=2") for 0 .. 9;
+	my @lines = reload();
+	is(scalar @lines, 9, 'eight of ten are named');
+	is($lines[8], 'upstream "u": the reload dropped run-time changes of '
+		. '2 more servers', 'the others are counted');
+	act('peer=0&weight=2');
+	is_deeply([ reload(@THREE, { METHOD => 'upstream_dynamic off;' }) ], [
+		'upstream "u" cannot be changed any more, its run-time state is forgotten',
+	], 'a static upstream loses them, too');
+	reload(@THREE);
+	act('peer=0&weight=2');
+	is_deeply([ reload(@THREE, { HTTP => 'upstream_dynamic off;' }) ], [
+		'upstream "u" server "127.0.0.1:8081": '
+			. 'the reload dropped run-time changes: weight 2 -> 1',
+	], 'and so do all that are');
+	reload(@THREE);
 }
 
 # Reasons and records are replaced and dropped without end.

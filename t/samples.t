@@ -24,7 +24,10 @@ my %purposes = (
 );
 
 # Tests of one that not every nginx can run, and what it needs.
-my %needs = ('lua.conf' => [ 13, 'lua' ]);
+my %needs = ('lua.conf' => [ 17, 'lua' ]);
+
+# Processes that no harness knows.
+my @by_hand;
 
 my $t = Test::Nginx->new()
 	->has(qw/
@@ -32,7 +35,7 @@ my $t = Test::Nginx->new()
 		fastcgi uwsgi scgi
 	/);
 plan(skip_all => 'no openssl') if system('openssl version >/dev/null 2>&1');
-$t->plan(91);
+$t->plan(103);
 
 certificates();
 
@@ -54,7 +57,70 @@ for my $name (@samples) { SKIP: {
 		pages => { primary_tls => 2, dr_tls => 2 });
 	$purposes{$name}->($name);
 	$t->stop();
+	by_hand($name);
 } }
+
+# None of them is left, whatever happens.
+END { kill KILL => grep { kill 0 => $_ } @by_hand }
+
+# The lines at the top of a sample that start it, run as they are in a copy of
+# the checkout, but for the ports and which nginx it is.
+sub by_hand ($name) {
+	my @lines = lines($name) or return;
+	my $end = pop @lines;
+	my $dir = $t->testdir() . "/checkout-$name";
+	my $program = $t->binary()->path() . ($> == 0 ? q( -g 'user root;') : '');
+	my $run = sub ($line) {
+		return system("cd $dir && { $line; } >>$dir.out 2>&1 </dev/null");
+	};
+
+	mkdir $dir or die "$dir: $!\n";
+	$run->("mkdir -p nginx-conf build/debian && cp -r $FindBin::Bin/../lualib .")
+		and die "$dir: no checkout\n";
+	system('cp', $ENV{TEST_NGINX_MODULE}, "$dir/build/debian/"
+		. 'ngx_http_upstream_control_module.so') and die "cp: $?\n";
+	for my $conf (@samples) {
+		open my $fh, '<', "$folder/$conf" or die "$folder/$conf: $!\n";
+		$t->write_file("checkout-$name/nginx-conf/$conf", $t->expand(
+			join('', <$fh>) =~ s/%%/%/gr));
+	}
+	my $before = files($dir);
+
+	s{^/usr/sbin/nginx }{$program } for @lines, $end;
+	my @failed = grep { $run->($_) } @lines;
+	is("@failed", '', "$name: the lines that start it")
+		or diag($t->read_file("checkout-$name.out"));
+	ok($t->wait_for(sub { http_get('/upstreamstatus')->status() == 200 }, 10,
+		'it answers'), "$name: it runs");
+	my $pid = pid_in($dir) || die "$name: no pid\n";
+	push @by_hand, $pid;
+	is($run->($end), 0, "$name: the line that ends it");
+	$t->wait_for(sub { !kill 0 => $pid }, 10, 'it ends') or kill KILL => $pid;
+	is(files($dir), $before, "$name: nothing is left but in build/");
+}
+
+# The commands at the top of a sample, but for those that try it.
+sub lines ($name) {
+	open my $fh, '<', "$folder/$name" or die "$folder/$name: $!\n";
+	my @lines;
+	while (my $line = <$fh>) {
+		last if $line !~ /^#/;
+		push @lines, $1 if $line =~ /^#   (?! )(.*\n)/;
+		$lines[-1] .= $1 if $line =~ /^#       (.*\n)/;
+	}
+	return map { s/\\\n/ /gr =~ s/\n\z//r } grep { !/^curl / } @lines;
+}
+
+# What is in a folder, but for build/.
+sub files ($dir) {
+	return join ' ', sort split /\n/, qx{cd $dir && find . -path ./build -prune -o -print};
+}
+
+sub pid_in ($dir) {
+	my ($file) = glob "$dir/build/*/logs/nginx.pid" or return 0;
+	open my $fh, '<', $file or die "$file: $!\n";
+	return <$fh> + 0;
+}
 
 # The text of a sample, with the harness's own in the place of what only a run
 # by hand needs.

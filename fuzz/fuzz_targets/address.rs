@@ -1,8 +1,8 @@
 //! Addresses: what is taken has a canonical form that means the same; what is refused has a safe message.
 
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use nginx_upstream_control_fuzz::fuzz_target;
 use upstream_control_core::model::address::{Address, AddressError};
 
 mod message;

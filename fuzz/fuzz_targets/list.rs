@@ -1,10 +1,10 @@
 //! Lists of servers: what is taken means the same when it is written again, and what is refused has a safe message.
 
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
 use std::fmt::Write;
 
-use libfuzzer_sys::fuzz_target;
+use nginx_upstream_control_fuzz::fuzz_target;
 use upstream_control_core::model::list::List;
 use upstream_control_core::model::list::text::Reader;
 use upstream_control_core::model::params::PARAMS;

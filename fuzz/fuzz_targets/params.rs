@@ -1,8 +1,8 @@
 //! Values of parameters: what is taken is within the bounds and means the same when it is written as a plain number.
 
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use nginx_upstream_control_fuzz::fuzz_target;
 use upstream_control_core::model::params::{PARAMS, Params};
 
 mod message;

@@ -1,8 +1,8 @@
 //! Arguments: what is taken survives being encoded again and being split between query string and body.
 
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use nginx_upstream_control_fuzz::fuzz_target;
 use upstream_control_core::model::query::{MAX_ARGUMENTS, MAX_RAW_LENGTH, Query};
 
 mod message;
@@ -22,12 +22,7 @@ fuzz_target!(|raw: &[u8]| {
     assert!(query.iter().count() <= MAX_ARGUMENTS);
     let mut encoded = String::new();
     for (name, value) in query.iter() {
-        assert!(
-            !name
-                .bytes()
-                .chain(value.bytes())
-                .any(|byte| byte.is_ascii_control())
-        );
+        assert!(!name.bytes().chain(value.bytes()).any(|byte| byte.is_ascii_control()));
         assert_eq!(query.get(name), Some(value));
         encode(name, &mut encoded);
         encoded.push('=');

@@ -1,6 +1,6 @@
 //! `upstream_control_host`: names of hosts by which browsers may send changes, beside those of the server.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -97,11 +97,7 @@ pub(super) unsafe fn settle(
 /// The server block is being read.
 unsafe fn place(server: NonNull<ngx_http_core_srv_conf_t>) -> String {
     // SAFETY: see above; nginx notes the file, with a zero byte at its end, when the block begins.
-    unsafe {
-        let server = server.as_ref();
-        let file = if server.file_name.is_null() { c"" } else { CStr::from_ptr(server.file_name.cast()) };
-        format!("{}:{}", file.to_string_lossy(), server.line)
-    }
+    unsafe { conf::place_of(server.as_ref().file_name, server.as_ref().line) }
 }
 
 #[cfg(test)]

@@ -3,20 +3,15 @@
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{
-    ngx_command_t, ngx_conf_t, ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_handler_pt,
-    ngx_http_request_t, ngx_int_t,
-};
+use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_http_handler_pt};
 
 use crate::forms::{Dialect, HostErrors, Methods, Role, Settings};
 use crate::handlers::{ngx_http_upstream_control_handler, ngx_http_upstream_status_handler};
-use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
+use crate::nginx::conf::{self, CONF_ERROR, CONF_OK, ContentHandler};
 use crate::nginx::upstream;
 
+use super::warnings::ControlLocation;
 use super::{HttpSettings, hosts};
-
-/// nginx's type of a content handler.
-type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
 
 /// nginx's entry: `upstream_status [control=/URI];`.
 pub(super) unsafe extern "C" fn cmd_location_status(
@@ -113,7 +108,8 @@ unsafe fn control(
         let cf = NonNull::new(cf)?;
         let settings = conf.byte_add((*cmd).offset).cast::<Settings>().as_mut()?;
         let named = settings.named.clone();
-        let mut wanted = Settings { role: Role::Control, dialect, named, ..Settings::default() };
+        let place = conf::place(cf);
+        let mut wanted = Settings { role: Role::Control, dialect, named, place, ..Settings::default() };
         for word in conf::args(cf).iter().skip(1) {
             if let Err(problem) = parameter(&mut wanted, word) {
                 let allowed = if problem == DUPLICATE { "" } else { allowed(word, dialect) };
@@ -169,10 +165,13 @@ fn parameter(wanted: &mut Settings, word: &[u8]) -> Result<(), &'static str> {
 unsafe fn take(cf: NonNull<ngx_conf_t>, handler: ngx_http_handler_pt) -> *mut c_char {
     // SAFETY: inside a location nginx's core has settings of it at its place.
     unsafe {
-        let Some(core) = core_conf(cf) else { return CONF_ERROR };
-        let ours: [Handler; 2] = [ngx_http_upstream_status_handler, ngx_http_upstream_control_handler];
+        let Some(core) = conf::core_loc_conf(cf) else { return CONF_ERROR };
+        let ours: [ContentHandler; 2] = [ngx_http_upstream_status_handler, ngx_http_upstream_control_handler];
         if (*core).handler.is_some_and(|present| ours.iter().any(|ours| ptr::fn_addr_eq(present, *ours))) {
             return c"is duplicate, or a second handler of this location".as_ptr().cast_mut();
+        }
+        if (*core).handler.is_some() {
+            conf::warn(cf, "another directive of this location is without effect: this one takes it");
         }
         (*core).handler = handler;
     }
@@ -195,6 +194,9 @@ pub unsafe fn inherit(
 ) -> *mut c_char {
     // SAFETY: the duty of the caller, for both.
     unsafe {
+        if own.role == Role::Control {
+            http.controls.extend(ControlLocation::present(cf, own));
+        }
         let inherited = inherit_role(cf, around, own);
         if inherited == CONF_OK {
             hosts::settle(cf, http, around, own);
@@ -222,7 +224,7 @@ unsafe fn inherit_role(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Set
     }
     // SAFETY: while locations are merged nginx's context is that of the inner one.
     unsafe {
-        let Some(core) = core_conf(cf) else { return CONF_ERROR };
+        let Some(core) = conf::core_loc_conf(cf) else { return CONF_ERROR };
         if (*core).noname() == 0 && (*core).lmt_excpt() == 0 {
             return CONF_OK;
         }
@@ -235,19 +237,6 @@ unsafe fn inherit_role(cf: NonNull<ngx_conf_t>, around: &Settings, own: &mut Set
         }
     }
     CONF_OK
-}
-
-/// The core's settings of the present location.
-///
-/// # Safety
-///
-/// Called for a directive in a location, or when locations are merged.
-unsafe fn core_conf(cf: NonNull<ngx_conf_t>) -> Option<*mut ngx_http_core_loc_conf_t> {
-    // SAFETY: inside a location nginx's core has settings of it at its place.
-    unsafe {
-        let index = (&raw const ngx_http_core_module.ctx_index).read();
-        Some((*(*conf::context(cf)?.as_ptr()).loc_conf.add(index)).cast())
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod hosts;
 mod location;
 mod pools;
 mod upstream;
+mod warnings;
 mod zone;
 
 use nginx_sys::{
@@ -32,6 +33,7 @@ use std::ffi::{c_char, c_void};
 pub use location::inherit;
 pub use pools::Candidate as PoolCandidate;
 pub use upstream::UpstreamSettings;
+pub use warnings::{warn_of_guard, warn_of_locations};
 pub use zone::HttpSettings;
 
 /// Where the settings of this room lie within those of the module, in bytes.

@@ -9,6 +9,8 @@ use nginx_sys::{NGX_ERROR, ngx_command_t, ngx_conf_t, ngx_pagesize, ngx_parse_si
 use crate::nginx::conf::{self, CONF_ERROR, CONF_OK};
 use crate::nginx::log::Log;
 
+use super::warnings::ControlLocation;
+
 /// Pages that the zone must have at least: nginx's own limit for the zones of upstreams.
 const PAGES_MIN: usize = 8;
 
@@ -20,6 +22,8 @@ pub struct HttpSettings {
     size: usize,
     /// Servers without a name in which browsers may send changes by any host, as `file:line`.
     nameless: Vec<String>,
+    /// The locations that change servers.
+    pub(super) controls: Vec<ControlLocation>,
 }
 
 impl HttpSettings {
@@ -38,6 +42,11 @@ impl HttpSettings {
                  \"server_name\": name its hosts there or by \"upstream_control_host\""
             )
         })
+    }
+
+    /// The locations that change servers.
+    pub fn controls(&self) -> &[ControlLocation] {
+        &self.controls
     }
 
     /// Size of the module's zone, in bytes: at least what the configuration needs, in `servers` servers. A zone that is

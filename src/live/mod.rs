@@ -19,5 +19,6 @@ mod view;
 
 pub use catalogue::Live;
 pub use pools::{Member, Pools};
+pub use start::close;
 pub use upstream::Upstream;
 pub use view::follow;

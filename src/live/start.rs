@@ -1,6 +1,7 @@
 //! From a configuration that was read to one that can be controlled.
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::model::snapshot::StaticReason;
 use crate::nginx::log::Log;
 use crate::nginx::shm::{self, Word};
 use crate::store::adopt::{Claim, Claimed, Wishes};
+use crate::store::lost::{Losses, Name, TOLD};
 use crate::store::{self, Locked, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::backend::Backend;
@@ -19,14 +21,11 @@ use super::catalogue::Live;
 use super::upstream::{Control, Upstream};
 use super::view::claim;
 
-/// A name that is to be logged when the lock is gone, cut to this length, in bytes.
-const NAME_MAX: usize = 64;
-
 /// How long a start waits for the lock of the module's zone.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Names of forgotten upstreams that are logged one by one; more are counted.
-const NAMES_MAX: usize = 8;
+/// Forgotten upstreams that are logged one by one; more are counted.
+const UPSTREAMS_MAX: usize = 8;
 
 impl Live {
     /// Takes control of each upstream that can be changed: the last step of a start or a reload.
@@ -77,11 +76,37 @@ impl Live {
                 }
             }
         }
-        forget_others(store, generation, log);
+        self.forget_others(store, generation, log);
         check_room(store, log);
         for pools in self.iter().filter_map(|upstream| upstream.pools.get()) {
             // SAFETY: this is the master, in `init_module`.
             unsafe { pools.start() };
+        }
+    }
+
+    /// Frees what belonged to upstreams that left the configuration, or cannot be changed any more, with a line for
+    /// each.
+    fn forget_others(&self, store: Store, generation: u64, log: Option<Log<'_>>) {
+        let mut gone = [const { None }; UPSTREAMS_MAX];
+        let mut count = 0;
+        let Ok(mut locked) = store.lock_within(PATIENCE) else { return };
+        locked.forget_others(generation, |name, losses| {
+            if let Some(place) = gone.get_mut(count) {
+                *place = Some((Name::new(name), losses.count()));
+            }
+            count += 1;
+        });
+        drop(locked);
+        let Some(log) = log else { return };
+        for (name, changed) in gone.iter().flatten() {
+            let name = name.text();
+            let is_there = self.iter().any(|upstream| upstream.name == name);
+            let what = if is_there { "cannot be changed any more" } else { "left the configuration" };
+            let level = if *changed > 0 { Level::Warn } else { Level::Notice };
+            log.write(level, format_args!("upstream \"{name}\" {what}, its run-time state is forgotten"));
+        }
+        if count > UPSTREAMS_MAX {
+            log.notice(format_args!("{} more upstreams left the configuration", count - UPSTREAMS_MAX));
         }
     }
 }
@@ -126,6 +151,23 @@ fn check_room(store: Store, log: Option<Log<'_>>) {
     }
 }
 
+/// Closes a store that the new configuration does not go on with, because its size changed or no upstream can be changed
+/// any more: workers of the old one refuse changes from now on, since nobody would see them.
+///
+/// # Safety
+///
+/// Called by the master, in `init_module`; the zone is mapped.
+pub unsafe fn close(zone: shm::Zone, log: Option<Log<'_>>) {
+    let mut losses = Losses::default();
+    // SAFETY: see above.
+    if let Some(mut locked) = unsafe { Store::open(zone) }.and_then(|store| store.lock_within(PATIENCE).ok())
+    {
+        locked.all_lost(&mut losses);
+        locked.close();
+    }
+    tell(&losses, &"all upstreams", log);
+}
+
 /// Takes control of one upstream.
 fn control(
     upstream: &Upstream,
@@ -146,11 +188,10 @@ fn control(
     let mut claimed = Claimed::with_room(claims.len());
     let mut locked = store.lock_within(PATIENCE).map_err(|_| StaticReason::StoreLocked)?;
     let adopted = adopt(upstream, &mut locked, generation, &copy, &claims, &mut claimed);
-    let adopted = adopted
-        .map(|(record, dropped)| (record, dropped, locked.revision(record), locked.departures(record)));
+    let adopted = adopted.map(|record| (record, locked.revision(record), locked.departures(record)));
     drop(locked);
 
-    let (record, dropped, revision, departures) = match adopted {
+    let (record, revision, departures) = match adopted {
         Ok(adopted) => adopted,
         Err(store::lock::Full { .. }) => {
             // SAFETY: made above from this pool, and known to nobody else.
@@ -158,14 +199,7 @@ fn control(
             return Err(StaticReason::StoreFull);
         }
     };
-    if dropped > 0
-        && let Some(log) = log
-    {
-        log.notice(format_args!(
-            "upstream \"{}\": the reload dropped run-time changes of {dropped} server(s)",
-            upstream.name
-        ));
-    }
+    tell(claimed.losses(), &format_args!("upstream \"{}\"", upstream.name), log);
     // SAFETY: the words lie in the zone of these peers, and nobody else knows them before the workers start.
     let zone = unsafe {
         extra.as_ref().seen.set(departures);
@@ -194,7 +228,20 @@ fn control(
     Ok(Control { store, generation, record, zone, abilities, has_backups, extra, is_old, followed })
 }
 
-/// Finds or makes the records of an upstream and its servers. Returns how many servers lost run-time changes, too.
+/// Says which servers lost what was changed at run time: the first of them by name, and how many more there are.
+fn tell(losses: &Losses, of: &dyn Display, log: Option<Log<'_>>) {
+    let Some(log) = log else { return };
+    losses.told().for_each(|lost| log.warn(lost));
+    match losses.count().saturating_sub(TOLD) {
+        0 => {}
+        more => {
+            let servers = if more == 1 { "server" } else { "servers" };
+            log.warn(format_args!("{of}: the reload dropped run-time changes of {more} more {servers}"));
+        }
+    }
+}
+
+/// Finds or makes the records of an upstream and its servers.
 fn adopt(
     upstream: &Upstream,
     locked: &mut Locked,
@@ -202,35 +249,8 @@ fn adopt(
     copy: &zone::Copy,
     claims: &[Claim<'_>],
     claimed: &mut Claimed,
-) -> Result<(NonNull<store::Upstream>, usize), store::lock::Full> {
+) -> Result<NonNull<store::Upstream>, store::lock::Full> {
     let record = locked.upstream(upstream.name.as_bytes())?;
-    let dropped = locked.claim(record, generation, copy.membership, claims, claimed, Wishes::Dropped)?;
-    Ok((record, dropped))
-}
-
-/// Frees what belonged to upstreams that left the configuration, with a notice for each.
-fn forget_others(store: Store, generation: u64, log: Option<Log<'_>>) {
-    let mut names = [([0_u8; NAME_MAX], 0_usize); NAMES_MAX];
-    let mut count = 0;
-    let Ok(mut locked) = store.lock_within(PATIENCE) else { return };
-    locked.forget_others(generation, |name| {
-        if let Some((bytes, len)) = names.get_mut(count) {
-            for (to, from) in bytes.iter_mut().zip(name) {
-                *to = *from;
-                *len += 1;
-            }
-        }
-        count += 1;
-    });
-    drop(locked);
-    let Some(log) = log else { return };
-    for (bytes, len) in names.iter().take(count) {
-        let name = String::from_utf8_lossy(bytes.get(..*len).unwrap_or_default());
-        log.notice(format_args!(
-            "upstream \"{name}\" left the configuration, its run-time state is forgotten"
-        ));
-    }
-    if count > NAMES_MAX {
-        log.notice(format_args!("{} more upstreams left the configuration", count - NAMES_MAX));
-    }
+    locked.claim(record, generation, copy.membership, claims, claimed, Wishes::Dropped)?;
+    Ok(record)
 }

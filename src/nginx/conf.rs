@@ -5,9 +5,9 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nginx_sys::{
-    NGX_LOG_EMERG, ngx_array_t, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_module,
-    ngx_http_request_t, ngx_module_t, ngx_palloc, ngx_parse_time, ngx_pool_cleanup_add, ngx_pool_t,
-    ngx_str_t,
+    NGX_LOG_EMERG, NGX_LOG_WARN, ngx_array_t, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t,
+    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_module, ngx_http_request_t, ngx_int_t,
+    ngx_module_t, ngx_palloc, ngx_parse_time, ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t,
 };
 
 /// What a directive's handler returns when all is well.
@@ -106,6 +106,22 @@ pub unsafe fn main_conf_of_cycle<T>(cycle: *mut ngx_cycle_t) -> Option<NonNull<T
     unsafe {
         let http = *(*cycle).conf_ctx.add((&raw const ngx_http_module.index).read());
         at(http.cast::<ngx_http_conf_ctx_t>().as_ref()?.main_conf)
+    }
+}
+
+/// nginx's type of a content handler.
+pub type ContentHandler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
+
+/// The core's settings of the present location.
+///
+/// # Safety
+///
+/// Called for a directive in a location, or when locations are merged.
+pub unsafe fn core_loc_conf(cf: NonNull<ngx_conf_t>) -> Option<*mut ngx_http_core_loc_conf_t> {
+    // SAFETY: inside a location nginx's core has settings of it at its place.
+    unsafe {
+        let index = (&raw const ngx_http_core_module.ctx_index).read();
+        Some((*(*context(cf)?.as_ptr()).loc_conf.add(index)).cast())
     }
 }
 
@@ -229,22 +245,60 @@ pub unsafe fn seconds(word: &[u8]) -> Option<u64> {
     u64::try_from(unsafe { ngx_parse_time(&raw mut word, 1) }).ok()
 }
 
-/// Logs an error of the configuration that is found when all of it was read, with the place of the block that it is about.
+/// Where a block begins, as nginx writes it.
 ///
 /// # Safety
 ///
-/// Called while the configuration is read; `file` is a string with a zero byte at its end, in the configuration's pool.
-pub unsafe fn emerg_at(cf: NonNull<ngx_conf_t>, file: *const u8, line: usize, message: &str) {
-    // SAFETY: see above; the log of a configuration that is read lives.
+/// `file` is null, or a string with a zero byte at its end.
+pub unsafe fn place_of(file: *const u8, line: usize) -> String {
+    // SAFETY: see above.
+    let file = if file.is_null() { c"" } else { unsafe { CStr::from_ptr(file.cast()) } };
+    format!("{}:{line}", file.to_string_lossy())
+}
+
+/// Where the present directive stands, as nginx writes it.
+///
+/// # Safety
+///
+/// Called by the directive's handler.
+pub unsafe fn place(cf: NonNull<ngx_conf_t>) -> String {
+    // SAFETY: while nginx parses a file it keeps its name there, with a zero byte at its end; without a file there is none.
     unsafe {
-        let file = CStr::from_ptr(file.cast()).to_string_lossy();
-        ngx::log::log_error(
-            NGX_LOG_EMERG as usize,
-            (*cf.as_ptr()).log,
-            0,
-            format!("{message} in {file}:{line}").as_bytes(),
-        );
+        let Some(file) = (*cf.as_ptr()).conf_file.as_ref() else { return "the command line".to_owned() };
+        place_of(file.file.name.data, file.line)
     }
+}
+
+/// Logs an error of the configuration that is found when all of it was read, with the place that it is about.
+///
+/// # Safety
+///
+/// Called while the configuration is read.
+pub unsafe fn emerg_at(cf: NonNull<ngx_conf_t>, place: &str, message: &str) {
+    // SAFETY: see above.
+    unsafe { log_at(cf, NGX_LOG_EMERG, place, message) };
+}
+
+/// The same of a warning.
+///
+/// # Safety
+///
+/// See [`emerg_at`].
+pub unsafe fn warn_at(cf: NonNull<ngx_conf_t>, place: &str, message: &str) {
+    // SAFETY: see above.
+    unsafe { log_at(cf, NGX_LOG_WARN, place, message) };
+}
+
+/// The same of a level.
+///
+/// # Safety
+///
+/// See [`emerg_at`].
+unsafe fn log_at(cf: NonNull<ngx_conf_t>, level: u32, place: &str, message: &str) {
+    // SAFETY: the log of a configuration that is read lives.
+    let log = unsafe { (*cf.as_ptr()).log };
+    // SAFETY: likewise.
+    unsafe { ngx::log::log_error(level as usize, log, 0, format!("{message} in {place}").as_bytes()) };
 }
 
 /// Logs an error of the configuration file, at the present line.
@@ -255,4 +309,13 @@ pub unsafe fn emerg_at(cf: NonNull<ngx_conf_t>, file: *const u8, line: usize, me
 pub unsafe fn emerg(cf: NonNull<ngx_conf_t>, message: &str) -> *mut c_char {
     ngx::ngx_conf_log_error!(NGX_LOG_EMERG, cf.as_ptr(), "{message}");
     CONF_ERROR
+}
+
+/// The same of a warning.
+///
+/// # Safety
+///
+/// Called while the configuration is read.
+pub unsafe fn warn(cf: NonNull<ngx_conf_t>, message: &str) {
+    ngx::ngx_conf_log_error!(NGX_LOG_WARN, cf.as_ptr(), "{message}");
 }

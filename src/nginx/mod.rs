@@ -1,5 +1,6 @@
 //! A thin adapter over `ngx` and `nginx-sys`: configuration, requests, logs, memory, events, time.
 
+pub mod access;
 pub mod body;
 pub mod caller;
 pub mod command;
@@ -11,6 +12,7 @@ pub mod event;
 pub mod fixture;
 pub mod hosts;
 pub mod http;
+pub mod listen;
 pub mod log;
 pub mod memory;
 pub mod pieces;

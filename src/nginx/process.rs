@@ -1,6 +1,8 @@
 //! What kind of process this is.
 
-use nginx_sys::{NGX_PROCESS_WORKER, ngx_exiting, ngx_pid, ngx_process, ngx_uint_t};
+use nginx_sys::{
+    NGX_PROCESS_WORKER, ngx_cycle_t, ngx_exiting, ngx_inherited, ngx_pid, ngx_process, ngx_uint_t,
+};
 
 /// Whether this is a worker: neither the master, nor a helper such as the cache manager, nor nginx without a master, where
 /// the zones of a configuration end before its timers would.
@@ -13,6 +15,21 @@ pub fn is_worker() -> bool {
 pub fn is_exiting() -> bool {
     // SAFETY: a word that signal handlers of this thread write.
     unsafe { (&raw const ngx_exiting).read_volatile() != 0 }
+}
+
+/// Whether this configuration is the first of an nginx that another nginx started, for a binary upgrade: both serve until
+/// one of them is told to end.
+///
+/// # Safety
+///
+/// Called in `init_module`, with the configuration that begins.
+pub unsafe fn is_second_instance(cycle: *const ngx_cycle_t) -> bool {
+    // SAFETY: nginx sets the word when it takes over the sockets, before it reads a configuration. It gives the first one
+    // a predecessor without settings.
+    unsafe {
+        let inherited = (&raw const ngx_inherited).read() != 0;
+        inherited && (*cycle).old_cycle.as_ref().is_some_and(|old| old.conf_ctx.is_null())
+    }
 }
 
 /// The id of this process.

@@ -8,7 +8,7 @@ use nginx_sys::{
     ngx_http_upstream_srv_conf_t, ngx_pcalloc, ngx_shm_zone_t, sockaddr_in, socklen_t,
 };
 
-use super::conf::{bytes, context, emerg_at, pool_str};
+use super::conf::{bytes, context, emerg_at, place_of, pool_str};
 
 /// Name of the server that an upstream of pools has for nginx: nobody gets to see it.
 const PLACEHOLDER: &str = "0.0.0.0:0";
@@ -159,8 +159,14 @@ impl Upstream {
     ///
     /// Called while the configuration is read; the upstream is a block.
     pub unsafe fn emerg(&self, cf: NonNull<ngx_conf_t>, message: &str) {
-        // SAFETY: see above; nginx notes where a block begins.
-        unsafe { emerg_at(cf, self.conf().file_name, self.conf().line, message) };
+        // SAFETY: see above.
+        unsafe { emerg_at(cf, &self.place(), message) };
+    }
+
+    /// Where its block begins.
+    pub fn place(&self) -> String {
+        // SAFETY: nginx notes the file, with a zero byte at its end, when the block begins.
+        unsafe { place_of(self.conf().file_name, self.conf().line) }
     }
 
     /// Its name; an address has its port.

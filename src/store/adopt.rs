@@ -11,6 +11,7 @@ use crate::model::state::Admin;
 use super::death;
 use super::index::Key;
 use super::lock::{Full, Locked};
+use super::lost::{Losses, What};
 use super::records::{Server, Terms, UNKNOWN, Upstream, Wish};
 
 /// Generation of a store that was closed.
@@ -34,12 +35,22 @@ pub struct Claim<'a> {
 }
 
 /// Room for the answers to claims, made before the lock is taken.
-pub struct Claimed(Vec<*mut Server>);
+pub struct Claimed {
+    /// The record of each claim.
+    records: Vec<*mut Server>,
+    /// What was lost.
+    losses: Losses,
+}
 
 impl Claimed {
     /// Room for this many.
     pub fn with_room(claims: usize) -> Self {
-        Self(vec![ptr::null_mut(); claims])
+        Self { records: vec![ptr::null_mut(); claims], losses: Losses::default() }
+    }
+
+    /// The servers that lost what was wanted of them at run time.
+    pub fn losses(&self) -> &Losses {
+        &self.losses
     }
 }
 
@@ -125,7 +136,7 @@ impl Locked {
     }
 
     /// Gives each claim a record: that of the same server, else a new one. Records that nobody claims are freed.
-    /// Returns how many servers lost what was wanted of them at run time.
+    /// The servers that lost what was wanted of them at run time are noted in `claimed`.
     ///
     /// # Errors
     ///
@@ -138,16 +149,15 @@ impl Locked {
         claims: &[Claim<'_>],
         claimed: &mut Claimed,
         wishes: Wishes,
-    ) -> Result<usize, Full> {
+    ) -> Result<(), Full> {
         let upstream = upstream.as_ptr();
         // SAFETY: the lock is held for the whole function: the records of this upstream are reached by nobody else,
         // and each one that is followed is linked in its list, or was made here.
         unsafe {
             let mut next_id = (*upstream).next_id;
             if let Err(full) = self.answer(upstream, &mut next_id, claims, claimed, wishes) {
-                for &server in
-                    claimed.0.iter().filter(|server| !server.is_null() && (***server).taken.get() == 0)
-                {
+                let records = claimed.records.iter();
+                for &server in records.filter(|server| !server.is_null() && (***server).taken.get() == 0) {
                     self.free_server(server);
                 }
                 return Err(full);
@@ -156,10 +166,11 @@ impl Locked {
             // Before any record with a new id is linked: an id is not given again when this writer dies.
             (*upstream).next_id = next_id;
             (*upstream).indexed = UNKNOWN;
-            let mut dropped = 0;
+            let mut is_other = false;
             if wishes == Wishes::Dropped {
-                let revision = *(*upstream).revision.get_mut();
-                dropped = self.reset(revision, claims, claimed) + (*upstream).moves as usize;
+                self.lose(upstream, claims, claimed);
+                self.reset(claims, claimed);
+                is_other = claimed.losses.count() > 0 || (*upstream).moves > 0;
                 (*upstream).moves = 0;
             }
             self.relink(upstream, claimed, wishes);
@@ -167,12 +178,12 @@ impl Locked {
             self.rebuild(upstream);
             (*upstream).generation = generation;
             (*upstream).membership.store(membership, Ordering::Release);
-            if dropped > 0 {
+            if is_other {
                 *(*upstream).revision.get_mut() += 1;
             }
             self.end_writing(written);
             self.make_room(NonNull::new_unchecked(upstream), 0);
-            Ok(dropped)
+            Ok(())
         }
     }
 
@@ -189,7 +200,7 @@ impl Locked {
         claimed: &mut Claimed,
         wishes: Wishes,
     ) -> Result<(), Full> {
-        claimed.0.fill(ptr::null_mut());
+        claimed.records.fill(ptr::null_mut());
         // SAFETY: see above.
         unsafe {
             let first = (*upstream).servers;
@@ -201,7 +212,7 @@ impl Locked {
 
             // Records are in the order of the peers, so the one after the last match is nearly always the right one.
             let mut after = first;
-            for (claim, held) in claims.iter().zip(&mut claimed.0) {
+            for (claim, held) in claims.iter().zip(&mut claimed.records) {
                 let server = match after.as_ref().filter(|server| server.suits(claim, true)) {
                     Some(_) => after,
                     None => self.find_free(upstream, claim, true),
@@ -213,7 +224,7 @@ impl Locked {
                 }
             }
 
-            for (claim, held) in claims.iter().zip(&mut claimed.0).filter(|(_, held)| held.is_null()) {
+            for (claim, held) in claims.iter().zip(&mut claimed.records).filter(|(_, held)| held.is_null()) {
                 if wishes == Wishes::Kept && !claim.managed {
                     // Not nginx's doing, but a change that this process has yet to catch up with.
                     continue;
@@ -280,15 +291,42 @@ impl Locked {
         }
     }
 
-    /// Takes what the configuration says for what is wanted, and counts the servers of which something else was.
-    unsafe fn reset(&mut self, revision: u64, claims: &[Claim<'_>], claimed: &Claimed) -> usize {
-        let mut dropped = 0;
-        for (claim, &server) in claims.iter().zip(&claimed.0) {
+    /// Notes what servers lose when the configuration counts again.
+    ///
+    /// What is lost with a server that the configuration does not have any more is no news; but one that was added at run
+    /// time never was in it, and one whose address the configuration knows better goes on under its id.
+    unsafe fn lose(&self, upstream: *mut Upstream, claims: &[Claim<'_>], claimed: &mut Claimed) {
+        // SAFETY: see `answer`. Records are only read.
+        unsafe {
+            let upstream = &*upstream;
+            let revision = upstream.revision.load(Ordering::Relaxed);
+            let name = self.text(&upstream.name);
+            let Claimed { records, losses } = claimed;
+            for (claim, &server) in claims.iter().zip(&*records) {
+                if (*server).taken.get() == 1 {
+                    losses.note_wish(name, &*server, revision, Terms::new(claim.admin, claim.params));
+                } else if upstream.let_go(claim.name) {
+                    losses.note(name, claim.server, What::Removed);
+                }
+            }
+            let mut server = upstream.servers.cast_const();
+            while let Some(record) = server.as_ref() {
+                match record.taken.get() {
+                    0 if record.born > 0 => losses.note_record(name, record, revision),
+                    2 => losses.note_wish(name, record, revision, record.base),
+                    _ => {}
+                }
+                server = record.next;
+            }
+        }
+    }
+
+    /// Takes what the configuration says for what is wanted.
+    unsafe fn reset(&mut self, claims: &[Claim<'_>], claimed: &Claimed) {
+        for (claim, &server) in claims.iter().zip(&claimed.records) {
             // SAFETY: see `answer`.
             unsafe {
                 let base = Terms::new(claim.admin, claim.params);
-                let wanted = (*server).wish(revision);
-                dropped += usize::from(wanted.revision > 0 && !wanted.asks_for(base));
                 self.free_reasons(server);
                 (*server).base = base;
                 (*server).wishes = [Wish::of_configuration(base); 2];
@@ -297,7 +335,6 @@ impl Locked {
                 (*server).gone = 0;
             }
         }
-        dropped
     }
 
     /// Links the claimed records and frees the others. The list is whole after each store: a worker that dies in here
@@ -327,7 +364,7 @@ impl Locked {
                 }
             }
             let mut end = link;
-            for &server in claimed.0.iter().filter(|server| !server.is_null()) {
+            for &server in claimed.records.iter().filter(|server| !server.is_null()) {
                 if (*server).taken.get() == 0 {
                     let link = if (*server).backup == 0 { end_of_primaries } else { end };
                     (*server).next = *link;
@@ -347,7 +384,7 @@ impl Locked {
                 // The order of the peers, for a look-up that finds each record after the one before. The master does
                 // this, and when it dies nothing goes on.
                 let mut link = &raw mut (*upstream).servers;
-                for &server in claimed.0.iter().filter(|server| !server.is_null()) {
+                for &server in claimed.records.iter().filter(|server| !server.is_null()) {
                     *link = server;
                     link = &raw mut (*server).next;
                 }
@@ -377,14 +414,16 @@ impl Locked {
     }
 
     /// Frees the servers of upstreams that the configuration does not have any more. Calls `forgotten` with the name of
-    /// each that had some; it must not allocate.
-    pub fn forget_others(&mut self, generation: u64, mut forgotten: impl FnMut(&[u8])) {
+    /// each that had some, and with what they lose; it must not allocate.
+    pub fn forget_others(&mut self, generation: u64, mut forgotten: impl FnMut(&[u8], &Losses)) {
         let mut upstream = self.header().upstreams;
         while !upstream.is_null() {
             // SAFETY: the lock is held, and records of upstreams are never freed.
             unsafe {
                 if (*upstream).generation != generation && !(*upstream).servers.is_null() {
-                    forgotten(self.text(&(*upstream).name));
+                    let mut losses = Losses::default();
+                    self.lost(&*upstream, &mut losses);
+                    forgotten(self.text(&(*upstream).name), &losses);
                     let mut server = (*upstream).servers;
                     self.forget(upstream);
                     while !server.is_null() {

@@ -40,6 +40,7 @@ impl Locked {
                         managed: server.managed != 0,
                     })?;
                     (*copy).id = server.id;
+                    (*copy).born = server.born;
                     (*copy).base = server.base;
                     (*copy).wishes = [server.wish(revision).without_reason(); 2];
                     *link = copy;

@@ -14,6 +14,7 @@ mod index;
 mod inherit;
 mod lease;
 pub mod lock;
+pub mod lost;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod memory_tests;

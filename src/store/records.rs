@@ -233,12 +233,18 @@ impl Terms {
     }
 
     /// Up, down or draining.
-    pub fn admin(&self) -> Admin {
+    pub fn admin(self) -> Admin {
         match self.admin {
             0 => Admin::Up,
             1 => Admin::Down,
             _ => Admin::Drain,
         }
+    }
+
+    /// weight, max_conns, max_fails, fail_timeout.
+    pub fn params(self) -> Params {
+        let [weight, max_conns, max_fails, fail_timeout] = self.params;
+        Params { weight, max_conns, max_fails, fail_timeout }
     }
 }
 
@@ -282,8 +288,7 @@ impl Wish {
 
     /// weight, max_conns, max_fails, fail_timeout.
     pub fn params(&self) -> Params {
-        let [weight, max_conns, max_fails, fail_timeout] = self.terms.params;
-        Params { weight, max_conns, max_fails, fail_timeout }
+        self.terms.params()
     }
 
     /// Whether it asks for this.

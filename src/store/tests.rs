@@ -1,5 +1,7 @@
 //! Against nginx's real slab.
 
+mod lost;
+
 use std::ptr;
 
 use crate::model::id::Group;
@@ -53,11 +55,17 @@ pub(super) fn commit(
 }
 
 /// Lets an upstream claim its servers, as a reload does.
-pub(super) fn adopt(locked: &mut Locked, claims: &[Claim<'_>]) -> (NonNull<Upstream>, usize) {
+pub(super) fn reload(locked: &mut Locked, claims: &[Claim<'_>]) -> (NonNull<Upstream>, Claimed) {
     let record = locked.upstream(b"u").unwrap();
     let mut claimed = Claimed::with_room(claims.len());
-    let dropped = locked.claim(record, 1, 0, claims, &mut claimed, Wishes::Dropped).unwrap();
-    (record, dropped)
+    locked.claim(record, 1, 0, claims, &mut claimed, Wishes::Dropped).unwrap();
+    (record, claimed)
+}
+
+/// The same, with what is said of changes that are lost.
+pub(super) fn adopt(locked: &mut Locked, claims: &[Claim<'_>]) -> (NonNull<Upstream>, Vec<String>) {
+    let (record, claimed) = reload(locked, claims);
+    (record, claimed.losses().told().map(|lost| lost.to_string()).collect())
 }
 
 /// The ids of an upstream's servers.
@@ -184,16 +192,19 @@ fn a_change_is_seen_with_its_reason_and_counted() {
 }
 
 #[test]
-fn a_reload_drops_changes_says_how_many_and_counts_itself() {
+fn a_reload_drops_changes_says_which_and_counts_itself() {
     let (store, _) = store();
     let mut locked = store.lock();
     let claims = [claim("a", "1"), claim("b", "2")];
     let (record, _) = adopt(&mut locked, &claims);
     down(&mut locked, record, 1).unwrap();
-    assert_eq!(adopt(&mut locked, &claims).1, 1);
+    assert_eq!(
+        adopt(&mut locked, &claims).1,
+        ["upstream \"u\" server \"b\": the reload dropped run-time changes: state down -> up"]
+    );
     assert_eq!(wanted(&locked, record, "b", "2"), (Admin::Up, None));
     assert_eq!(locked.revision(record), 2);
-    assert_eq!(adopt(&mut locked, &claims).1, 0);
+    assert!(adopt(&mut locked, &claims).1.is_empty());
     assert_eq!(locked.revision(record), 2);
 }
 
@@ -254,11 +265,12 @@ fn an_upstream_that_left_is_forgotten_and_its_ids_are_not() {
     let (store, _) = store();
     let mut locked = store.lock();
     let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
+    down(&mut locked, record, 0).unwrap();
     let mut forgotten = Vec::new();
-    locked.forget_others(1, |name| forgotten.push(name.to_vec()));
+    locked.forget_others(1, |name, losses| forgotten.push((name.to_vec(), losses.count())));
     assert!(forgotten.is_empty());
-    locked.forget_others(2, |name| forgotten.push(name.to_vec()));
-    assert_eq!(forgotten, [b"u".to_vec()]);
+    locked.forget_others(2, |name, losses| forgotten.push((name.to_vec(), losses.count())));
+    assert_eq!(forgotten, [(b"u".to_vec(), 1)]);
     assert!(ids(&locked, record).is_empty());
     let (record, _) = adopt(&mut locked, &[claim("a", "1")]);
     assert_eq!(ids(&locked, record), [1]);

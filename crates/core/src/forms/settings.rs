@@ -68,6 +68,8 @@ pub struct Settings {
     /// Where the page of `upstream_status` sends changes: `upstream_status control=/URI`. Without it the page shows, and
     /// changes nothing.
     pub control: Option<String>,
+    /// Where the directive of the location stands, as `file:line`.
+    pub place: String,
     /// What `upstream_control_host` names, here or around.
     pub named: Vec<ServerName>,
     /// The hosts by which browsers may ask for changes: these, and the names of the server. None of either is any host.

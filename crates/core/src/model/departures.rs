@@ -67,6 +67,13 @@ impl<const N: usize> Departed<N> {
         self.count.store(at.wrapping_add(1), Ordering::Release);
     }
 
+    /// Whether one with this hash is among the last `last` that left, as far as they are remembered.
+    pub fn recalls(&self, hash: u64, last: u64) -> bool {
+        let now = self.count().0;
+        let from = now.saturating_sub(last.min(N as u64));
+        (from..now).filter_map(|at| self.place(at)).any(|place| place.load(Ordering::Relaxed) == hash)
+    }
+
     /// Where a departure is remembered.
     fn place(&self, at: u64) -> Option<&AtomicU64> {
         self.hashes.get((at % N as u64) as usize)
@@ -121,5 +128,17 @@ mod tests {
         departed.note(5);
         assert!(departed.since(Departures::default()).0.has(9));
         assert!(!departed.since(departed.count()).0.has(9));
+    }
+
+    #[test]
+    fn the_last_ones_are_recalled() {
+        let departed = none::<4>();
+        for hash in 1..=6 {
+            departed.note(hash);
+        }
+        let recalled = |last| (0..8).filter(|hash| departed.recalls(*hash, last)).collect::<Vec<_>>();
+        assert!(recalled(0).is_empty());
+        assert_eq!(recalled(2), [5, 6]);
+        assert_eq!(recalled(9), [3, 4, 5, 6]);
     }
 }

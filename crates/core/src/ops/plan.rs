@@ -1,6 +1,6 @@
 //! What is to be done to each server, and what was done.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use crate::model::address::Address;
 use crate::model::client::Client;
@@ -33,6 +33,24 @@ impl Wish {
         }
         self
     }
+
+    /// What is to be other than it is.
+    pub fn differences(&self, to: &Self) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        let mut add = |what, from: &dyn Display, to: &dyn Display| {
+            differences.push(Difference { what, from: from.to_string(), to: to.to_string() });
+        };
+        if self.admin != to.admin {
+            add("state", &self.admin.as_str(), &to.admin.as_str());
+        }
+        for row in &PARAMS {
+            let (from, to) = (self.params.get(row.param), to.params.get(row.param));
+            if from != to {
+                add(row.name, &from, &to);
+            }
+        }
+        differences
+    }
 }
 
 /// One thing that changes, for the log.
@@ -44,6 +62,12 @@ pub struct Difference {
     pub from: String,
     /// What it is to be.
     pub to: String,
+}
+
+impl Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.what, self.from, self.to)
+    }
 }
 
 /// What becomes of one server.
@@ -109,21 +133,11 @@ impl Entry {
 
     /// What is to be other than it is.
     pub fn differences(&self) -> Vec<Difference> {
-        let mut differences = Vec::new();
-        let mut add = |what, from: &dyn Display, to: &dyn Display| {
-            differences.push(Difference { what, from: from.to_string(), to: to.to_string() });
-        };
-        if self.from.admin != self.to.admin {
-            add("state", &self.from.admin.as_str(), &self.to.admin.as_str());
-        }
+        let mut differences = self.from.differences(&self.to);
         if let Some(new) = self.readdress.as_ref().filter(|new| new.address.to_string() != new.from) {
-            add("address", &new.from, &new.address);
-        }
-        for row in &PARAMS {
-            let (from, to) = (self.from.params.get(row.param), self.to.params.get(row.param));
-            if from != to {
-                add(row.name, &from, &to);
-            }
+            let address = Difference { what: "address", from: new.from.clone(), to: new.address.to_string() };
+            // After the state.
+            differences.insert(usize::from(self.from.admin != self.to.admin), address);
         }
         differences
     }

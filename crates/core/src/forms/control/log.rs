@@ -84,8 +84,7 @@ fn what_changed(entry: &Entry) -> String {
     if differences.is_empty() {
         return format!("state {}", entry.to.admin.as_str());
     }
-    let texts = differences.iter().map(|it| format!("{} {} -> {}", it.what, it.from, it.to));
-    texts.collect::<Vec<_>>().join(", ")
+    differences.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What is said of a server that left.
