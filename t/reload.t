@@ -15,7 +15,7 @@ use Test::Nginx;
 
 my $t = Test::Nginx->new()
 	->has(qw/module http proxy upstream_zone upstream_least_conn unix/)
-	->plan(94);
+	->plan(86);
 
 my $CONF = <<'CONF';
 %%TEST_GLOBALS%%
