@@ -12,19 +12,15 @@ use nginx_sys::{
 use super::body::Collector;
 use super::conf::pool_value;
 use super::event::Event;
-use super::http::{Finish, Handler, Request, guarded, send, send_plain};
+use super::handler::{Finish, Handler, Work, guarded};
 use super::memory;
+use super::reply::{send, send_plain};
+use super::request::Request;
 use crate::http::Response;
 
 unsafe extern "C" {
     /// Counts one more user of a request.
     fn nuc_count(r: *mut ngx_http_request_t);
-}
-
-/// Work on a request. It is dropped with the request if the client goes away.
-pub trait Work {
-    /// Does a slice of it, which takes some milliseconds at most. The reply, when all is done.
-    fn slice(&mut self, request: &Request<'_>) -> Option<Response>;
 }
 
 /// What is done with a request.
