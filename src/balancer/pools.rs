@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
-    ngx_int_t, ngx_msec_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
+    ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
 };
 
 use crate::live::{Member, Pools, Upstream};
@@ -18,23 +18,11 @@ use crate::nginx::event::Event;
 use crate::nginx::{conf, time};
 use crate::zone::Chosen;
 
+use super::composed::{Composed, look};
+use super::cookies::Cookies;
 use super::guarded;
-use super::hook::Seat;
-use super::request::{GetPeer, Head, Inner, keep_name, within_limit};
-use super::retry::Cookies;
-
-/// Time between two looks at the pools by one worker, in milliseconds, while requests find them other than they were.
-const LOOK: u64 = 100;
-
-/// What the hook of one upstream of pools knows.
-pub struct Composed {
-    /// The upstream.
-    upstream: NonNull<Upstream>,
-    /// Finds out which pool is active.
-    looking: UnsafeCell<Event>,
-    /// When this worker last looked.
-    looked: Cell<u64>,
-}
+use super::inner::{GetPeer, Head, Inner, keep_name, within_limit};
+use super::seat::Seat;
 
 impl Composed {
     /// Hooks an upstream that has pools.
@@ -55,39 +43,6 @@ impl Composed {
             (*us).peer.init = Some(ngx_http_upstream_control_init_pools);
         }
         Some(())
-    }
-
-    /// The pools.
-    fn pools(&self) -> Option<&Pools> {
-        // SAFETY: the upstream lives in the pool of the configuration, as this does.
-        unsafe { self.upstream.as_ref() }.pools.get()
-    }
-
-    /// Sees to it that somebody looks at the pools: after the present event, or some time after the last look.
-    #[cold]
-    fn look_soon(&self) {
-        let now = time::msec();
-        let wait = self.looked.get().saturating_add(LOOK).saturating_sub(now);
-        // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it, the
-        // cycle's does not.
-        unsafe {
-            let (looking, log) = (&mut *self.looking.get(), (*nginx_sys::ngx_cycle).log);
-            if wait == 0 {
-                self.looked.set(now);
-                looking.post(log);
-            } else {
-                looking.set_timer(log, ngx_msec_t::try_from(wait).unwrap_or(0));
-            }
-        }
-    }
-}
-
-/// Finds out which pool is active.
-unsafe fn look(upstream: *mut c_void) {
-    // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
-    let Some(upstream) = (unsafe { upstream.cast::<Upstream>().as_ref() }) else { return };
-    if let Some(pools) = upstream.pools.get() {
-        pools.observe(&upstream.name);
     }
 }
 

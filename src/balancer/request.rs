@@ -4,138 +4,20 @@ use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_event_free_peer_pt,
-    ngx_event_get_peer_pt, ngx_event_notify_peer_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
-    ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_http_request_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
 };
 
 use crate::model::departures::Departures;
 use crate::zone::extra::socket_hash;
 use crate::zone::{Chosen, Extra};
 
-use super::connection::{self, Sessions};
+use super::cookies::Cookies;
 use super::guarded;
 use super::hook::Hook;
-use super::retry::{self, Cookies, Failed};
-
-/// nginx's type of the function that chooses a peer.
-pub(super) type GetPeer = unsafe extern "C" fn(*mut ngx_peer_connection_t, *mut c_void) -> ngx_int_t;
-
-/// What the balancer put where this module's own words are now.
-#[derive(Clone, Copy)]
-pub(super) struct Inner {
-    /// Its data.
-    pub data: *mut c_void,
-    /// Chooses a peer.
-    pub get: ngx_event_get_peer_pt,
-    /// Gives the peer back.
-    pub free: ngx_event_free_peer_pt,
-    /// Is told how far the request got.
-    pub notify: ngx_event_notify_peer_pt,
-    /// Keeps TLS sessions.
-    pub sessions: Sessions,
-}
-
-impl Inner {
-    /// Nothing: no balancer has prepared.
-    pub const NONE: Self = Self {
-        data: ptr::null_mut(),
-        get: None,
-        free: None,
-        notify: None,
-        sessions: Sessions { set: None, save: None },
-    };
-
-    /// What `pc` holds now.
-    pub fn of(pc: &ngx_peer_connection_t) -> Self {
-        Self { data: pc.data, get: pc.get, free: pc.free, notify: pc.notify, sessions: Sessions::of(pc) }
-    }
-
-    /// Puts these back.
-    pub fn put_into(&self, pc: &mut ngx_peer_connection_t) {
-        let Self { data, get, free, notify, sessions } = *self;
-        (pc.data, pc.get, pc.free) = (data, get, free);
-        pc.notify = notify;
-        sessions.put_into(pc);
-    }
-
-    /// Puts this module's words where these were.
-    ///
-    /// # Safety
-    ///
-    /// `pc` holds these. `data` is a structure that begins with a [`Head`], which holds them, and lives as long as the
-    /// request; `get` and `free` are for such data.
-    pub unsafe fn cover(
-        &self,
-        pc: &mut ngx_peer_connection_t,
-        data: *mut c_void,
-        get: ngx_event_get_peer_pt,
-        free: ngx_event_free_peer_pt,
-    ) {
-        pc.data = data;
-        pc.get = get;
-        pc.free = free;
-        // nginx asks whether these are there at all.
-        pc.notify = self.notify.and(Some(notify_peer));
-        let Sessions { set, save } = self.sessions;
-        Sessions { set: set.and(Some(set_session)), save: save.and(Some(save_session)) }.put_into(pc);
-    }
-}
-
-/// How all begins that this module puts in the place of a balancer's data.
-#[repr(C)]
-pub(super) struct Head {
-    /// The balancer.
-    pub inner: Inner,
-    /// Whether a server took a connection and then failed to agree on TLS, which nginx takes for no connection.
-    pub was_reached: bool,
-}
-
-impl Head {
-    /// For this balancer.
-    pub fn new(inner: Inner) -> Self {
-        Self { inner, was_reached: false }
-    }
-
-    /// Notes whether a server was reached.
-    ///
-    /// # Safety
-    ///
-    /// `pc` is the connection of the request that this belongs to, and is about to give its peer back.
-    pub unsafe fn note(&mut self, pc: *const ngx_peer_connection_t) {
-        // SAFETY: see above; TLS begins when the socket is connected.
-        self.was_reached |= unsafe { connection::has_tls((*pc).connection) };
-    }
-}
-
-/// What rides on one request, in the request's pool.
-#[repr(C)]
-pub(super) struct Ride {
-    /// The balancer; first, see [`Head`].
-    pub head: Head,
-    /// The request.
-    pub r: *mut ngx_http_request_t,
-    /// The upstream.
-    pub us: *mut ngx_http_upstream_srv_conf_t,
-    /// The hook.
-    pub hook: NonNull<Hook>,
-    /// nginx's count of changes to the lists when the balancer prepared.
-    pub membership: u64,
-    /// Peers that the request was given so far.
-    pub attempts: usize,
-    /// Whether the balancer prepared again since.
-    pub prepared_again: bool,
-    /// Whether a peer is worth another try that the balancer takes for tried: see [`Ride::was_idle_too_long`].
-    pub one_more: bool,
-    /// The peer that the request holds.
-    pub peer: Option<Chosen>,
-    /// How many peers had left before it was chosen.
-    pub departures: Departures,
-    /// Peers that this request failed on.
-    pub failed: *mut Failed,
-    /// Where the cookies of sticky begin.
-    pub cookies: Cookies,
-}
+use super::inner::{GetPeer, Head, Inner, keep_name};
+use super::retry;
+use super::ride::{Failed, Ride};
 
 /// Puts this module between nginx and a balancer that is ready. Without memory the request goes on without.
 ///
@@ -326,39 +208,6 @@ unsafe fn has_left_since(then: Departures, extra: &Extra, pc: &ngx_peer_connecti
     extra.departures() != then && unsafe { extra.left_since(then).0.has(pc.sockaddr, pc.socklen) }
 }
 
-/// As many of these tries as `proxy_next_upstream_tries` leaves to a request that was given so many peers.
-///
-/// # Safety
-///
-/// The request lives.
-pub(super) unsafe fn within_limit(r: *const ngx_http_request_t, attempts: usize, tries: usize) -> usize {
-    // SAFETY: see above; the settings of an upstream live as long as the configuration.
-    let limit = unsafe { (*r).upstream.as_ref().and_then(|upstream| upstream.conf.as_ref()) }
-        .map_or(0, |conf| conf.next_upstream_tries);
-    if limit == 0 { tries } else { tries.min(limit.saturating_sub(attempts)) }
-}
-
-/// Keeps the name of the peer for the log: when it is written, another server may be where this one was, or none. Without
-/// memory it is left where it is.
-///
-/// # Safety
-///
-/// `pc` is the connection of the request, and holds a peer.
-pub(super) unsafe fn keep_name(r: *const ngx_http_request_t, pc: *mut ngx_peer_connection_t) {
-    // SAFETY: see above: the name stays as long as the request holds the peer. nginx reads the copy, and nothing of
-    // nginx's writes to it.
-    unsafe {
-        let Some(name) = (*pc).name.as_ref() else { return };
-        let copy = ngx_palloc((*r).pool, size_of::<ngx_str_t>() + name.len).cast::<ngx_str_t>();
-        if !copy.is_null() {
-            let data = copy.add(1).cast::<u8>();
-            data.copy_from_nonoverlapping(name.data, name.len);
-            copy.write(ngx_str_t { len: name.len, data });
-            (*pc).name = copy;
-        }
-    }
-}
-
 /// Whether this is the function that a ride of this kind has its data for.
 pub(super) fn is_own(get: GetPeer) -> bool {
     ptr::fn_addr_eq(get, get_peer as GetPeer)
@@ -374,35 +223,4 @@ unsafe extern "C" fn get_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void)
 unsafe extern "C" fn free_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void, state: ngx_uint_t) {
     // SAFETY: likewise; nginx calls this only while it holds a peer.
     guarded((), || unsafe { (*ride.cast::<Ride>()).free(pc, state) });
-}
-
-/// nginx's entry: the request got so far.
-unsafe extern "C" fn notify_peer(pc: *mut ngx_peer_connection_t, head: *mut c_void, kind: ngx_uint_t) {
-    // SAFETY: nginx passes the words that `cover` put there; the function is the balancer's own, with its own data.
-    unsafe {
-        let inner = (*head.cast::<Head>()).inner;
-        if let Some(notify) = inner.notify {
-            notify(pc, inner.data, kind);
-        }
-    }
-}
-
-/// nginx's entry: offer a TLS session.
-unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, head: *mut c_void) -> ngx_int_t {
-    // SAFETY: likewise.
-    unsafe {
-        let inner = (*head.cast::<Head>()).inner;
-        inner.sessions.set.map_or(NGX_OK as ngx_int_t, |set| set(pc, inner.data))
-    }
-}
-
-/// nginx's entry: keep a TLS session.
-unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, head: *mut c_void) {
-    // SAFETY: likewise.
-    unsafe {
-        let inner = (*head.cast::<Head>()).inner;
-        if let Some(save) = inner.sessions.save {
-            save(pc, inner.data);
-        }
-    }
 }
