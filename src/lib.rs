@@ -16,6 +16,7 @@ use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use upstream_control_core::{forms, http, model, ops};
 
@@ -202,13 +203,13 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             let (name, fixed) = (added.name.clone(), added.fixed());
             pools.push(PoolCandidate { upstream: us, name, settings, fixed });
         }
-        compose(cf, &live, &pools)?;
+        compose(cf, &mut live, &pools)?;
         // Upstreams may share a zone: all are known before slots are planned.
         let slots = capacity::plan(cf, &candidates)?;
-        for ((upstream, tables), slots) in live.iter().zip(tables).zip(slots) {
+        for (place, ((upstream, tables), slots)) in live.iter().zip(tables).zip(slots).enumerate() {
             upstream.slots.set(slots);
-            if upstream.pools.get().is_some() {
-                Composed::install(cf, upstream)?;
+            if let Some(pools) = live.pools_at(place) {
+                Composed::install(cf, upstream, Rc::clone(pools))?;
             } else if upstream.fixed().is_none() {
                 Hook::install(cf, upstream, tables)?;
             }
@@ -231,7 +232,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
 /// # Safety
 ///
 /// Called in `postconfiguration`; the candidates are all upstreams, in their order.
-unsafe fn compose(cf: NonNull<ngx_conf_t>, live: &Live, all: &[PoolCandidate<'_>]) -> Option<()> {
+unsafe fn compose(cf: NonNull<ngx_conf_t>, live: &mut Live, all: &[PoolCandidate<'_>]) -> Option<()> {
     for (place, candidate) in all.iter().enumerate().filter(|(_, candidate)| !candidate.pools().is_empty()) {
         match candidate.resolve(all) {
             Ok(pools) => live.compose(place, &pools),

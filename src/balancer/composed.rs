@@ -2,11 +2,11 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
-use std::ptr::NonNull;
+use std::rc::Rc;
 
 use nginx_sys::ngx_msec_t;
 
-use crate::live::{Pools, Upstream};
+use crate::live::Pools;
 use crate::nginx::event::Event;
 use crate::nginx::time;
 
@@ -15,8 +15,8 @@ const LOOK: u64 = 100;
 
 /// What the hook of one upstream of pools knows.
 pub struct Composed {
-    /// The upstream.
-    pub(super) upstream: NonNull<Upstream>,
+    /// The pools.
+    pub(super) pools: Rc<Pools>,
     /// Finds out which pool is active.
     pub(super) looking: UnsafeCell<Event>,
     /// When this worker last looked.
@@ -25,9 +25,8 @@ pub struct Composed {
 
 impl Composed {
     /// The pools.
-    pub(super) fn pools(&self) -> Option<&Pools> {
-        // SAFETY: the upstream lives in the pool of the configuration, as this does.
-        unsafe { self.upstream.as_ref() }.pools.get()
+    pub(super) fn pools(&self) -> &Pools {
+        &self.pools
     }
 
     /// Sees to it that somebody looks at the pools: after the present event, or some time after the last look.
@@ -50,10 +49,9 @@ impl Composed {
 }
 
 /// Finds out which pool is active.
-pub(super) unsafe fn look(upstream: *mut c_void) {
-    // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
-    let Some(upstream) = (unsafe { upstream.cast::<Upstream>().as_ref() }) else { return };
-    if let Some(pools) = upstream.pools.get() {
-        pools.observe(&upstream.name);
+pub(super) unsafe fn look(pools: *mut c_void) {
+    // SAFETY: the event was made with this pointer; the hook, which holds the pools, holds the event, too.
+    if let Some(pools) = unsafe { pools.cast::<Pools>().as_ref() } {
+        pools.observe();
     }
 }

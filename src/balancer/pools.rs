@@ -7,6 +7,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use nginx_sys::{
     NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
@@ -30,15 +31,13 @@ impl Composed {
     /// # Safety
     ///
     /// Called in `postconfiguration`, once for an upstream, whose settings of this module begin with a [`Seat`].
-    /// `upstream` lives in the pool of the configuration.
-    pub unsafe fn install(cf: NonNull<ngx_conf_t>, upstream: &Upstream) -> Option<()> {
+    pub unsafe fn install(cf: NonNull<ngx_conf_t>, upstream: &Upstream, pools: Rc<Pools>) -> Option<()> {
         let us = upstream.conf.as_ptr();
-        let with = NonNull::from(upstream);
         // SAFETY: see above.
         unsafe {
             let mut seat = conf::srv_conf_in::<Seat>((*us).srv_conf)?;
-            let looking = UnsafeCell::new(Event::new(look, with.as_ptr().cast()));
-            let composed = Self { upstream: with, looking, looked: Cell::new(0) };
+            let looking = UnsafeCell::new(Event::new(look, Rc::as_ptr(&pools).cast_mut().cast()));
+            let composed = Self { pools, looking, looked: Cell::new(0) };
             seat.as_mut().composed = Some(conf::pool_value((*cf.as_ptr()).pool, composed)?);
             (*us).peer.init = Some(ngx_http_upstream_control_init_pools);
         }
@@ -117,7 +116,7 @@ impl Ride {
     unsafe fn get(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
         // SAFETY: the hook lives as long as the configuration.
         let composed = unsafe { self.composed.as_ref() };
-        let Some(pools) = composed.pools() else { return NGX_ERROR as ngx_int_t };
+        let pools = composed.pools();
         // SAFETY: see above.
         unsafe {
             self.take_tries_back(pc);
@@ -242,9 +241,8 @@ impl Ride {
             (*pc).tries = self.own;
             free(pc, data, state);
             self.own = (*pc).tries;
-            if let Some(pools) = self.composed.as_ref().pools() {
-                self.tell_tries(pools, pc, self.attempts);
-            }
+            let composed = self.composed;
+            self.tell_tries(composed.as_ref().pools(), pc, self.attempts);
         }
     }
 

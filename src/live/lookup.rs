@@ -15,8 +15,10 @@ use crate::zone::place::Sums;
 use crate::zone::{Copy, Lists, Place};
 
 use super::catch_up::catch_up;
+use super::follow::follow;
+use super::known::Known;
 use super::upstream::{Control, Upstream};
-use super::view::{Known, View, empty, follow, peer};
+use super::view::{View, empty, peer};
 
 /// Servers that a look-up makes room for before it takes the locks.
 const ROWS: usize = 4;
