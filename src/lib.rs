@@ -25,7 +25,7 @@ use nginx_sys::{
     ngx_module_t, ngx_uint_t,
 };
 
-use crate::balancer::{Balancers, Composed, Hook, Seat, add_variables};
+use crate::balancer::{Balancers, Composed, Hook, Look, Seat, add_variables};
 use crate::directives::{HttpSettings, Offsets, PoolCandidate, UpstreamSettings};
 use crate::live::Live;
 use crate::model::snapshot::StaticReason;
@@ -43,8 +43,10 @@ struct MainConf {
     context: handlers::Context,
     /// What the directives say.
     settings: HttpSettings,
-    /// The upstreams, which the context owns.
-    live: Option<NonNull<Live>>,
+    /// The same upstreams as the context's.
+    live: Option<Rc<Live>>,
+    /// The hooks of those that can be changed.
+    hooks: Vec<Rc<Hook>>,
     /// The module's zone; none if no upstream can be changed.
     zone: Option<shm::Zone>,
     /// Whether the core knows draining peers.
@@ -160,7 +162,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         let balancers = Balancers::ask(cf);
         main.drains = balancers.drains;
 
-        let mut live = Box::<Live>::default();
+        let mut live = Live::default();
         let (mut candidates, mut tables, mut pools) = (Vec::new(), Vec::new(), Vec::new());
         for us in upstream::all(cf) {
             let own = conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf);
@@ -209,9 +211,9 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
         for (place, ((upstream, tables), slots)) in live.iter().zip(tables).zip(slots).enumerate() {
             upstream.slots.set(slots);
             if let Some(pools) = live.pools_at(place) {
-                Composed::install(cf, upstream, Rc::clone(pools))?;
+                Composed::install(upstream, Rc::clone(pools))?;
             } else if upstream.fixed().is_none() {
-                Hook::install(cf, upstream, tables)?;
+                main.hooks.push(Hook::install(upstream, tables)?);
             }
         }
         if live.any_changeable() {
@@ -220,9 +222,9 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
             let size = main.settings.zone_size(cf, (need.servers, need.size()), present);
             main.zone = Some(shm::add(cf, &store_name(), size)?);
         }
-        let live = Box::into_raw(live);
-        main.live = NonNull::new(live);
-        main.context.upstreams = Some(Box::from_raw(live));
+        let live = Rc::new(live);
+        main.live = Some(Rc::clone(&live));
+        main.context.upstreams = Some(live);
         Some(())
     }
 }
@@ -292,9 +294,9 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
         if let Some(log) = Log::from_cycle(cycle) {
             main.settings.notices().for_each(|notice| log.notice(notice));
         }
-        if let (Some(live), Some(zone)) = (main.live, main.zone) {
+        if let (Some(live), Some(zone)) = (&main.live, main.zone) {
             let old = shm::find((*cycle).old_cycle, &store_name());
-            live.as_ref().start(zone, old, main.drains, Log::from_cycle(cycle));
+            live.start(zone, old, main.drains, Log::from_cycle(cycle));
         }
         main.context.is_started.set(true);
     }
@@ -318,10 +320,9 @@ unsafe fn init_process(cycle: *mut ngx_cycle_t) {
         if conf::module().is_null() {
             return;
         }
-        let live = conf::main_conf_of_cycle::<MainConf>(cycle).and_then(|main| main.as_ref().live);
-        if let Some(live) = live {
-            // A worker runs one configuration, which lives as long as the process. Jobs start in no other process.
-            jobs::start(live.as_ref());
-        }
+        let Some(main) = conf::main_conf_of_cycle::<MainConf>(cycle) else { return };
+        let MainConf { live: Some(live), hooks, .. } = main.as_ref() else { return };
+        let live = Rc::clone(live);
+        jobs::start(live, vec![Box::new(Look::new(hooks.clone()))]);
     }
 }

@@ -30,7 +30,7 @@ const ROOMS: &[Room] = &[
     Room { name: "live", rooms: &["ops", "store", "zone", "nginx", "model"], crates: &[] },
     Room {
         name: "balancer",
-        rooms: &["live", "zone", "store", "nginx", "model"],
+        rooms: &["live", "zone", "store", "ops", "nginx", "model"],
         crates: &["ngx", "nginx_sys", "libc"],
     },
     Room { name: "handlers", rooms: &["forms", "ops", "http", "nginx", "model"], crates: &[] },

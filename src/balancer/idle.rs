@@ -2,13 +2,13 @@
 //!
 //! nginx's keepalive keeps connections by address. One to a server that left would serve requests of another server that
 //! comes to the same address, and would stay open until its timeout. So each worker notes which of its connections went
-//! idle, closes those to addresses that left before it chooses a peer, and looks for them every half second besides.
+//! idle, and closes those to addresses that left: before it chooses a peer, and in a job of its own.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 
 use nginx_sys::{
-    NGX_DONE, NGX_OK, ngx_connection_t, ngx_cycle, ngx_event_handler_pt, ngx_event_t, ngx_int_t, ngx_msec_t,
+    NGX_DONE, NGX_OK, ngx_connection_t, ngx_cycle, ngx_event_handler_pt, ngx_event_t, ngx_int_t,
     ngx_peer_connection_t, ngx_sockaddr_t, sockaddr, socklen_t,
 };
 
@@ -16,10 +16,6 @@ use crate::model::departures::Departures;
 use crate::zone::{Extra, extra::Left};
 
 use super::connection;
-
-/// Time between two looks at the idle connections, in milliseconds: a server that left sees its idle connections closed
-/// within a second.
-pub(super) const LOOK: ngx_msec_t = 500;
 
 /// Bits in a word.
 const BITS: usize = u64::BITS as usize;
@@ -70,11 +66,6 @@ impl Idle {
             }
             self.handler.set((*(*connection).read).handler);
         }
-    }
-
-    /// Whether any connection was noted.
-    pub fn any(&self) -> bool {
-        self.went_idle.borrow().iter().any(|word| *word != 0)
     }
 
     /// Closes the idle connections to addresses that left since the last look.

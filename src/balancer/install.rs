@@ -1,22 +1,16 @@
 //! How an upstream is hooked, and where nginx enters the hook.
 
-use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
+use std::rc::Rc;
 
-use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt,
-    ngx_http_upstream_srv_conf_t, ngx_int_t,
-};
+use nginx_sys::{NGX_ERROR, NGX_OK, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t};
 
 use crate::live::Upstream;
 use crate::nginx::conf;
-use crate::nginx::event::Event;
 use crate::zone;
-use crate::zone::backend::Backend;
 
 use super::guarded;
-use super::hook::{Hook, catch_up_later, look_later};
-use super::idle::Idle;
+use super::hook::Hook;
 use super::request;
 use super::seat::Seat;
 
@@ -26,31 +20,16 @@ impl Hook {
     /// # Safety
     ///
     /// Called in `postconfiguration`, once for an upstream, whose settings of this module begin with a [`Seat`].
-    /// `upstream` lives in the pool of the configuration.
-    pub unsafe fn install(
-        cf: NonNull<ngx_conf_t>,
-        upstream: &Upstream,
-        tables: Option<zone::Tables>,
-    ) -> Option<()> {
+    pub unsafe fn install(upstream: &Rc<Upstream>, tables: Option<zone::Tables>) -> Option<Rc<Self>> {
         let us = upstream.conf.as_ptr();
-        let with = NonNull::from(upstream);
         // SAFETY: see above; `peer.init` was set when the balancer was set up, before `postconfiguration`.
         unsafe {
             let mut seat = conf::srv_conf_in::<Seat>((*us).srv_conf)?;
-            let original = (*us).peer.init?;
-            let catching_up = UnsafeCell::new(Event::new(catch_up_later, with.as_ptr().cast()));
-            // The second event is told of the hook, which has its address only now.
-            let looking = UnsafeCell::new(Event::new(look_later, std::ptr::null_mut()));
-            let shown = Cell::new(tables.as_ref().and_then(zone::Current::shown));
-            let idle = Idle::default();
-            let hook = Self { original, upstream: with, catching_up, idle, looking, tables, shown };
-            let mut hook = conf::pool_value((*cf.as_ptr()).pool, hook)?;
-            hook.as_mut().looking = UnsafeCell::new(Event::new(look_later, hook.as_ptr().cast()));
-            seat.as_mut().hook = Some(hook);
-            let init: ngx_http_upstream_init_peer_pt = Some(ngx_http_upstream_control_init_peer);
-            (*us).peer.init = init;
+            let hook = Rc::new(Self::new((*us).peer.init?, Rc::clone(upstream), tables));
+            seat.as_mut().hook = Some(Rc::clone(&hook));
+            (*us).peer.init = Some(ngx_http_upstream_control_init_peer);
+            Some(hook)
         }
-        Some(())
     }
 
     /// The hook of an upstream.
@@ -59,8 +38,9 @@ impl Hook {
     ///
     /// `us` is an upstream of the running configuration.
     unsafe fn of<'a>(us: *mut ngx_http_upstream_srv_conf_t) -> Option<&'a Self> {
-        // SAFETY: the settings of this module begin with a seat, and hooks live in the configuration's pool.
-        unsafe { conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref().hook.map(|hook| hook.as_ref()) }
+        // SAFETY: the settings of this module begin with a seat, and hold the hook as long as the configuration
+        // lives.
+        unsafe { conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref().hook.as_deref() }
     }
 }
 

@@ -9,6 +9,7 @@ mod identify;
 mod idle;
 mod inner;
 mod install;
+mod look;
 mod pools;
 mod request;
 mod retry;
@@ -19,6 +20,7 @@ mod variable;
 pub use composed::Composed;
 pub use hook::Hook;
 pub use identify::Balancers;
+pub use look::Look;
 pub use seat::Seat;
 pub use variable::add_variables;
 

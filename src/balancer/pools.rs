@@ -4,22 +4,20 @@
 //! the rest: this module's hook on the pool, keepalive and sticky are inside. nginx's count of tries is what the present
 //! pool has left, and what those have that the request was not handed to yet.
 
-use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use nginx_sys::{
-    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
-    ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
+    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
+    ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
 };
 
 use crate::live::{Member, Pools, Upstream};
-use crate::nginx::event::Event;
 use crate::nginx::{conf, time};
 use crate::zone::Chosen;
 
-use super::composed::{Composed, look};
+use super::composed::Composed;
 use super::cookies::Cookies;
 use super::guarded;
 use super::inner::{GetPeer, Head, Inner, keep_name, within_limit};
@@ -31,14 +29,12 @@ impl Composed {
     /// # Safety
     ///
     /// Called in `postconfiguration`, once for an upstream, whose settings of this module begin with a [`Seat`].
-    pub unsafe fn install(cf: NonNull<ngx_conf_t>, upstream: &Upstream, pools: Rc<Pools>) -> Option<()> {
+    pub unsafe fn install(upstream: &Upstream, pools: Rc<Pools>) -> Option<()> {
         let us = upstream.conf.as_ptr();
         // SAFETY: see above.
         unsafe {
             let mut seat = conf::srv_conf_in::<Seat>((*us).srv_conf)?;
-            let looking = UnsafeCell::new(Event::new(look, Rc::as_ptr(&pools).cast_mut().cast()));
-            let composed = Self { pools, looking, looked: Cell::new(0) };
-            seat.as_mut().composed = Some(conf::pool_value((*cf.as_ptr()).pool, composed)?);
+            seat.as_mut().composed = Some(Rc::new(Self::new(pools)));
             (*us).peer.init = Some(ngx_http_upstream_control_init_pools);
         }
         Some(())
@@ -86,7 +82,8 @@ unsafe extern "C" fn ngx_http_upstream_control_init_pools(
 unsafe fn begin(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t) -> Option<()> {
     // SAFETY: the request and its upstream live until the request's pool is destroyed, which is where the ride lies.
     unsafe {
-        let composed = conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref().composed?;
+        let seat = conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref();
+        let composed = NonNull::from(seat.composed.as_deref()?);
         let ride = NonNull::new(ngx_palloc((*r).pool, size_of::<Ride>()).cast::<Ride>())?.as_ptr();
         ride.write(Ride {
             head: Head::new(Inner::NONE),

@@ -139,12 +139,8 @@ impl Ride {
             if failed {
                 retry::allow_another(self, pc);
             }
-            if left {
-                // This request may have been the last to use it.
-                self.hook.as_ref().look_soon();
-            }
             if !connection.is_null() && (*pc).connection.is_null() && (*connection).idle() != 0 {
-                self.hook.as_ref().note_idle(connection, socket);
+                self.hook.as_ref().idle().note(connection, socket);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Where hooks are found.
 
-use std::ptr::NonNull;
+use std::rc::Rc;
 
 use super::composed::Composed;
 use super::hook::Hook;
@@ -10,7 +10,7 @@ use super::hook::Hook;
 #[derive(Default)]
 pub struct Seat {
     /// The hook of one that has servers; none in an upstream without one, and in server blocks.
-    pub(super) hook: Option<NonNull<Hook>>,
+    pub(super) hook: Option<Rc<Hook>>,
     /// The hook of an upstream that has pools in the place of servers.
-    pub(super) composed: Option<NonNull<Composed>>,
+    pub(super) composed: Option<Rc<Composed>>,
 }
