@@ -11,19 +11,10 @@ use crate::http::{BodyError, Pieces, Plain, Response};
 
 /// What a handler makes of requests. Panics are caught around all of them.
 pub trait Handler {
-    /// Largest body that is taken, in bytes.
-    fn body_limit(request: &Request<'_>) -> usize;
-
     /// Looks at a request whose body was not read yet.
     fn start(request: &Request<'_>) -> Step;
 
-    /// Answers a request for which [`Handler::start`] asked to read the body.
-    fn finish(request: &Request<'_>, body: Vec<u8>) -> Finish;
-
-    /// The reply to such a request whose body is not to be had.
-    fn without_body(request: &Request<'_>, error: BodyError) -> Response;
-
-    /// The reply if one of the others panicked.
+    /// The reply if that, or what it asked for, panicked.
     fn failed() -> Response;
 
     /// The reply if there is no memory to make one.
@@ -37,8 +28,16 @@ pub enum Step {
     /// The same with a body of which the response holds the beginning; the rest is made while the client reads.
     Stream(Response, Box<dyn Pieces>),
     /// Read the body first.
-    ReadBody,
+    ReadBody {
+        /// Largest body that is taken, in bytes.
+        limit: usize,
+        /// What is done then.
+        then: Then,
+    },
 }
+
+/// Goes on with a request whose body is there, or is not to be had. What was read of the request is kept in it.
+pub type Then = Box<dyn FnOnce(&Request<'_>, Result<Vec<u8>, BodyError>) -> Finish>;
 
 /// What is to be done with a request whose body is there.
 pub enum Finish {

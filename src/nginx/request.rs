@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 use std::slice;
 
 use nginx_sys::{
-    NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_POST, ngx_http_request_t, ngx_list_part_t, ngx_str_t,
-    ngx_table_elt_t, ngx_time, ngx_uint_t,
+    NGX_HTTP_DELETE, NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_PATCH, NGX_HTTP_POST, NGX_HTTP_PUT,
+    ngx_http_request_t, ngx_list_part_t, ngx_str_t, ngx_table_elt_t, ngx_time, ngx_uint_t,
 };
 
 use super::conf::{self, bytes};
@@ -52,6 +52,9 @@ impl Request<'_> {
             Ok(NGX_HTTP_GET) => Method::Get,
             Ok(NGX_HTTP_HEAD) => Method::Head,
             Ok(NGX_HTTP_POST) => Method::Post,
+            Ok(NGX_HTTP_PUT) => Method::Put,
+            Ok(NGX_HTTP_PATCH) => Method::Patch,
+            Ok(NGX_HTTP_DELETE) => Method::Delete,
             _ => Method::Other,
         }
     }

@@ -12,7 +12,7 @@ use nginx_sys::{
 use super::body::Collector;
 use super::conf::pool_value;
 use super::event::{Again, Event};
-use super::handler::{Finish, Handler, Work, guarded};
+use super::handler::{Finish, Handler, Then, Work, guarded};
 use super::memory;
 use super::reply::{send, send_plain};
 use super::request::Request;
@@ -26,7 +26,7 @@ unsafe extern "C" {
 /// What is done with a request.
 enum Stage {
     /// Its body is collected.
-    Collect(Collector),
+    Collect(Collector, Then),
     /// It is worked on.
     Work(Box<dyn Work>),
 }
@@ -46,17 +46,15 @@ struct Running {
 /// # Safety
 ///
 /// `r` must be a request whose body was read, from a callback of nginx.
-pub(super) unsafe fn begin<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
+pub(super) unsafe fn begin<H: Handler>(r: *mut ngx_http_request_t, limit: usize, then: Then) -> ngx_int_t {
     // SAFETY: the request is valid by the duty of the caller.
-    let limit = H::body_limit(&unsafe { Request::new(r) });
-    // SAFETY: as above.
-    let stage = Stage::Collect(unsafe { Collector::new(r, limit) });
+    let stage = Stage::Collect(unsafe { Collector::new(r, limit) }, then);
     if !memory::is_left() {
         // SAFETY: as above; nothing was sent before.
         return unsafe { send_plain(r, H::exhausted()) };
     }
     // SAFETY: as above.
-    match unsafe { slice::<H>(r, stage) } {
+    match unsafe { slice(r, stage) } {
         // SAFETY: as above; nothing was sent before.
         Ok(response) => unsafe { send(r, response) },
         // SAFETY: as above.
@@ -69,18 +67,18 @@ pub(super) unsafe fn begin<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t 
 /// # Safety
 ///
 /// `r` must be a request whose body was read.
-unsafe fn slice<H: Handler>(r: *mut ngx_http_request_t, stage: Stage) -> Result<Response, Stage> {
+unsafe fn slice(r: *mut ngx_http_request_t, stage: Stage) -> Result<Response, Stage> {
     // SAFETY: the request is valid by the duty of the caller.
     let request = unsafe { Request::new(r) };
     let mut work = match stage {
         Stage::Work(work) => work,
-        Stage::Collect(mut collector) => {
+        Stage::Collect(mut collector, then) => {
             let body = match collector.step() {
-                Ok(None) => return Err(Stage::Collect(collector)),
-                Ok(Some(body)) => body,
-                Err(error) => return Ok(H::without_body(&request, error)),
+                Ok(None) => return Err(Stage::Collect(collector, then)),
+                Ok(Some(body)) => Ok(body),
+                Err(error) => Err(error),
             };
-            match H::finish(&request, body) {
+            match then(&request, body) {
                 Finish::Reply(response) => return Ok(response),
                 Finish::Work(work) => work,
             }
@@ -134,7 +132,7 @@ unsafe fn go_on<H: Handler>(mut running: NonNull<Running>) -> Again {
     let mut rest = None;
     // SAFETY: the request is alive, its body was read, and nothing was sent before.
     let code = unsafe {
-        guarded::<H>(r, || match slice::<H>(r, stage) {
+        guarded::<H>(r, || match slice(r, stage) {
             Ok(response) => send(r, response),
             Err(stage) => {
                 rest = Some(stage);
