@@ -31,28 +31,31 @@ pub(super) unsafe fn ride(
     membership: u64,
 ) {
     // SAFETY: the request and its upstream live until the request's pool is destroyed, which is where the ride lies.
+    let (place, inner, cookies) = unsafe {
+        let place = ngx_palloc((*r).pool, size_of::<Ride>()).cast::<Ride>();
+        (place, Inner::of(&(*(*r).upstream).peer), Cookies::from_here(r))
+    };
+    if place.is_null() {
+        return;
+    }
+    let ride = Ride {
+        head: Head::new(inner),
+        r,
+        us,
+        hook,
+        membership,
+        attempts: 0,
+        prepared_again: false,
+        one_more: false,
+        peer: None,
+        departures: Departures::default(),
+        failed: ptr::null_mut(),
+        cookies,
+    };
+    // SAFETY: as above; the place is as large as a ride.
     unsafe {
-        let pc = &mut (*(*r).upstream).peer;
-        let ride = ngx_palloc((*r).pool, size_of::<Ride>()).cast::<Ride>();
-        if ride.is_null() {
-            return;
-        }
-        let inner = Inner::of(pc);
-        ride.write(Ride {
-            head: Head::new(inner),
-            r,
-            us,
-            hook,
-            membership,
-            attempts: 0,
-            prepared_again: false,
-            one_more: false,
-            peer: None,
-            departures: Departures::default(),
-            failed: ptr::null_mut(),
-            cookies: Cookies::from_here(r),
-        });
-        inner.cover(pc, ride.cast(), Some(get_peer), Some(free_peer));
+        place.write(ride);
+        inner.cover(&mut (*(*r).upstream).peer, place.cast(), Some(get_peer), Some(free_peer));
     }
 }
 
@@ -63,17 +66,35 @@ impl Ride {
     ///
     /// `pc` is the connection that this ride belongs to; nginx holds no peer for it.
     unsafe fn get(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
-        // SAFETY: see above; the function is the balancer's own, with its own data.
+        // SAFETY: the hook lives as long as the configuration.
+        let hook = unsafe { self.hook.as_ref() };
+        let Some(control) = hook.upstream().control() else { return NGX_ERROR as ngx_int_t };
+        // Since it was prepared the request may have waited for long.
+        hook.keep_up();
+        self.departures = control.extra().departures();
+        hook.idle().look(control.extra());
+        // SAFETY: the duty of the caller.
+        let rc = unsafe {
+            let rc = self.choose(pc);
+            hook.idle().check(control.extra(), pc, rc)
+        };
+        if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
+            // SAFETY: as above; `pc` holds a peer now.
+            unsafe { self.note(pc) };
+        }
+        rc
+    }
+
+    /// Lets the balancer choose, and prepare once more if the lists changed under it.
+    ///
+    /// # Safety
+    ///
+    /// See [`Ride::get`].
+    unsafe fn choose(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
+        let Some(get) = self.head.inner.get else { return NGX_ERROR as ngx_int_t };
+        // SAFETY: the duty of the caller; the function is the balancer's own, with its own data.
         unsafe {
-            let hook = self.hook.as_ref();
-            let (Some(get), Some(control)) = (self.head.inner.get, hook.upstream().control()) else {
-                return NGX_ERROR as ngx_int_t;
-            };
-            // Since it was prepared the request may have waited for long.
-            hook.keep_up();
-            self.departures = control.extra().departures();
-            hook.idle().look(control.extra());
-            let mut rc = if retry::is_old(self) {
+            let rc = if retry::is_old(self) {
                 NGX_BUSY as ngx_int_t
             } else if self.prepared_again {
                 // The balancer has forgotten which peers this request failed on.
@@ -81,25 +102,30 @@ impl Ride {
             } else {
                 get(pc, self.head.inner.data)
             };
-            if retry::is_due(self, rc) {
-                rc = retry::run(self, pc, rc);
+            if retry::is_due(self, rc) { retry::run(self, pc, rc) } else { rc }
+        }
+    }
+
+    /// Notes the peer that was chosen.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn note(&mut self, pc: *mut ngx_peer_connection_t) {
+        self.attempts += 1;
+        // SAFETY: the duty of the caller.
+        unsafe {
+            self.peer = Chosen::of(&*pc);
+            if Chosen::NAMES_CHANGE {
+                keep_name(self.r, pc);
             }
-            rc = hook.idle().check(control.extra(), pc, rc);
-            if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
-                self.peer = Chosen::of(&*pc);
-                self.attempts += 1;
-                if Chosen::NAMES_CHANGE {
-                    keep_name(self.r, pc);
-                }
-                ngx::ngx_log_debug!(
-                    mask: ngx::log::DebugMask::Http,
-                    (*pc).log,
-                    "upstream control: peer {:?}, tries {}",
-                    self.peer,
-                    (*pc).tries
-                );
-            }
-            rc
+            ngx::ngx_log_debug!(
+                mask: ngx::log::DebugMask::Http,
+                (*pc).log,
+                "upstream control: peer {:?}, tries {}",
+                self.peer,
+                (*pc).tries
+            );
         }
     }
 
@@ -109,35 +135,60 @@ impl Ride {
     ///
     /// `pc` is the connection that this ride belongs to, and holds a peer.
     unsafe fn free(&mut self, pc: *mut ngx_peer_connection_t, mut state: ngx_uint_t) {
-        // SAFETY: see above.
+        let failed = state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0;
+        // SAFETY: the duty of the caller. An old connection that broke before it answered says nothing about the server.
         unsafe {
-            let failed = state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0;
-            // An old connection that broke before it answered says nothing about the server.
             if failed && ((*pc).cached() == 0 || self.has_answered()) {
                 Failed::remember(self, pc);
             }
             self.head.note(pc);
-            let control = self.hook.as_ref().upstream().control();
-            let left = self.peer.take().zip(control).is_some_and(|(peer, control)| {
-                // It may be back, with this request: but the connection is one of before.
-                peer.has_left(&control.zone) || has_left_since(self.departures, control.extra(), &*pc)
-            });
-            if state & NGX_PEER_FAILED as ngx_uint_t != 0 && self.was_idle_too_long(pc) {
-                state = NGX_PEER_NEXT as ngx_uint_t;
-                self.one_more = true;
-                self.keep_not(pc);
-            }
-            if left {
-                self.keep_not(pc);
-            }
-            let connection = (*pc).connection;
-            // The peer may be gone when it has been given back.
-            let socket = socket_hash(&*pc);
+        }
+        // SAFETY: as above.
+        let left = unsafe { self.has_left(pc) };
+        // SAFETY: as above.
+        let was_idle = state & NGX_PEER_FAILED as ngx_uint_t != 0 && unsafe { self.was_idle_too_long(pc) };
+        if was_idle {
+            state = NGX_PEER_NEXT as ngx_uint_t;
+            self.one_more = true;
+        }
+        if left || was_idle {
+            // SAFETY: as above.
+            unsafe { self.keep_not(pc) };
+        }
+        // SAFETY: as above.
+        unsafe { self.give_back(pc, state) };
+        if failed {
+            // SAFETY: as above; the peer was given back.
+            unsafe { retry::allow_another(self, pc) };
+        }
+    }
+
+    /// Whether the server left since it was chosen. It may be back, with this request: but the connection is one of
+    /// before.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn has_left(&mut self, pc: *const ngx_peer_connection_t) -> bool {
+        // SAFETY: the hook lives as long as the configuration.
+        let control = unsafe { self.hook.as_ref() }.upstream().control();
+        let Some((peer, control)) = self.peer.take().zip(control) else { return false };
+        // SAFETY: the duty of the caller.
+        unsafe { peer.has_left(&control.zone) || has_left_since(self.departures, control.extra(), &*pc) }
+    }
+
+    /// Lets the balancer have its peer back, and notes the connection if keepalive took it.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn give_back(&self, pc: *mut ngx_peer_connection_t, state: ngx_uint_t) {
+        // SAFETY: the duty of the caller. The peer may be gone when it has been given back, but not its connection. The
+        // function is the balancer's own, with its own data.
+        unsafe {
+            let (connection, socket) = ((*pc).connection, socket_hash(&*pc));
             if let Some(free) = self.head.inner.free {
                 free(pc, self.head.inner.data, state);
-            }
-            if failed {
-                retry::allow_another(self, pc);
             }
             if !connection.is_null() && (*pc).connection.is_null() && (*connection).idle() != 0 {
                 self.hook.as_ref().idle().note(connection, socket);

@@ -104,33 +104,39 @@ pub(super) unsafe fn run(ride: &mut Ride, pc: *mut ngx_peer_connection_t, mut rc
 
 /// Lets the balancer prepare again. None if it could not; then it is as it was.
 unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()> {
-    // SAFETY: the request lives, and its upstream is the one that `pc` lies in, or nothing is done.
-    unsafe {
-        let upstream = (*ride.r).upstream;
-        if upstream.is_null() || !ptr::eq(&raw const (*upstream).peer, pc) {
-            return None;
-        }
+    // SAFETY: the request lives.
+    let upstream = unsafe { (*ride.r).upstream };
+    // SAFETY: as above.
+    if upstream.is_null() || !unsafe { ptr::eq(&raw const (*upstream).peer, pc) } {
+        return None;
+    }
+    // SAFETY: as above. `pc` lies in the request's upstream, where nginx's balancers take data that is there for their
+    // own.
+    let (rc, inner) = unsafe {
         ride.cookies.withdraw();
         let saved = pc.read();
-        // nginx's balancers take data that is there for their own.
         (*pc).data = ptr::null_mut();
         let rc = ride.hook.as_ref().prepare(ride.r, ride.us);
         let inner = Inner::of(&*pc);
         pc.write(saved);
-        if rc != NGX_OK as ngx_int_t {
-            return None;
-        }
+        (rc, inner)
+    };
+    if rc != NGX_OK as ngx_int_t {
+        return None;
+    }
+    ride.head.inner = inner;
+    ride.prepared_again = true;
+    // SAFETY: as above.
+    unsafe {
         // There may be more servers than when the request began, all of which it may try that it did not fail on.
         (*pc).tries = within_limit(ride.r, ride.attempts, (*pc).tries.max(untried(ride)));
-        ride.head.inner = inner;
-        ride.prepared_again = true;
         ngx::ngx_log_debug!(
             mask: ngx::log::DebugMask::Http,
             (*pc).log,
             "upstream control: peers changed, balancer prepared again"
         );
-        Some(())
     }
+    Some(())
 }
 
 /// Lets the balancer choose among the peers that this request did not fail on.
