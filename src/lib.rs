@@ -156,77 +156,113 @@ unsafe extern "C" fn ngx_http_upstream_control_postconfiguration(cf: *mut ngx_co
 /// See [`ngx_http_upstream_control_postconfiguration`].
 unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
     // SAFETY: see above; the settings are those that `create_conf` made.
-    unsafe {
+    let (main, http, balancers, all) = unsafe {
         let main = conf::main_conf::<MainConf>(cf)?.as_mut();
-        let http = conf::srv_conf::<UpstreamConf>(cf).map(|http| &http.as_ref().settings);
-        let balancers = Balancers::ask(cf);
-        main.drains = balancers.drains;
+        let http = conf::srv_conf::<UpstreamConf>(cf).map(|http| &(*http.as_ptr()).settings);
+        (main, http, Balancers::ask(cf), upstream::all(cf))
+    };
+    main.drains = balancers.drains;
 
-        let mut live = Live::default();
-        let (mut candidates, mut tables, mut pools) = (Vec::new(), Vec::new(), Vec::new());
-        for us in upstream::all(cf) {
-            let own = conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf);
-            let settings = own.as_ref().map(|own| &own.as_ref().settings);
-            let has_pools = settings.is_some_and(|settings| !settings.pools.is_empty());
-            // The balancer that nginx gives to an upstream of pools is never asked.
-            let method = if !has_pools { balancers.method(us.as_non_null()) } else { None };
-            if settings.is_some_and(|settings| settings.has_two_zones(us)) {
-                let name = us.name();
-                conf::emerg(
-                    cf,
-                    &format!("\"zone\" is duplicate: upstream \"{name}\" has \"upstream_auto_zone\""),
-                );
-                return None;
-            }
-            let guard = settings.and_then(|settings| settings.guard(http));
-            let fixed = match settings {
-                None => Some(StaticReason::Implicit),
-                Some(_) if has_pools => Some(StaticReason::Pools),
-                _ if us.zone().is_none() => Some(StaticReason::NoZone),
-                _ if method.is_none() => Some(StaticReason::UnknownBalancer),
-                Some(own) => {
-                    let is_dynamic = own.is_dynamic(http);
-                    (!is_dynamic).then_some(StaticReason::Excluded)
-                }
-            };
-            let found = match (&fixed, method) {
-                (None, Some(method)) => balancers.tables(us.as_non_null(), method),
-                _ => Ok(None),
-            };
-            let fixed = fixed.or(found.as_ref().err().map(|what| StaticReason::Layout(what)));
-            tables.push(found.ok().flatten());
-            candidates.push(Candidate {
-                upstream: us,
-                is_known: method.is_some(),
-                is_changeable: fixed.is_none(),
-                capacity: settings.and_then(|settings| settings.capacity(http)),
-            });
-            let added = live.add(us, method, fixed, guard)?;
-            let (name, fixed) = (added.name.clone(), added.fixed());
-            pools.push(PoolCandidate { upstream: us, name, settings, fixed });
-        }
-        compose(cf, &mut live, &pools)?;
-        // Upstreams may share a zone: all are known before slots are planned.
-        let slots = capacity::plan(cf, &candidates)?;
-        for (place, ((upstream, tables), slots)) in live.iter().zip(tables).zip(slots).enumerate() {
-            upstream.slots.set(slots);
+    let mut live = Live::default();
+    let (mut candidates, mut tables, mut pools) = (Vec::new(), Vec::new(), Vec::new());
+    for us in all {
+        // SAFETY: as above.
+        let found = unsafe { look_at(cf, us, http, &balancers, &mut live)? };
+        candidates.push(found.candidate);
+        tables.push(found.tables);
+        pools.push(found.pools);
+    }
+    // SAFETY: as above; the candidates are all upstreams, in their order.
+    unsafe { compose(cf, &mut live, &pools)? };
+    // Upstreams may share a zone: all are known before slots are planned.
+    // SAFETY: as above.
+    let slots = unsafe { capacity::plan(cf, &candidates)? };
+    for (place, ((upstream, tables), slots)) in live.iter().zip(tables).zip(slots).enumerate() {
+        upstream.slots.set(slots);
+        // SAFETY: as above; the settings of an upstream begin with a seat.
+        unsafe {
             if let Some(pools) = live.pools_at(place) {
                 Composed::install(upstream, Rc::clone(pools))?;
             } else if upstream.fixed().is_none() {
                 main.hooks.push(Hook::install(upstream, tables)?);
             }
         }
-        if live.any_changeable() {
-            let need = need(&candidates);
+    }
+    if live.any_changeable() {
+        let need = need(&candidates);
+        // SAFETY: as above.
+        main.zone = Some(unsafe {
             let present = shm::running(cf, &store_name()).map(shm::size);
             let size = main.settings.zone_size(cf, (need.servers, need.size()), present);
-            main.zone = Some(shm::add(cf, &store_name(), size)?);
-        }
-        let live = Rc::new(live);
-        main.live = Some(Rc::clone(&live));
-        main.context.upstreams = Some(live);
-        Some(())
+            shm::add(cf, &store_name(), size)?
+        });
     }
+    let live = Rc::new(live);
+    main.live = Some(Rc::clone(&live));
+    main.context.upstreams = Some(live);
+    Some(())
+}
+
+/// What was found out about an upstream.
+struct Found<'a> {
+    /// As its zone needs room.
+    candidate: Candidate,
+    /// What its balancer computed from its lists.
+    tables: Option<zone::Tables>,
+    /// As others may have it for a pool.
+    pools: PoolCandidate<'a>,
+}
+
+/// Finds out what an upstream is, and adds it to those that are known. None if its zone is wrong, which was logged, or
+/// if there is no memory.
+///
+/// # Safety
+///
+/// Called in `postconfiguration`, with the settings of the http block.
+unsafe fn look_at<'a>(
+    cf: NonNull<ngx_conf_t>,
+    us: upstream::Upstream,
+    http: Option<&UpstreamSettings>,
+    balancers: &Balancers,
+    live: &mut Live,
+) -> Option<Found<'a>> {
+    // SAFETY: see above; the settings are those that `create_conf` made, and live as long as the configuration.
+    let settings: Option<&'a UpstreamSettings> = unsafe {
+        conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf).map(|own| &(*own.as_ptr()).settings)
+    };
+    let has_pools = settings.is_some_and(|settings| !settings.pools.is_empty());
+    // The balancer that nginx gives to an upstream of pools is never asked.
+    // SAFETY: as above.
+    let method = if !has_pools { unsafe { balancers.method(us.as_non_null()) } } else { None };
+    if settings.is_some_and(|settings| settings.has_two_zones(us)) {
+        let text = format!("\"zone\" is duplicate: upstream \"{}\" has \"upstream_auto_zone\"", us.name());
+        // SAFETY: as above.
+        unsafe { conf::emerg(cf, &text) };
+        return None;
+    }
+    let guard = settings.and_then(|settings| settings.guard(http));
+    let fixed = match settings {
+        None => Some(StaticReason::Implicit),
+        Some(_) if has_pools => Some(StaticReason::Pools),
+        _ if us.zone().is_none() => Some(StaticReason::NoZone),
+        _ if method.is_none() => Some(StaticReason::UnknownBalancer),
+        Some(own) => (!own.is_dynamic(http)).then_some(StaticReason::Excluded),
+    };
+    let tables = match (&fixed, method) {
+        // SAFETY: as above; an upstream that can be changed has a zone.
+        (None, Some(method)) => unsafe { balancers.tables(us.as_non_null(), method) },
+        _ => Ok(None),
+    };
+    let fixed = fixed.or(tables.as_ref().err().map(|what| StaticReason::Layout(what)));
+    let candidate = Candidate {
+        upstream: us,
+        is_known: method.is_some(),
+        is_changeable: fixed.is_none(),
+        capacity: settings.and_then(|settings| settings.capacity(http)),
+    };
+    let added = live.add(us, method, fixed, guard)?;
+    let pools = PoolCandidate { upstream: us, name: added.name.clone(), settings, fixed: added.fixed() };
+    Some(Found { candidate, tables: tables.ok().flatten(), pools })
 }
 
 /// Gives their pools to the upstreams that have pools. None if they are not as they must be, which was logged.
