@@ -16,6 +16,7 @@ use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use upstream_control_core::{forms, http, model, ops};
 
@@ -24,7 +25,7 @@ use nginx_sys::{
     ngx_module_t, ngx_uint_t,
 };
 
-use crate::balancer::{Balancers, Composed, Hook, Seat, add_variables};
+use crate::balancer::{Balancers, Composed, Hook, Look, Seat, add_variables};
 use crate::directives::{HttpSettings, Offsets, PoolCandidate, UpstreamSettings};
 use crate::live::Live;
 use crate::model::snapshot::StaticReason;
@@ -42,8 +43,10 @@ struct MainConf {
     context: handlers::Context,
     /// What the directives say.
     settings: HttpSettings,
-    /// The upstreams, which the context owns.
-    live: Option<NonNull<Live>>,
+    /// The same upstreams as the context's.
+    live: Option<Rc<Live>>,
+    /// The hooks of those that can be changed.
+    hooks: Vec<Rc<Hook>>,
     /// The module's zone; none if no upstream can be changed.
     zone: Option<shm::Zone>,
     /// Whether the core knows draining peers.
@@ -153,84 +156,120 @@ unsafe extern "C" fn ngx_http_upstream_control_postconfiguration(cf: *mut ngx_co
 /// See [`ngx_http_upstream_control_postconfiguration`].
 unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
     // SAFETY: see above; the settings are those that `create_conf` made.
-    unsafe {
+    let (main, http, balancers, all) = unsafe {
         let main = conf::main_conf::<MainConf>(cf)?.as_mut();
-        let http = conf::srv_conf::<UpstreamConf>(cf).map(|http| &http.as_ref().settings);
-        let balancers = Balancers::ask(cf);
-        main.drains = balancers.drains;
+        let http = conf::srv_conf::<UpstreamConf>(cf).map(|http| &(*http.as_ptr()).settings);
+        (main, http, Balancers::ask(cf), upstream::all(cf))
+    };
+    main.drains = balancers.drains;
 
-        let mut live = Box::<Live>::default();
-        let (mut candidates, mut tables, mut pools) = (Vec::new(), Vec::new(), Vec::new());
-        for us in upstream::all(cf) {
-            let own = conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf);
-            let settings = own.as_ref().map(|own| &own.as_ref().settings);
-            let has_pools = settings.is_some_and(|settings| !settings.pools.is_empty());
-            // The balancer that nginx gives to an upstream of pools is never asked.
-            let method = if !has_pools { balancers.method(us.as_non_null()) } else { None };
-            if settings.is_some_and(|settings| settings.has_two_zones(us)) {
-                let name = us.name();
-                conf::emerg(
-                    cf,
-                    &format!("\"zone\" is duplicate: upstream \"{name}\" has \"upstream_auto_zone\""),
-                );
-                return None;
-            }
-            let guard = settings.and_then(|settings| settings.guard(http));
-            let fixed = match settings {
-                None => Some(StaticReason::Implicit),
-                Some(_) if has_pools => Some(StaticReason::Pools),
-                // A balancer of another module may not bear a zone: there is no advice to add one.
-                _ if method.is_none() => Some(StaticReason::UnknownBalancer),
-                _ if us.zone().is_none() => {
-                    Some(StaticReason::NoZone { kilobytes: capacity::advised_kilobytes(us) })
-                }
-                Some(own) => {
-                    let is_dynamic = own.is_dynamic(http);
-                    (!is_dynamic).then_some(StaticReason::Excluded)
-                }
-            };
-            let found = match (&fixed, method) {
-                (None, Some(method)) => balancers.tables(us.as_non_null(), method),
-                _ => Ok(None),
-            };
-            let fixed = fixed.or(found.as_ref().err().map(|what| StaticReason::Layout(what)));
-            tables.push(found.ok().flatten());
-            candidates.push(Candidate {
-                upstream: us,
-                is_known: method.is_some(),
-                is_changeable: fixed.is_none(),
-                capacity: settings.and_then(|settings| settings.capacity(http)),
-            });
-            if let (Some(guard), None) = (guard, &fixed) {
-                directives::warn_of_guard(cf, us, guard);
-            }
-            let added = live.add(us, method, fixed, guard)?;
-            let (name, fixed) = (added.name.clone(), added.fixed());
-            pools.push(PoolCandidate { upstream: us, name, settings, fixed });
-        }
-        compose(cf, &live, &pools)?;
-        // Upstreams may share a zone: all are known before slots are planned.
-        let slots = capacity::plan(cf, &candidates)?;
-        for ((upstream, tables), slots) in live.iter().zip(tables).zip(slots) {
-            upstream.slots.set(slots);
-            if upstream.pools.get().is_some() {
-                Composed::install(cf, upstream)?;
+    let mut live = Live::default();
+    let (mut candidates, mut tables, mut pools) = (Vec::new(), Vec::new(), Vec::new());
+    for us in all {
+        // SAFETY: as above.
+        let found = unsafe { look_at(cf, us, http, &balancers, &mut live)? };
+        candidates.push(found.candidate);
+        tables.push(found.tables);
+        pools.push(found.pools);
+    }
+    // SAFETY: as above; the candidates are all upstreams, in their order.
+    unsafe { compose(cf, &mut live, &pools)? };
+    // Upstreams may share a zone: all are known before slots are planned.
+    // SAFETY: as above.
+    let slots = unsafe { capacity::plan(cf, &candidates)? };
+    for (place, ((upstream, tables), slots)) in live.iter().zip(tables).zip(slots).enumerate() {
+        upstream.slots.set(slots);
+        // SAFETY: as above; the settings of an upstream begin with a seat.
+        unsafe {
+            if let Some(pools) = live.pools_at(place) {
+                Composed::install(upstream, Rc::clone(pools))?;
             } else if upstream.fixed().is_none() {
-                Hook::install(cf, upstream, tables)?;
+                main.hooks.push(Hook::install(upstream, tables)?);
             }
         }
-        if live.any_changeable() {
-            let need = need(&candidates);
+    }
+    if live.any_changeable() {
+        let need = need(&candidates);
+        // SAFETY: as above.
+        main.zone = Some(unsafe {
             let present = shm::running(cf, &store_name()).map(shm::size);
             let size = main.settings.zone_size(cf, (need.servers, need.size()), present);
-            main.zone = Some(shm::add(cf, &store_name(), size)?);
-        }
-        directives::warn_of_locations(cf, main.settings.controls());
-        let live = Box::into_raw(live);
-        main.live = NonNull::new(live);
-        main.context.upstreams = Some(Box::from_raw(live));
-        Some(())
+            shm::add(cf, &store_name(), size)?
+        });
     }
+    // SAFETY: as above.
+    unsafe { directives::warn_of_locations(cf, main.settings.controls()) };
+    let live = Rc::new(live);
+    main.live = Some(Rc::clone(&live));
+    main.context.upstreams = Some(live);
+    Some(())
+}
+
+/// What was found out about an upstream.
+struct Found<'a> {
+    /// As its zone needs room.
+    candidate: Candidate,
+    /// What its balancer computed from its lists.
+    tables: Option<zone::Tables>,
+    /// As others may have it for a pool.
+    pools: PoolCandidate<'a>,
+}
+
+/// Finds out what an upstream is, and adds it to those that are known. None if its zone is wrong, which was logged, or
+/// if there is no memory.
+///
+/// # Safety
+///
+/// Called in `postconfiguration`, with the settings of the http block.
+unsafe fn look_at<'a>(
+    cf: NonNull<ngx_conf_t>,
+    us: upstream::Upstream,
+    http: Option<&UpstreamSettings>,
+    balancers: &Balancers,
+    live: &mut Live,
+) -> Option<Found<'a>> {
+    // SAFETY: see above; the settings are those that `create_conf` made, and live as long as the configuration.
+    let settings: Option<&'a UpstreamSettings> = unsafe {
+        conf::srv_conf_in::<UpstreamConf>((*us.as_ptr()).srv_conf).map(|own| &(*own.as_ptr()).settings)
+    };
+    let has_pools = settings.is_some_and(|settings| !settings.pools.is_empty());
+    // The balancer that nginx gives to an upstream of pools is never asked.
+    // SAFETY: as above.
+    let method = if !has_pools { unsafe { balancers.method(us.as_non_null()) } } else { None };
+    if settings.is_some_and(|settings| settings.has_two_zones(us)) {
+        let text = format!("\"zone\" is duplicate: upstream \"{}\" has \"upstream_auto_zone\"", us.name());
+        // SAFETY: as above.
+        unsafe { conf::emerg(cf, &text) };
+        return None;
+    }
+    let guard = settings.and_then(|settings| settings.guard(http));
+    let fixed = match settings {
+        None => Some(StaticReason::Implicit),
+        Some(_) if has_pools => Some(StaticReason::Pools),
+        // A balancer of another module may not bear a zone: there is no advice to add one.
+        _ if method.is_none() => Some(StaticReason::UnknownBalancer),
+        _ if us.zone().is_none() => Some(StaticReason::NoZone { kilobytes: capacity::advised_kilobytes(us) }),
+        Some(own) => (!own.is_dynamic(http)).then_some(StaticReason::Excluded),
+    };
+    let tables = match (&fixed, method) {
+        // SAFETY: as above; an upstream that can be changed has a zone.
+        (None, Some(method)) => unsafe { balancers.tables(us.as_non_null(), method) },
+        _ => Ok(None),
+    };
+    let fixed = fixed.or(tables.as_ref().err().map(|what| StaticReason::Layout(what)));
+    let candidate = Candidate {
+        upstream: us,
+        is_known: method.is_some(),
+        is_changeable: fixed.is_none(),
+        capacity: settings.and_then(|settings| settings.capacity(http)),
+    };
+    if let (Some(guard), None) = (guard, &fixed) {
+        // SAFETY: as above.
+        unsafe { directives::warn_of_guard(cf, us, guard) };
+    }
+    let added = live.add(us, method, fixed, guard)?;
+    let pools = PoolCandidate { upstream: us, name: added.name.clone(), settings, fixed: added.fixed() };
+    Some(Found { candidate, tables: tables.ok().flatten(), pools })
 }
 
 /// Gives their pools to the upstreams that have pools. None if they are not as they must be, which was logged.
@@ -238,7 +277,7 @@ unsafe fn postconfiguration(cf: NonNull<ngx_conf_t>) -> Option<()> {
 /// # Safety
 ///
 /// Called in `postconfiguration`; the candidates are all upstreams, in their order.
-unsafe fn compose(cf: NonNull<ngx_conf_t>, live: &Live, all: &[PoolCandidate<'_>]) -> Option<()> {
+unsafe fn compose(cf: NonNull<ngx_conf_t>, live: &mut Live, all: &[PoolCandidate<'_>]) -> Option<()> {
     for (place, candidate) in all.iter().enumerate().filter(|(_, candidate)| !candidate.pools().is_empty()) {
         match candidate.resolve(all) {
             Ok(pools) => live.compose(place, &pools),
@@ -308,8 +347,8 @@ unsafe fn init_module(cycle: *mut ngx_cycle_t) {
             );
         }
         let old = shm::find((*cycle).old_cycle, &store_name());
-        match (main.live, main.zone, old) {
-            (Some(live), Some(zone), old) => live.as_ref().start(zone, old, main.drains, log),
+        match (&main.live, main.zone, old) {
+            (Some(live), Some(zone), old) => live.start(zone, old, main.drains, log),
             (_, _, Some(old)) => live::close(old, log),
             _ => {}
         }
@@ -335,10 +374,9 @@ unsafe fn init_process(cycle: *mut ngx_cycle_t) {
         if conf::module().is_null() {
             return;
         }
-        let live = conf::main_conf_of_cycle::<MainConf>(cycle).and_then(|main| main.as_ref().live);
-        if let Some(live) = live {
-            // A worker runs one configuration, which lives as long as the process. Jobs start in no other process.
-            jobs::start(live.as_ref());
-        }
+        let Some(main) = conf::main_conf_of_cycle::<MainConf>(cycle) else { return };
+        let MainConf { live: Some(live), hooks, .. } = main.as_ref() else { return };
+        let live = Rc::clone(live);
+        jobs::start(live, vec![Box::new(Look::new(hooks.clone()))]);
     }
 }

@@ -204,9 +204,17 @@ fn is_test_only(path: &Path) -> bool {
     name.ends_with("tests.rs") || ["fixture.rs", "fake.rs"].contains(&name)
 }
 
+/// Whether a line is an attribute of what only tests compile.
+fn is_for_tests(line: &str) -> bool {
+    line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test,")
+}
+
 /// The source without comments, and without the tests at its end, which may reach for anything.
 fn code_of(source: &str) -> String {
-    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
+    let is_of_tests =
+        |(at, _): &(usize, &str)| source[..*at].trim_end().lines().next_back().is_some_and(is_for_tests);
+    let end = source.match_indices("\nmod tests {").find(is_of_tests).map_or(source.len(), |(at, _)| at);
+    let source = &source[..end];
     source.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 

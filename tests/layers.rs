@@ -30,7 +30,7 @@ const ROOMS: &[Room] = &[
     Room { name: "live", rooms: &["ops", "store", "zone", "nginx", "model"], crates: &[] },
     Room {
         name: "balancer",
-        rooms: &["live", "zone", "store", "nginx", "model"],
+        rooms: &["live", "zone", "store", "ops", "nginx", "model"],
         crates: &["ngx", "nginx_sys", "libc"],
     },
     Room { name: "handlers", rooms: &["forms", "ops", "http", "nginx", "model"], crates: &[] },
@@ -47,6 +47,12 @@ const EDGE: &[&str] = &["http", "caller", "log", "memory", "process", "time", "t
 
 /// Crates that some room may use.
 const CRATES: &[&str] = &["ngx", "nginx_sys", "libc", "serde", "serde_json"];
+
+/// Rooms whose safe functions may take pointers: they are made of unsafe code, and keep pointers in types of their own.
+const POINTERS: &[&str] = &["nginx", "store", "zone", "balancer"];
+
+/// Where functions of C are exported, which take what their callers give.
+const FOREIGN: &str = "handlers/lua";
 
 /// Words that only one room may write, and the room.
 const PRIVATE_WORDS: &[(&str, &str)] = &[
@@ -97,7 +103,27 @@ fn violations(path: &Path, source: &str) -> Vec<Violation> {
             add(format!("`{word}..` is a word of `{owner}`"));
         }
     }
+    if !POINTERS.contains(&room.name) && !path.starts_with(FOREIGN) {
+        for function in safe_with_pointers(&code) {
+            add(format!("the safe function `{function}` takes a pointer"));
+        }
+    }
     found
+}
+
+/// The safe functions that take a raw pointer or a `NonNull`: nobody says then that it may be followed.
+fn safe_with_pointers(code: &str) -> Vec<&str> {
+    let functions = code.match_indices("fn ").filter_map(|(at, word)| {
+        let line = code[..at].rsplit('\n').next().unwrap_or("");
+        let rest = &code[at + word.len()..];
+        let is_safe =
+            !line.split_whitespace().any(|word| word == "unsafe") && !line.ends_with(char::is_alphanumeric);
+        let signature = rest.split(['{', ';']).next().unwrap_or("");
+        let taken = signature.rsplit_once(") ->").map_or(signature, |(taken, _)| taken);
+        let takes_pointer = ["NonNull<", "*mut ", "*const "].iter().any(|word| taken.contains(word));
+        (is_safe && takes_pointer).then(|| first_word(rest)).flatten()
+    });
+    functions.collect()
 }
 
 /// Each path that begins with the crate `name`: its second word, and what follows that.
@@ -120,9 +146,17 @@ fn first_word(text: &str) -> Option<&str> {
     (end > 0).then(|| &text[..end])
 }
 
+/// Whether a line is an attribute of what only tests compile.
+fn is_for_tests(line: &str) -> bool {
+    line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test,")
+}
+
 /// The source without comments, and without the tests at its end, which may reach for anything.
 fn code_of(source: &str) -> String {
-    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
+    let is_of_tests =
+        |(at, _): &(usize, &str)| source[..*at].trim_end().lines().next_back().is_some_and(is_for_tests);
+    let end = source.match_indices("\nmod tests {").find(is_of_tests).map_or(source.len(), |(at, _)| at);
+    let source = &source[..end];
     source.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
@@ -148,7 +182,10 @@ fn every_room_keeps_to_the_table() {
         let mut all = Vec::new();
         files(&src, &mut all);
         assert!(all.len() > at_least, "the rooms of {folder} were found: {}", all.len());
-        let rooms = all.iter().filter(|path| **path != src.join("lib.rs"));
+        let root = src.join("lib.rs");
+        let code = code_of(&fs::read_to_string(&root).unwrap());
+        found.extend(safe_with_pointers(&code).iter().map(|name| format!("{folder}/lib.rs: `{name}`")));
+        let rooms = all.iter().filter(|path| **path != root);
         found.extend(rooms.flat_map(|path| {
             violations(path.strip_prefix(&src).unwrap(), &fs::read_to_string(path).unwrap())
         }));
@@ -192,6 +229,9 @@ fn the_check_sees_what_it_must() {
         ("balancer/hook.rs", "let p: ngx_http_upstream_rr_peer_t;", "is a word of `zone`"),
         ("live/mod.rs", "#[cfg(nginx_peer_refs)]", "is a word of `zone`"),
         ("attic/mod.rs", "", "does not have"),
+        ("live/mod.rs", "    pub fn f(at: NonNull<Server>) -> bool {", "safe function `f` takes a pointer"),
+        ("live/mod.rs", "fn g<T>(\n    &self,\n    r: *mut T,\n) {}", "safe function `g` takes a pointer"),
+        ("handlers/edge.rs", "fn h(r: *const u8, f: impl Fn(u8) -> u8) -> u8;", "takes a pointer"),
     ];
     for (path, source, wanted) in bad {
         let found = violations(Path::new(path), source);
@@ -200,7 +240,10 @@ fn the_check_sees_what_it_must() {
     let good = [
         ("ops/plan.rs", "use crate::model::id::ServerId;\nuse super::error::OpError; // crate::store"),
         ("handlers/status/json.rs", "use super::super::peer::Peer;\nuse crate::nginx::log::Log;"),
-        ("zone/peers.rs", "use nginx_sys::ngx_http_upstream_rr_peer_t;"),
+        ("zone/peers.rs", "use nginx_sys::ngx_http_upstream_rr_peer_t;\nfn f(peer: NonNull<u8>) {}"),
+        ("live/mod.rs", "pub unsafe fn f(at: NonNull<u8>) {}\nfn g(&self) -> NonNull<u8> {}"),
+        ("live/mod.rs", "type F = unsafe extern \"C\" fn(*mut u8);\nunsafe extern \"C\" fn f(r: *mut u8) {}"),
+        ("handlers/lua/mod.rs", "pub extern \"C\" fn f(text: *const u8) {}"),
     ];
     for (path, source) in good {
         assert_eq!(violations(Path::new(path), source), Vec::<Violation>::new());

@@ -103,31 +103,32 @@ impl Balancers {
     ///
     /// `us` is an upstream of the configuration being read; called in `postconfiguration`.
     pub unsafe fn method(&self, us: NonNull<ngx_http_upstream_srv_conf_t>) -> Option<Method> {
-        // SAFETY: see above; the settings of an upstream block have a place for each http module.
-        unsafe {
-            let us = us.as_ptr();
-            let mut init = (*us).peer.init_upstream;
-            for _ in 0..=WRAPPERS_MAX {
-                let Some(present) = init else {
-                    return Some(Method::RoundRobin);
-                };
-                let same = |other: InitUpstream| ptr::fn_addr_eq(present, other);
-                if same(ngx_http_upstream_init_round_robin) {
-                    return Some(Method::RoundRobin);
-                }
-                if let Some((_, method, _)) = self.methods.iter().find(|(init, ..)| same(*init)) {
-                    return Some(*method);
-                }
-                let wrapper = self.wrappers.iter().find(|wrapper| same(wrapper.init))?;
-                if (*us).srv_conf.is_null() {
-                    return None;
-                }
-                let settings: *mut ngx_http_upstream_init_pt =
-                    (*(*us).srv_conf.add(wrapper.ctx_index)).cast();
-                init = settings.add(wrapper.word).read();
+        let us = us.as_ptr();
+        // SAFETY: see above.
+        let (mut init, confs) = unsafe { ((*us).peer.init_upstream, (*us).srv_conf) };
+        for _ in 0..=WRAPPERS_MAX {
+            let Some(present) = init else {
+                return Some(Method::RoundRobin);
+            };
+            let same = |other: InitUpstream| ptr::fn_addr_eq(present, other);
+            if same(ngx_http_upstream_init_round_robin) {
+                return Some(Method::RoundRobin);
             }
-            None
+            if let Some((_, method, _)) = self.methods.iter().find(|(init, ..)| same(*init)) {
+                return Some(*method);
+            }
+            let wrapper = self.wrappers.iter().find(|wrapper| same(wrapper.init))?;
+            if confs.is_null() {
+                return None;
+            }
+            // SAFETY: the settings of an upstream block have a place for each http module; those of the wrapper's are
+            // longer than the words that were read when it was found.
+            init = unsafe {
+                let settings: *const ngx_http_upstream_init_pt = (*confs.add(wrapper.ctx_index)).cast();
+                settings.add(wrapper.word).read()
+            };
         }
+        None
     }
 }
 
@@ -178,15 +179,36 @@ impl Scratch {
         words: &[&str],
         init: ngx_http_upstream_init_pt,
     ) -> Option<Self> {
-        // SAFETY: the configuration's pool and the list of modules live while it is read; what the handlers are given
-        // is shaped as nginx shapes it for a directive in an upstream block, in memory of that pool, which nothing else
-        // refers to.
-        unsafe {
-            let conf = cf.as_ptr();
+        let conf = cf.as_ptr();
+        // SAFETY: the list of modules lives while the configuration is read.
+        let (module, directive) = unsafe {
             let module = command::find_module(conf, module)?;
-            let directive = command::find_command(module, words.first()?)?;
+            (module, command::find_command(module, words.first()?)?)
+        };
+        // SAFETY: as above.
+        let us = unsafe { Self::upstream(conf, module)? };
+        // SAFETY: what the handler is given is shaped as nginx shapes it for a directive in an upstream block, in memory
+        // of the configuration's pool, which nothing else refers to.
+        let result = unsafe {
+            (*us).peer.init_upstream = init;
             let context: *mut ngx_http_conf_ctx_t = conf::context(cf)?.as_ptr();
+            let mut scratch_context = ngx_http_conf_ctx_t { srv_conf: (*us).srv_conf, ..*context };
+            command::run(conf, module, directive, &raw mut scratch_context, words)
+        };
+        result?.is_null().then_some(Self { us, module })
+    }
 
+    /// An upstream with settings of nginx's upstream module, which are the upstream itself, and of another module.
+    ///
+    /// # Safety
+    ///
+    /// Called in `postconfiguration`, with an http module of the running nginx.
+    unsafe fn upstream(
+        conf: *mut ngx_conf_t,
+        module: *mut ngx_module_t,
+    ) -> Option<*mut ngx_http_upstream_srv_conf_t> {
+        // SAFETY: see above; the configuration's pool lives while it is read, and there is a place for each http module.
+        unsafe {
             let us: *mut ngx_http_upstream_srv_conf_t = zeroed(conf)?;
             let places = (&raw const ngx_http_max_module).read();
             let settings: *mut *mut c_void =
@@ -195,16 +217,11 @@ impl Scratch {
                 return None;
             }
             (*us).srv_conf = settings;
-            (*us).peer.init_upstream = init;
-            let own = (*(*module).ctx.cast::<ngx_http_module_t>()).create_srv_conf;
-            if let Some(create) = own {
+            if let Some(create) = (*(*module).ctx.cast::<ngx_http_module_t>()).create_srv_conf {
                 *settings.add((*module).ctx_index) = create(conf);
             }
             *settings.add((&raw const ngx_http_upstream_module.ctx_index).read()) = us.cast();
-
-            let mut scratch_context = ngx_http_conf_ctx_t { srv_conf: settings, ..*context };
-            let result = command::run(conf, module, directive, &raw mut scratch_context, words);
-            result?.is_null().then_some(Self { us, module })
+            Some(us)
         }
     }
 

@@ -2,13 +2,13 @@
 //!
 //! nginx's keepalive keeps connections by address. One to a server that left would serve requests of another server that
 //! comes to the same address, and would stay open until its timeout. So each worker notes which of its connections went
-//! idle, closes those to addresses that left before it chooses a peer, and looks for them every half second besides.
+//! idle, and closes those to addresses that left: before it chooses a peer, and in a job of its own.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 
 use nginx_sys::{
-    NGX_DONE, NGX_OK, ngx_connection_t, ngx_cycle, ngx_event_handler_pt, ngx_event_t, ngx_int_t, ngx_msec_t,
+    NGX_DONE, NGX_OK, ngx_connection_t, ngx_cycle, ngx_event_handler_pt, ngx_event_t, ngx_int_t,
     ngx_peer_connection_t, ngx_sockaddr_t, sockaddr, socklen_t,
 };
 
@@ -16,10 +16,6 @@ use crate::model::departures::Departures;
 use crate::zone::{Extra, extra::Left};
 
 use super::connection;
-
-/// Time between two looks at the idle connections, in milliseconds: a server that left sees its idle connections closed
-/// within a second.
-pub(super) const LOOK: ngx_msec_t = 500;
 
 /// Bits in a word.
 const BITS: usize = u64::BITS as usize;
@@ -49,32 +45,28 @@ impl Idle {
     ///
     /// The connection is one of this worker's.
     pub unsafe fn note(&self, connection: *mut ngx_connection_t, socket: Option<u64>) {
-        // SAFETY: see above.
-        unsafe {
+        // SAFETY: see above. The array of a worker's connections lives as long as it, and does not grow.
+        let (at, count, handler) = unsafe {
             let Some(at) = place(connection) else { return };
-            let (word, bit) = (at / BITS, 1_u64 << (at % BITS));
-            let mut went_idle = self.went_idle.borrow_mut();
-            if went_idle.len() <= word {
-                // Once in a worker's life: nginx's connections do not grow.
-                went_idle.resize((*ngx_cycle).connection_n.div_ceil(BITS), 0);
-            }
-            if let Some(word) = went_idle.get_mut(word) {
-                *word |= bit;
-            }
-            let mut sockets = self.sockets.borrow_mut();
-            if socket.is_some() && sockets.is_empty() {
-                sockets.resize((*ngx_cycle).connection_n, 0);
-            }
-            if let Some(place) = sockets.get_mut(at) {
-                *place = socket.unwrap_or(0);
-            }
-            self.handler.set((*(*connection).read).handler);
+            (at, (*ngx_cycle).connection_n, (*(*connection).read).handler)
+        };
+        let (word, bit) = (at / BITS, 1_u64 << (at % BITS));
+        let mut went_idle = self.went_idle.borrow_mut();
+        if went_idle.len() <= word {
+            // Once in a worker's life.
+            went_idle.resize(count.div_ceil(BITS), 0);
         }
-    }
-
-    /// Whether any connection was noted.
-    pub fn any(&self) -> bool {
-        self.went_idle.borrow().iter().any(|word| *word != 0)
+        if let Some(word) = went_idle.get_mut(word) {
+            *word |= bit;
+        }
+        let mut sockets = self.sockets.borrow_mut();
+        if socket.is_some() && sockets.is_empty() {
+            sockets.resize(count, 0);
+        }
+        if let Some(place) = sockets.get_mut(at) {
+            *place = socket.unwrap_or(0);
+        }
+        self.handler.set(handler);
     }
 
     /// Closes the idle connections to addresses that left since the last look.
@@ -152,30 +144,40 @@ unsafe fn place(connection: *const ngx_connection_t) -> Option<usize> {
 ///
 /// `at` is a place among the worker's connections.
 unsafe fn keep(at: usize, socket: Option<u64>, handler: Handler, left: &Left) -> bool {
+    // SAFETY: see above.
+    let Some(connection) = (unsafe { waiting(at, handler) }) else { return false };
+    let has_left = match socket {
+        Some(hash) => left.has_hash(hash),
+        // SAFETY: the connection is open.
+        None => peer_has_left(unsafe { (*connection).fd }, left),
+    };
+    if has_left {
+        // SAFETY: this is what nginx itself does with idle connections when a worker is to end.
+        unsafe {
+            (*connection).set_close(1);
+            handler((*connection).read);
+        }
+    }
+    !has_left
+}
+
+/// The connection at a place, if it is open and idle, and waits with `handler`.
+///
+/// # Safety
+///
+/// `at` is a place among the worker's connections.
+unsafe fn waiting(at: usize, handler: Handler) -> Option<*mut ngx_connection_t> {
     // SAFETY: see above; a free connection has a descriptor of -1 and is not looked at further.
     unsafe {
         if at >= (*ngx_cycle).connection_n {
-            return false;
+            return None;
         }
         let connection = (*ngx_cycle).connections.add(at);
         if (*connection).fd == -1 || (*connection).idle() == 0 {
-            return false;
+            return None;
         }
         let waits_with: ngx_event_handler_pt = (*(*connection).read).handler;
-        if !waits_with.is_some_and(|waits_with| std::ptr::fn_addr_eq(waits_with, handler)) {
-            return false;
-        }
-        let has_left = match socket {
-            Some(hash) => left.has_hash(hash),
-            None => peer_has_left((*connection).fd, left),
-        };
-        if !has_left {
-            return true;
-        }
-        // As nginx itself does with idle connections when a worker is to end.
-        (*connection).set_close(1);
-        handler((*connection).read);
-        false
+        std::ptr::fn_addr_eq(waits_with?, handler).then_some(connection)
     }
 }
 

@@ -4,37 +4,24 @@
 //! the rest: this module's hook on the pool, keepalive and sticky are inside. nginx's count of tries is what the present
 //! pool has left, and what those have that the request was not handed to yet.
 
-use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use nginx_sys::{
-    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
-    ngx_int_t, ngx_msec_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
+    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
+    ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
 };
 
 use crate::live::{Member, Pools, Upstream};
-use crate::nginx::event::Event;
 use crate::nginx::{conf, time};
 use crate::zone::Chosen;
 
+use super::composed::Composed;
+use super::cookies::Cookies;
 use super::guarded;
-use super::hook::Seat;
-use super::request::{GetPeer, Head, Inner, keep_name, within_limit};
-use super::retry::Cookies;
-
-/// Time between two looks at the pools by one worker, in milliseconds, while requests find them other than they were.
-const LOOK: u64 = 100;
-
-/// What the hook of one upstream of pools knows.
-pub struct Composed {
-    /// The upstream.
-    upstream: NonNull<Upstream>,
-    /// Finds out which pool is active.
-    looking: UnsafeCell<Event>,
-    /// When this worker last looked.
-    looked: Cell<u64>,
-}
+use super::inner::{GetPeer, Head, Inner, keep_name, within_limit};
+use super::seat::Seat;
 
 impl Composed {
     /// Hooks an upstream that has pools.
@@ -42,52 +29,15 @@ impl Composed {
     /// # Safety
     ///
     /// Called in `postconfiguration`, once for an upstream, whose settings of this module begin with a [`Seat`].
-    /// `upstream` lives in the pool of the configuration.
-    pub unsafe fn install(cf: NonNull<ngx_conf_t>, upstream: &Upstream) -> Option<()> {
+    pub unsafe fn install(upstream: &Upstream, pools: Rc<Pools>) -> Option<()> {
         let us = upstream.conf.as_ptr();
-        let with = NonNull::from(upstream);
         // SAFETY: see above.
         unsafe {
             let mut seat = conf::srv_conf_in::<Seat>((*us).srv_conf)?;
-            let looking = UnsafeCell::new(Event::new(look, with.as_ptr().cast()));
-            let composed = Self { upstream: with, looking, looked: Cell::new(0) };
-            seat.as_mut().composed = Some(conf::pool_value((*cf.as_ptr()).pool, composed)?);
+            seat.as_mut().composed = Some(Rc::new(Self::new(pools)));
             (*us).peer.init = Some(ngx_http_upstream_control_init_pools);
         }
         Some(())
-    }
-
-    /// The pools.
-    fn pools(&self) -> Option<&Pools> {
-        // SAFETY: the upstream lives in the pool of the configuration, as this does.
-        unsafe { self.upstream.as_ref() }.pools.get()
-    }
-
-    /// Sees to it that somebody looks at the pools: after the present event, or some time after the last look.
-    #[cold]
-    fn look_soon(&self) {
-        let now = time::msec();
-        let wait = self.looked.get().saturating_add(LOOK).saturating_sub(now);
-        // SAFETY: one thread runs a worker, and the event is reached from here only. The request's log ends with it, the
-        // cycle's does not.
-        unsafe {
-            let (looking, log) = (&mut *self.looking.get(), (*nginx_sys::ngx_cycle).log);
-            if wait == 0 {
-                self.looked.set(now);
-                looking.post(log);
-            } else {
-                looking.set_timer(log, ngx_msec_t::try_from(wait).unwrap_or(0));
-            }
-        }
-    }
-}
-
-/// Finds out which pool is active.
-unsafe fn look(upstream: *mut c_void) {
-    // SAFETY: the event was made with this pointer; the upstream lives as long as the event.
-    let Some(upstream) = (unsafe { upstream.cast::<Upstream>().as_ref() }) else { return };
-    if let Some(pools) = upstream.pools.get() {
-        pools.observe(&upstream.name);
     }
 }
 
@@ -130,23 +80,20 @@ unsafe extern "C" fn ngx_http_upstream_control_init_pools(
 ///
 /// See [`ngx_http_upstream_control_init_pools`].
 unsafe fn begin(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t) -> Option<()> {
-    // SAFETY: the request and its upstream live until the request's pool is destroyed, which is where the ride lies.
+    // SAFETY: the request and its upstream live; the settings of this module begin with a seat, which holds the hook as
+    // long as the configuration lives.
+    let (composed, place, cookies) = unsafe {
+        let seat = conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref();
+        let place = NonNull::new(ngx_palloc((*r).pool, size_of::<Ride>()).cast::<Ride>())?;
+        (NonNull::from(seat.composed.as_deref()?), place, Cookies::from_here(r))
+    };
+    let head = Head::new(Inner::NONE);
+    let ride = Ride { head, r, us, composed, entered: 0, own: 0, told: 1, attempts: 0, cookies };
+    // SAFETY: the place is as large as a ride, and in the request's pool, as is the connection to a peer.
     unsafe {
-        let composed = conf::srv_conf_in::<Seat>((*us).srv_conf)?.as_ref().composed?;
-        let ride = NonNull::new(ngx_palloc((*r).pool, size_of::<Ride>()).cast::<Ride>())?.as_ptr();
-        ride.write(Ride {
-            head: Head::new(Inner::NONE),
-            r,
-            us,
-            composed,
-            entered: 0,
-            own: 0,
-            told: 1,
-            attempts: 0,
-            cookies: Cookies::from_here(r),
-        });
+        place.write(ride);
         let pc = &mut (*(*r).upstream).peer;
-        Inner::NONE.cover(pc, ride.cast(), Some(get_peer), Some(free_peer));
+        Inner::NONE.cover(pc, place.as_ptr().cast(), Some(get_peer), Some(free_peer));
         // More than none: the pools are asked when the first peer is.
         pc.tries = 1;
     }
@@ -154,48 +101,69 @@ unsafe fn begin(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_
 }
 
 impl Ride {
-    /// Lets the pools choose a peer: the present one, and if it has none left the others.
+    /// Lets the pools choose a peer: the present one, and if it has none left the others. `data` is nginx's pointer to
+    /// this.
     ///
     /// # Safety
     ///
     /// `pc` is the connection that this ride belongs to; nginx holds no peer for it.
-    unsafe fn get(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
+    unsafe fn get(&mut self, data: *mut c_void, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
         // SAFETY: the hook lives as long as the configuration.
         let composed = unsafe { self.composed.as_ref() };
-        let Some(pools) = composed.pools() else { return NGX_ERROR as ngx_int_t };
-        // SAFETY: see above.
-        unsafe {
+        // SAFETY: the duty of the caller.
+        let rc = unsafe {
             self.take_tries_back(pc);
-            let mut rc = NGX_BUSY as ngx_int_t;
-            if self.own > 0 {
-                rc = self.choose(pc);
-            }
-            while rc == NGX_BUSY as ngx_int_t {
-                let Some((next, is_best)) = self.next(pools) else { break };
-                rc = self.enter(pools, next, pc);
-                if rc == NGX_OK as ngx_int_t {
-                    rc = self.choose(pc);
-                }
-                if rc == NGX_BUSY as ngx_int_t || !is_best || pools.active() != Some(next) {
-                    composed.look_soon();
-                }
-            }
-            if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
-                self.attempts += 1;
+            self.find(composed, data, pc)
+        };
+        if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
+            self.attempts += 1;
+            // SAFETY: as above; the request has a peer now, which is among the tries.
+            unsafe {
                 if !Chosen::NAMES_CHANGE {
                     // nginx itself does so for an upstream with a zone, which this one has not.
                     keep_name(self.r, pc);
                 }
-                // The peer that the request has now is among the tries.
-                self.tell_tries(pools, pc, self.attempts - 1);
-            } else if rc == NGX_BUSY as ngx_int_t {
-                // What the log names where nobody had a peer.
+                self.tell_tries(composed.pools(), pc, self.attempts - 1);
+            }
+        } else if rc == NGX_BUSY as ngx_int_t {
+            self.told = 0;
+            // SAFETY: as above. The name is what the log shows where nobody had a peer.
+            unsafe {
                 (*pc).name = &raw mut (*self.us).host;
                 (*pc).tries = 0;
-                self.told = 0;
             }
-            rc
         }
+        rc
+    }
+
+    /// Asks one pool after the other.
+    ///
+    /// # Safety
+    ///
+    /// See [`Ride::get`].
+    unsafe fn find(
+        &mut self,
+        composed: &Composed,
+        data: *mut c_void,
+        pc: *mut ngx_peer_connection_t,
+    ) -> ngx_int_t {
+        let pools = composed.pools();
+        let (ok, busy) = (NGX_OK as ngx_int_t, NGX_BUSY as ngx_int_t);
+        // SAFETY: the duty of the caller, here and below.
+        let mut rc = if self.own > 0 { unsafe { self.choose(pc) } } else { busy };
+        while rc == busy {
+            let Some((next, is_best)) = self.next(pools) else { break };
+            // SAFETY: as above.
+            rc = unsafe { self.enter(pools, next, data, pc) };
+            if rc == ok {
+                // SAFETY: as above.
+                rc = unsafe { self.choose(pc) };
+            }
+            if rc == busy || !is_best || pools.active() != Some(next) {
+                composed.look_soon();
+            }
+        }
+        rc
     }
 
     /// Lets the balancer of the present pool choose.
@@ -236,41 +204,49 @@ impl Ride {
     /// # Safety
     ///
     /// See [`Ride::get`].
-    unsafe fn enter(&mut self, pools: &Pools, place: usize, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
+    unsafe fn enter(
+        &mut self,
+        pools: &Pools,
+        place: usize,
+        data: *mut c_void,
+        pc: *mut ngx_peer_connection_t,
+    ) -> ngx_int_t {
         self.entered |= 1 << place;
         let Some(pool) = pools.members().get(place) else { return NGX_BUSY as ngx_int_t };
         let pool = pool.upstream().conf.as_ptr();
-        // SAFETY: the request lives, and its upstream is the one that `pc` lies in, or nothing is done. The function is
-        // that of the pool, which nginx would call with these.
-        unsafe {
-            let upstream = (*self.r).upstream;
-            let Some(init) = (*pool).peer.init else { return NGX_ERROR as ngx_int_t };
-            if upstream.is_null() || !ptr::eq(&raw const (*upstream).peer, pc) {
-                return NGX_ERROR as ngx_int_t;
-            }
-            if self.head.inner.get.is_some() {
-                self.cookies.withdraw();
-            }
-            let covered = Inner::of(&*pc);
-            // nginx's balancers take data that is there for their own, and set only what they have.
-            Inner::NONE.put_into(&mut *pc);
-            let rc = init(self.r, pool);
-            if rc == NGX_OK as ngx_int_t {
-                self.head.inner = Inner::of(&*pc);
-                self.own = (*pc).tries;
-                let (inner, ride) = (self.head.inner, ptr::from_mut(self));
-                inner.cover(&mut *pc, ride.cast(), Some(get_peer), Some(free_peer));
-                ngx::ngx_log_debug!(
-                    mask: ngx::log::DebugMask::Http,
-                    (*pc).log,
-                    "upstream control: pool {place}, tries {}",
-                    self.own
-                );
-            } else {
-                covered.put_into(&mut *pc);
-            }
-            rc
+        // SAFETY: the request and the pool live; nothing is done unless its upstream is the one that `pc` lies in.
+        let (upstream, init) = unsafe { ((*self.r).upstream, (*pool).peer.init) };
+        let Some(init) = init else { return NGX_ERROR as ngx_int_t };
+        // SAFETY: as above.
+        if upstream.is_null() || !unsafe { ptr::eq(&raw const (*upstream).peer, pc) } {
+            return NGX_ERROR as ngx_int_t;
         }
+        if self.head.inner.get.is_some() {
+            // SAFETY: as above.
+            unsafe { self.cookies.withdraw() };
+        }
+        // SAFETY: as above. nginx's balancers take data that is there for their own, and set only what they have. The
+        // function is that of the pool, which nginx would call with these.
+        let (covered, rc) = unsafe {
+            let covered = Inner::of(&*pc);
+            Inner::NONE.put_into(&mut *pc);
+            (covered, init(self.r, pool))
+        };
+        if rc != NGX_OK as ngx_int_t {
+            // SAFETY: as above.
+            unsafe { covered.put_into(&mut *pc) };
+            return rc;
+        }
+        // SAFETY: as above; `data` is what nginx had for this ride before.
+        unsafe {
+            self.head.inner = Inner::of(&*pc);
+            self.own = (*pc).tries;
+            let inner = self.head.inner;
+            inner.cover(&mut *pc, data, Some(get_peer), Some(free_peer));
+            let (mask, log) = (ngx::log::DebugMask::Http, (*pc).log);
+            ngx::ngx_log_debug!(mask: mask, log, "upstream control: pool {place}, tries {}", self.own);
+        }
+        rc
     }
 
     /// Gives the peer back to the balancer of the pool that it is from.
@@ -287,9 +263,8 @@ impl Ride {
             (*pc).tries = self.own;
             free(pc, data, state);
             self.own = (*pc).tries;
-            if let Some(pools) = self.composed.as_ref().pools() {
-                self.tell_tries(pools, pc, self.attempts);
-            }
+            let composed = self.composed;
+            self.tell_tries(composed.as_ref().pools(), pc, self.attempts);
         }
     }
 
@@ -331,7 +306,7 @@ pub(super) fn is_own(get: GetPeer) -> bool {
 /// nginx's entry: choose a peer.
 unsafe extern "C" fn get_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx passes the words that `begin` put there; one thread runs a worker.
-    guarded(NGX_ERROR as ngx_int_t, || unsafe { (*ride.cast::<Ride>()).get(pc) })
+    guarded(NGX_ERROR as ngx_int_t, || unsafe { (*ride.cast::<Ride>()).get(ride, pc) })
 }
 
 /// nginx's entry: give the peer back.

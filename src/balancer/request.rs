@@ -4,138 +4,20 @@ use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_event_free_peer_pt,
-    ngx_event_get_peer_pt, ngx_event_notify_peer_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
-    ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_http_request_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t,
 };
 
 use crate::model::departures::Departures;
 use crate::zone::extra::socket_hash;
 use crate::zone::{Chosen, Extra};
 
-use super::connection::{self, Sessions};
+use super::cookies::Cookies;
 use super::guarded;
 use super::hook::Hook;
-use super::retry::{self, Cookies, Failed};
-
-/// nginx's type of the function that chooses a peer.
-pub(super) type GetPeer = unsafe extern "C" fn(*mut ngx_peer_connection_t, *mut c_void) -> ngx_int_t;
-
-/// What the balancer put where this module's own words are now.
-#[derive(Clone, Copy)]
-pub(super) struct Inner {
-    /// Its data.
-    pub data: *mut c_void,
-    /// Chooses a peer.
-    pub get: ngx_event_get_peer_pt,
-    /// Gives the peer back.
-    pub free: ngx_event_free_peer_pt,
-    /// Is told how far the request got.
-    pub notify: ngx_event_notify_peer_pt,
-    /// Keeps TLS sessions.
-    pub sessions: Sessions,
-}
-
-impl Inner {
-    /// Nothing: no balancer has prepared.
-    pub const NONE: Self = Self {
-        data: ptr::null_mut(),
-        get: None,
-        free: None,
-        notify: None,
-        sessions: Sessions { set: None, save: None },
-    };
-
-    /// What `pc` holds now.
-    pub fn of(pc: &ngx_peer_connection_t) -> Self {
-        Self { data: pc.data, get: pc.get, free: pc.free, notify: pc.notify, sessions: Sessions::of(pc) }
-    }
-
-    /// Puts these back.
-    pub fn put_into(&self, pc: &mut ngx_peer_connection_t) {
-        let Self { data, get, free, notify, sessions } = *self;
-        (pc.data, pc.get, pc.free) = (data, get, free);
-        pc.notify = notify;
-        sessions.put_into(pc);
-    }
-
-    /// Puts this module's words where these were.
-    ///
-    /// # Safety
-    ///
-    /// `pc` holds these. `data` is a structure that begins with a [`Head`], which holds them, and lives as long as the
-    /// request; `get` and `free` are for such data.
-    pub unsafe fn cover(
-        &self,
-        pc: &mut ngx_peer_connection_t,
-        data: *mut c_void,
-        get: ngx_event_get_peer_pt,
-        free: ngx_event_free_peer_pt,
-    ) {
-        pc.data = data;
-        pc.get = get;
-        pc.free = free;
-        // nginx asks whether these are there at all.
-        pc.notify = self.notify.and(Some(notify_peer));
-        let Sessions { set, save } = self.sessions;
-        Sessions { set: set.and(Some(set_session)), save: save.and(Some(save_session)) }.put_into(pc);
-    }
-}
-
-/// How all begins that this module puts in the place of a balancer's data.
-#[repr(C)]
-pub(super) struct Head {
-    /// The balancer.
-    pub inner: Inner,
-    /// Whether a server took a connection and then failed to agree on TLS, which nginx takes for no connection.
-    pub was_reached: bool,
-}
-
-impl Head {
-    /// For this balancer.
-    pub fn new(inner: Inner) -> Self {
-        Self { inner, was_reached: false }
-    }
-
-    /// Notes whether a server was reached.
-    ///
-    /// # Safety
-    ///
-    /// `pc` is the connection of the request that this belongs to, and is about to give its peer back.
-    pub unsafe fn note(&mut self, pc: *const ngx_peer_connection_t) {
-        // SAFETY: see above; TLS begins when the socket is connected.
-        self.was_reached |= unsafe { connection::has_tls((*pc).connection) };
-    }
-}
-
-/// What rides on one request, in the request's pool.
-#[repr(C)]
-pub(super) struct Ride {
-    /// The balancer; first, see [`Head`].
-    pub head: Head,
-    /// The request.
-    pub r: *mut ngx_http_request_t,
-    /// The upstream.
-    pub us: *mut ngx_http_upstream_srv_conf_t,
-    /// The hook.
-    pub hook: NonNull<Hook>,
-    /// nginx's count of changes to the lists when the balancer prepared.
-    pub membership: u64,
-    /// Peers that the request was given so far.
-    pub attempts: usize,
-    /// Whether the balancer prepared again since.
-    pub prepared_again: bool,
-    /// Whether a peer is worth another try that the balancer takes for tried: see [`Ride::was_idle_too_long`].
-    pub one_more: bool,
-    /// The peer that the request holds.
-    pub peer: Option<Chosen>,
-    /// How many peers had left before it was chosen.
-    pub departures: Departures,
-    /// Peers that this request failed on.
-    pub failed: *mut Failed,
-    /// Where the cookies of sticky begin.
-    pub cookies: Cookies,
-}
+use super::inner::{GetPeer, Head, Inner, keep_name};
+use super::retry;
+use super::ride::{Failed, Ride};
 
 /// Puts this module between nginx and a balancer that is ready. Without memory the request goes on without.
 ///
@@ -149,28 +31,31 @@ pub(super) unsafe fn ride(
     membership: u64,
 ) {
     // SAFETY: the request and its upstream live until the request's pool is destroyed, which is where the ride lies.
+    let (place, inner, cookies) = unsafe {
+        let place = ngx_palloc((*r).pool, size_of::<Ride>()).cast::<Ride>();
+        (place, Inner::of(&(*(*r).upstream).peer), Cookies::from_here(r))
+    };
+    if place.is_null() {
+        return;
+    }
+    let ride = Ride {
+        head: Head::new(inner),
+        r,
+        us,
+        hook,
+        membership,
+        attempts: 0,
+        prepared_again: false,
+        one_more: false,
+        peer: None,
+        departures: Departures::default(),
+        failed: ptr::null_mut(),
+        cookies,
+    };
+    // SAFETY: as above; the place is as large as a ride.
     unsafe {
-        let pc = &mut (*(*r).upstream).peer;
-        let ride = ngx_palloc((*r).pool, size_of::<Ride>()).cast::<Ride>();
-        if ride.is_null() {
-            return;
-        }
-        let inner = Inner::of(pc);
-        ride.write(Ride {
-            head: Head::new(inner),
-            r,
-            us,
-            hook,
-            membership,
-            attempts: 0,
-            prepared_again: false,
-            one_more: false,
-            peer: None,
-            departures: Departures::default(),
-            failed: ptr::null_mut(),
-            cookies: Cookies::from_here(r),
-        });
-        inner.cover(pc, ride.cast(), Some(get_peer), Some(free_peer));
+        place.write(ride);
+        inner.cover(&mut (*(*r).upstream).peer, place.cast(), Some(get_peer), Some(free_peer));
     }
 }
 
@@ -181,17 +66,35 @@ impl Ride {
     ///
     /// `pc` is the connection that this ride belongs to; nginx holds no peer for it.
     unsafe fn get(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
-        // SAFETY: see above; the function is the balancer's own, with its own data.
+        // SAFETY: the hook lives as long as the configuration.
+        let hook = unsafe { self.hook.as_ref() };
+        let Some(control) = hook.upstream().control() else { return NGX_ERROR as ngx_int_t };
+        // Since it was prepared the request may have waited for long.
+        hook.keep_up();
+        self.departures = control.extra().departures();
+        hook.idle().look(control.extra());
+        // SAFETY: the duty of the caller.
+        let rc = unsafe {
+            let rc = self.choose(pc);
+            hook.idle().check(control.extra(), pc, rc)
+        };
+        if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
+            // SAFETY: as above; `pc` holds a peer now.
+            unsafe { self.note(pc) };
+        }
+        rc
+    }
+
+    /// Lets the balancer choose, and prepare once more if the lists changed under it.
+    ///
+    /// # Safety
+    ///
+    /// See [`Ride::get`].
+    unsafe fn choose(&mut self, pc: *mut ngx_peer_connection_t) -> ngx_int_t {
+        let Some(get) = self.head.inner.get else { return NGX_ERROR as ngx_int_t };
+        // SAFETY: the duty of the caller; the function is the balancer's own, with its own data.
         unsafe {
-            let hook = self.hook.as_ref();
-            let (Some(get), Some(control)) = (self.head.inner.get, hook.upstream().control()) else {
-                return NGX_ERROR as ngx_int_t;
-            };
-            // Since it was prepared the request may have waited for long.
-            hook.keep_up();
-            self.departures = control.extra().departures();
-            hook.idle().look(control.extra());
-            let mut rc = if retry::is_old(self) {
+            let rc = if retry::is_old(self) {
                 NGX_BUSY as ngx_int_t
             } else if self.prepared_again {
                 // The balancer has forgotten which peers this request failed on.
@@ -199,25 +102,30 @@ impl Ride {
             } else {
                 get(pc, self.head.inner.data)
             };
-            if retry::is_due(self, rc) {
-                rc = retry::run(self, pc, rc);
+            if retry::is_due(self, rc) { retry::run(self, pc, rc) } else { rc }
+        }
+    }
+
+    /// Notes the peer that was chosen.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn note(&mut self, pc: *mut ngx_peer_connection_t) {
+        self.attempts += 1;
+        // SAFETY: the duty of the caller.
+        unsafe {
+            self.peer = Chosen::of(&*pc);
+            if Chosen::NAMES_CHANGE {
+                keep_name(self.r, pc);
             }
-            rc = hook.idle().check(control.extra(), pc, rc);
-            if rc == NGX_OK as ngx_int_t || rc == NGX_DONE as ngx_int_t {
-                self.peer = Chosen::of(&*pc);
-                self.attempts += 1;
-                if Chosen::NAMES_CHANGE {
-                    keep_name(self.r, pc);
-                }
-                ngx::ngx_log_debug!(
-                    mask: ngx::log::DebugMask::Http,
-                    (*pc).log,
-                    "upstream control: peer {:?}, tries {}",
-                    self.peer,
-                    (*pc).tries
-                );
-            }
-            rc
+            ngx::ngx_log_debug!(
+                mask: ngx::log::DebugMask::Http,
+                (*pc).log,
+                "upstream control: peer {:?}, tries {}",
+                self.peer,
+                (*pc).tries
+            );
         }
     }
 
@@ -227,42 +135,63 @@ impl Ride {
     ///
     /// `pc` is the connection that this ride belongs to, and holds a peer.
     unsafe fn free(&mut self, pc: *mut ngx_peer_connection_t, mut state: ngx_uint_t) {
-        // SAFETY: see above.
+        let failed = state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0;
+        // SAFETY: the duty of the caller. An old connection that broke before it answered says nothing about the server.
         unsafe {
-            let failed = state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0;
-            // An old connection that broke before it answered says nothing about the server.
             if failed && ((*pc).cached() == 0 || self.has_answered()) {
                 Failed::remember(self, pc);
             }
             self.head.note(pc);
-            let control = self.hook.as_ref().upstream().control();
-            let left = self.peer.take().zip(control).is_some_and(|(peer, control)| {
-                // It may be back, with this request: but the connection is one of before.
-                peer.has_left(&control.zone) || has_left_since(self.departures, control.extra(), &*pc)
-            });
-            if state & NGX_PEER_FAILED as ngx_uint_t != 0 && self.was_idle_too_long(pc) {
-                state = NGX_PEER_NEXT as ngx_uint_t;
-                self.one_more = true;
-                self.keep_not(pc);
-            }
-            if left {
-                self.keep_not(pc);
-            }
-            let connection = (*pc).connection;
-            // The peer may be gone when it has been given back.
-            let socket = socket_hash(&*pc);
+        }
+        // SAFETY: as above.
+        let left = unsafe { self.has_left(pc) };
+        // SAFETY: as above.
+        let was_idle = state & NGX_PEER_FAILED as ngx_uint_t != 0 && unsafe { self.was_idle_too_long(pc) };
+        if was_idle {
+            state = NGX_PEER_NEXT as ngx_uint_t;
+            self.one_more = true;
+        }
+        if left || was_idle {
+            // SAFETY: as above.
+            unsafe { self.keep_not(pc) };
+        }
+        // SAFETY: as above.
+        unsafe { self.give_back(pc, state) };
+        if failed {
+            // SAFETY: as above; the peer was given back.
+            unsafe { retry::allow_another(self, pc) };
+        }
+    }
+
+    /// Whether the server left since it was chosen. It may be back, with this request: but the connection is one of
+    /// before.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn has_left(&mut self, pc: *const ngx_peer_connection_t) -> bool {
+        // SAFETY: the hook lives as long as the configuration.
+        let control = unsafe { self.hook.as_ref() }.upstream().control();
+        let Some((peer, control)) = self.peer.take().zip(control) else { return false };
+        // SAFETY: the duty of the caller.
+        unsafe { peer.has_left(&control.zone) || has_left_since(self.departures, control.extra(), &*pc) }
+    }
+
+    /// Lets the balancer have its peer back, and notes the connection if keepalive took it.
+    ///
+    /// # Safety
+    ///
+    /// `pc` is the connection that this ride belongs to, and holds a peer.
+    unsafe fn give_back(&self, pc: *mut ngx_peer_connection_t, state: ngx_uint_t) {
+        // SAFETY: the duty of the caller. The peer may be gone when it has been given back, but not its connection. The
+        // function is the balancer's own, with its own data.
+        unsafe {
+            let (connection, socket) = ((*pc).connection, socket_hash(&*pc));
             if let Some(free) = self.head.inner.free {
                 free(pc, self.head.inner.data, state);
             }
-            if failed {
-                retry::allow_another(self, pc);
-            }
-            if left {
-                // This request may have been the last to use it.
-                self.hook.as_ref().look_soon();
-            }
             if !connection.is_null() && (*pc).connection.is_null() && (*connection).idle() != 0 {
-                self.hook.as_ref().note_idle(connection, socket);
+                self.hook.as_ref().idle().note(connection, socket);
             }
         }
     }
@@ -326,39 +255,6 @@ unsafe fn has_left_since(then: Departures, extra: &Extra, pc: &ngx_peer_connecti
     extra.departures() != then && unsafe { extra.left_since(then).0.has(pc.sockaddr, pc.socklen) }
 }
 
-/// As many of these tries as `proxy_next_upstream_tries` leaves to a request that was given so many peers.
-///
-/// # Safety
-///
-/// The request lives.
-pub(super) unsafe fn within_limit(r: *const ngx_http_request_t, attempts: usize, tries: usize) -> usize {
-    // SAFETY: see above; the settings of an upstream live as long as the configuration.
-    let limit = unsafe { (*r).upstream.as_ref().and_then(|upstream| upstream.conf.as_ref()) }
-        .map_or(0, |conf| conf.next_upstream_tries);
-    if limit == 0 { tries } else { tries.min(limit.saturating_sub(attempts)) }
-}
-
-/// Keeps the name of the peer for the log: when it is written, another server may be where this one was, or none. Without
-/// memory it is left where it is.
-///
-/// # Safety
-///
-/// `pc` is the connection of the request, and holds a peer.
-pub(super) unsafe fn keep_name(r: *const ngx_http_request_t, pc: *mut ngx_peer_connection_t) {
-    // SAFETY: see above: the name stays as long as the request holds the peer. nginx reads the copy, and nothing of
-    // nginx's writes to it.
-    unsafe {
-        let Some(name) = (*pc).name.as_ref() else { return };
-        let copy = ngx_palloc((*r).pool, size_of::<ngx_str_t>() + name.len).cast::<ngx_str_t>();
-        if !copy.is_null() {
-            let data = copy.add(1).cast::<u8>();
-            data.copy_from_nonoverlapping(name.data, name.len);
-            copy.write(ngx_str_t { len: name.len, data });
-            (*pc).name = copy;
-        }
-    }
-}
-
 /// Whether this is the function that a ride of this kind has its data for.
 pub(super) fn is_own(get: GetPeer) -> bool {
     ptr::fn_addr_eq(get, get_peer as GetPeer)
@@ -374,35 +270,4 @@ unsafe extern "C" fn get_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void)
 unsafe extern "C" fn free_peer(pc: *mut ngx_peer_connection_t, ride: *mut c_void, state: ngx_uint_t) {
     // SAFETY: likewise; nginx calls this only while it holds a peer.
     guarded((), || unsafe { (*ride.cast::<Ride>()).free(pc, state) });
-}
-
-/// nginx's entry: the request got so far.
-unsafe extern "C" fn notify_peer(pc: *mut ngx_peer_connection_t, head: *mut c_void, kind: ngx_uint_t) {
-    // SAFETY: nginx passes the words that `cover` put there; the function is the balancer's own, with its own data.
-    unsafe {
-        let inner = (*head.cast::<Head>()).inner;
-        if let Some(notify) = inner.notify {
-            notify(pc, inner.data, kind);
-        }
-    }
-}
-
-/// nginx's entry: offer a TLS session.
-unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, head: *mut c_void) -> ngx_int_t {
-    // SAFETY: likewise.
-    unsafe {
-        let inner = (*head.cast::<Head>()).inner;
-        inner.sessions.set.map_or(NGX_OK as ngx_int_t, |set| set(pc, inner.data))
-    }
-}
-
-/// nginx's entry: keep a TLS session.
-unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, head: *mut c_void) {
-    // SAFETY: likewise.
-    unsafe {
-        let inner = (*head.cast::<Head>()).inner;
-        if let Some(save) = inner.sessions.save {
-            save(pc, inner.data);
-        }
-    }
 }

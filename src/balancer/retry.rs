@@ -7,17 +7,14 @@
 
 use std::ptr;
 
-use nginx_sys::{
-    NGX_BUSY, NGX_DONE, NGX_OK, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_palloc,
-    ngx_peer_connection_t, ngx_sockaddr_t, ngx_table_elt_t, sockaddr, socklen_t,
-};
+use nginx_sys::{NGX_BUSY, NGX_DONE, NGX_OK, ngx_int_t, ngx_peer_connection_t};
 
-use crate::nginx::conf;
 use crate::zone;
 use crate::zone::backend::Backend;
 
 use super::connection;
-use super::request::{Inner, Ride, within_limit};
+use super::inner::{Inner, within_limit};
+use super::ride::{Failed, Ride};
 
 /// Preparations for one choice, at most. Each follows a change that fell between two steps of one worker; a consistent hash
 /// over a hundred servers takes milliseconds to prepare, in which more changes may fall.
@@ -107,33 +104,39 @@ pub(super) unsafe fn run(ride: &mut Ride, pc: *mut ngx_peer_connection_t, mut rc
 
 /// Lets the balancer prepare again. None if it could not; then it is as it was.
 unsafe fn prepare(ride: &mut Ride, pc: *mut ngx_peer_connection_t) -> Option<()> {
-    // SAFETY: the request lives, and its upstream is the one that `pc` lies in, or nothing is done.
-    unsafe {
-        let upstream = (*ride.r).upstream;
-        if upstream.is_null() || !ptr::eq(&raw const (*upstream).peer, pc) {
-            return None;
-        }
+    // SAFETY: the request lives.
+    let upstream = unsafe { (*ride.r).upstream };
+    // SAFETY: as above.
+    if upstream.is_null() || !unsafe { ptr::eq(&raw const (*upstream).peer, pc) } {
+        return None;
+    }
+    // SAFETY: as above. `pc` lies in the request's upstream, where nginx's balancers take data that is there for their
+    // own.
+    let (rc, inner) = unsafe {
         ride.cookies.withdraw();
         let saved = pc.read();
-        // nginx's balancers take data that is there for their own.
         (*pc).data = ptr::null_mut();
         let rc = ride.hook.as_ref().prepare(ride.r, ride.us);
         let inner = Inner::of(&*pc);
         pc.write(saved);
-        if rc != NGX_OK as ngx_int_t {
-            return None;
-        }
+        (rc, inner)
+    };
+    if rc != NGX_OK as ngx_int_t {
+        return None;
+    }
+    ride.head.inner = inner;
+    ride.prepared_again = true;
+    // SAFETY: as above.
+    unsafe {
         // There may be more servers than when the request began, all of which it may try that it did not fail on.
         (*pc).tries = within_limit(ride.r, ride.attempts, (*pc).tries.max(untried(ride)));
-        ride.head.inner = inner;
-        ride.prepared_again = true;
         ngx::ngx_log_debug!(
             mask: ngx::log::DebugMask::Http,
             (*pc).log,
             "upstream control: peers changed, balancer prepared again"
         );
-        Some(())
     }
+    Some(())
 }
 
 /// Lets the balancer choose among the peers that this request did not fail on.
@@ -165,106 +168,5 @@ pub(super) unsafe fn choose(ride: &Ride, pc: *mut ngx_peer_connection_t) -> ngx_
             rc = get(pc, ride.head.inner.data);
         }
         rc
-    }
-}
-
-/// An address that a request failed on: a list in the request's pool.
-pub(super) struct Failed {
-    /// The one before.
-    next: *mut Failed,
-    /// The address.
-    address: ngx_sockaddr_t,
-    /// Its length.
-    len: socklen_t,
-}
-
-impl Failed {
-    /// Notes the peer that the request holds. Without memory it is not noted.
-    ///
-    /// # Safety
-    ///
-    /// `pc` holds a peer.
-    pub unsafe fn remember(ride: &mut Ride, pc: *const ngx_peer_connection_t) {
-        // SAFETY: see above; an address of nginx's fits its own union.
-        unsafe {
-            let len = (*pc).socklen;
-            if (*pc).sockaddr.is_null() || len as usize > size_of::<ngx_sockaddr_t>() {
-                return;
-            }
-            let failed = ngx_palloc((*ride.r).pool, size_of::<Self>()).cast::<Self>();
-            if failed.is_null() {
-                return;
-            }
-            (&raw mut (*failed).next).write(ride.failed);
-            (&raw mut (*failed).len).write(len);
-            (&raw mut (*failed).address)
-                .cast::<u8>()
-                .copy_from_nonoverlapping((*pc).sockaddr.cast(), len as usize);
-            ride.failed = failed;
-        }
-    }
-
-    /// Whether the peer that `pc` holds was noted.
-    unsafe fn has(failed: *const Self, pc: *const ngx_peer_connection_t) -> bool {
-        // SAFETY: `pc` holds a peer.
-        unsafe { Self::among(failed, (*pc).sockaddr, (*pc).socklen) }
-    }
-
-    /// Whether an address was noted.
-    unsafe fn among(mut failed: *const Self, address: *const sockaddr, len: socklen_t) -> bool {
-        // SAFETY: the list lies in the request's pool, and the address is `len` bytes long.
-        unsafe {
-            while let Some(entry) = failed.as_ref() {
-                let noted: *const sockaddr = (&raw const entry.address).cast();
-                if entry.len == len && libc::memcmp(noted.cast(), address.cast(), len as usize) == 0 {
-                    return true;
-                }
-                failed = entry.next;
-            }
-        }
-        false
-    }
-}
-
-/// The place in a request's headers from which on sticky may have set cookies while it chose peers.
-#[derive(Clone, Copy)]
-pub(super) struct Cookies {
-    /// The last part of the list then.
-    part: *mut ngx_list_part_t,
-    /// How many headers it had.
-    count: usize,
-}
-
-impl Cookies {
-    /// The end of the headers as they are now.
-    ///
-    /// # Safety
-    ///
-    /// The request lives.
-    pub unsafe fn from_here(r: *mut ngx_http_request_t) -> Self {
-        // SAFETY: see above; nginx makes the list with the request.
-        unsafe {
-            let part = (*r).headers_out.headers.last;
-            Self { part, count: part.as_ref().map_or(0, |part| part.nelts) }
-        }
-    }
-
-    /// Withdraws the cookies that were set since: nginx does not send headers whose hash is 0. Until a peer has answered
-    /// nothing but sticky sets any.
-    pub unsafe fn withdraw(&self) {
-        // SAFETY: see `from_here`; parts of a list stay where they are.
-        unsafe {
-            let (mut part, mut from) = (self.part, self.count);
-            while let Some(present) = part.as_ref() {
-                let headers = present.elts.cast::<ngx_table_elt_t>();
-                for at in from..present.nelts {
-                    let header = headers.add(at);
-                    if conf::bytes(&(*header).key).eq_ignore_ascii_case(b"set-cookie") {
-                        (*header).hash = 0;
-                    }
-                }
-                (part, from) = (present.next, 0);
-            }
-        }
     }
 }

@@ -8,8 +8,8 @@ use nginx_sys::{
     ngx_http_upstream_state_t, ngx_http_variable_value_t, ngx_int_t, ngx_msec_t, ngx_str_t, ngx_uint_t,
 };
 
-use super::pools;
-use super::request::{self, Head};
+use super::inner::Head;
+use super::{pools, request};
 
 /// Its name.
 const NAME: &str = "upstream_no_connection";

@@ -1,6 +1,7 @@
 //! What the handlers find in the configuration of the http block.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use crate::ops::Upstreams;
 
@@ -10,7 +11,7 @@ use crate::ops::Upstreams;
 #[derive(Default)]
 pub struct Context {
     /// The upstreams; none if the module has no shared memory.
-    pub upstreams: Option<Box<dyn Upstreams>>,
+    pub upstreams: Option<Rc<dyn Upstreams>>,
     /// Whether the configuration was started, so that its zones are there. Requests come later than that in any case,
     /// scripts do not.
     pub is_started: Cell<bool>,

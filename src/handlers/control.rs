@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::forms::control::{self, Replacing, Start};
-use crate::forms::{EXHAUSTED, Settings, failed};
+use crate::forms::control::{self, Pending, Replacing, Start};
+use crate::forms::{EXHAUSTED, failed};
 use crate::http::{BodyError, Plain, Response};
 use crate::nginx::http::{Finish, Handler, Request, Step, Work};
 use crate::nginx::memory;
@@ -18,27 +18,14 @@ const SLICE: Duration = Duration::from_millis(2);
 pub struct Control;
 
 impl Handler for Control {
-    fn body_limit(request: &Request<'_>) -> usize {
-        control::body_limit(&call(request), &admitted(request))
-    }
-
     fn start(request: &Request<'_>) -> Step {
         match control::start(&call(request), settings(request), upstreams(request)) {
             Start::Answer(answer) => Step::Reply(deliver(answer, request)),
-            Start::ReadBody => Step::ReadBody,
+            Start::ReadBody { limit, pending } => {
+                let then = Box::new(|request: &Request<'_>, body| finish(request, body, pending));
+                Step::ReadBody { limit, then }
+            }
         }
-    }
-
-    fn finish(request: &Request<'_>, body: Vec<u8>) -> Finish {
-        match control::finish(&call(request), body, &admitted(request), upstreams(request)) {
-            control::Finish::Answer(answer) => Finish::Reply(deliver(answer, request)),
-            control::Finish::Work(work) => Finish::Work(work),
-        }
-    }
-
-    fn without_body(request: &Request<'_>, error: BodyError) -> Response {
-        let answer = control::without_body(&call(request), error, &admitted(request), upstreams(request));
-        deliver(answer, request)
     }
 
     fn failed() -> Response {
@@ -50,9 +37,12 @@ impl Handler for Control {
     }
 }
 
-/// The settings of the location of a request that was admitted, so that it has some.
-fn admitted(request: &Request<'_>) -> Settings {
-    settings(request).cloned().unwrap_or_default()
+/// Goes on with a request whose body is there, or is not to be had.
+fn finish(request: &Request<'_>, body: Result<Vec<u8>, BodyError>, pending: Pending) -> Finish {
+    match pending.finish(&call(request), body, upstreams(request)) {
+        control::Finish::Answer(answer) => Finish::Reply(deliver(answer, request)),
+        control::Finish::Work(work) => Finish::Work(work),
+    }
 }
 
 impl Work for Replacing {

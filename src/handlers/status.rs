@@ -2,8 +2,8 @@
 
 use crate::forms::status::{self, Reply};
 use crate::forms::{EXHAUSTED, failed};
-use crate::http::{BodyError, Plain, Response};
-use crate::nginx::http::{Finish, Handler, Request, Step};
+use crate::http::{Plain, Response};
+use crate::nginx::http::{Handler, Request, Step};
 
 use super::edge::{call, deliver, settings, upstreams};
 
@@ -11,10 +11,6 @@ use super::edge::{call, deliver, settings, upstreams};
 pub struct Status;
 
 impl Handler for Status {
-    fn body_limit(_request: &Request<'_>) -> usize {
-        0
-    }
-
     fn start(request: &Request<'_>) -> Step {
         let control = settings(request).and_then(|settings| settings.control.as_deref());
         let Reply { answer, rest } = status::answer(&call(request), upstreams(request), control);
@@ -23,16 +19,6 @@ impl Handler for Status {
             Some(rest) => Step::Stream(response, rest),
             None => Step::Reply(response),
         }
-    }
-
-    fn finish(_request: &Request<'_>, _body: Vec<u8>) -> Finish {
-        // Never called, as `start` does not ask for the body.
-        Finish::Reply(failed())
-    }
-
-    fn without_body(_request: &Request<'_>, _error: BodyError) -> Response {
-        // Nor this.
-        failed()
     }
 
     fn failed() -> Response {

@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
-use std::ptr::NonNull;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use crate::model::id::{ServerId, UpstreamIndex};
 use crate::model::pools as model;
@@ -20,14 +21,15 @@ use super::lookup::{look_up, only};
 use super::pools::{Member, Pools};
 use super::room;
 use super::upstream::{Control, Upstream};
-use super::view::View;
+use super::view::{View, empty};
 
 /// All upstreams of a configuration. It is made while the configuration is read, and lives in its pool.
 #[derive(Default)]
 pub struct Live {
     /// In configuration order.
-    #[expect(clippy::vec_box, reason = "each stays at its address, which the hooks of the balancer know")]
-    upstreams: Vec<Box<Upstream>>,
+    upstreams: Vec<Rc<Upstream>>,
+    /// The pools of the upstreams that have them in the place of servers, by the place of the upstream.
+    pools: BTreeMap<usize, Rc<Pools>>,
     /// The module's zone, and the number of the configuration there, once the master has started it.
     pub(super) started: OnceCell<(Store, u64)>,
 }
@@ -43,36 +45,45 @@ impl Live {
         guard: Option<Guard>,
     ) -> Option<&Upstream> {
         let (name, zone) = (conf.name(), conf.zone());
-        self.upstreams.push(Box::new(Upstream {
+        self.upstreams.push(Rc::new(Upstream {
             name,
             zone,
             conf,
             method,
             guard,
-            pools: OnceCell::new(),
             is_pool: Cell::new(false),
             slots: Cell::default(),
             fixed: fixed.into(),
             control: OnceCell::new(),
         }));
-        self.upstreams.last().map(Box::as_ref)
+        self.upstreams.last().map(Rc::as_ref)
     }
 
     /// Gives the upstream at a place its pools, each with its priority and its failback.
-    pub fn compose(&self, place: usize, pools: &[(usize, u32, Seconds)]) {
+    pub fn compose(&mut self, place: usize, pools: &[(usize, u32, Seconds)]) {
         let Some(upstream) = self.upstreams.get(place) else { return };
         let members = pools.iter().filter_map(|&(place, priority, failback)| {
-            let pool = self.upstreams.get(place)?.as_ref();
+            let pool = self.upstreams.get(place)?;
             pool.is_pool.set(true);
-            Some(Member::new(NonNull::from(pool), priority, failback))
+            Some(Member::new(Rc::clone(pool), priority, failback))
         });
-        // Once for an upstream: while the configuration is read.
-        drop(upstream.pools.set(Pools::new(members.collect())));
+        let pools = Pools::new(upstream.name.clone(), members.collect());
+        self.pools.insert(place, Rc::new(pools));
+    }
+
+    /// The pools of the upstream at a place; `None` if it has none.
+    pub fn pools_at(&self, place: usize) -> Option<&Rc<Pools>> {
+        self.pools.get(&place)
+    }
+
+    /// All pools.
+    pub(super) fn all_pools(&self) -> impl Iterator<Item = &Pools> {
+        self.pools.values().map(Rc::as_ref)
     }
 
     /// All upstreams, in configuration order.
-    pub fn iter(&self) -> impl Iterator<Item = &Upstream> {
-        self.upstreams.iter().map(Box::as_ref)
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Upstream>> {
+        self.upstreams.iter()
     }
 
     /// Whether any upstream may be changed at run time.
@@ -82,7 +93,7 @@ impl Live {
 
     /// One upstream.
     fn get(&self, upstream: UpstreamIndex) -> Option<&Upstream> {
-        self.upstreams.get(upstream.0).map(Box::as_ref)
+        self.upstreams.get(upstream.0).map(Rc::as_ref)
     }
 
     /// One upstream, which must be there.
@@ -128,8 +139,7 @@ impl Upstreams for Live {
     }
 
     fn pools(&self, upstream: UpstreamIndex) -> Option<model::Pools> {
-        let upstream = self.get(upstream)?;
-        Some(upstream.pools.get()?.observe(&upstream.name))
+        self.pools_at(upstream.0).map(|pools| pools.observe())
     }
 
     fn spare(&self, bytes: usize) -> Option<Box<dyn Any>> {
@@ -144,14 +154,19 @@ impl Upstreams for Live {
     }
 
     fn snapshot(&self, upstream: UpstreamIndex) -> Result<Snapshot, OpError> {
-        self.known(upstream).and_then(View::snapshot).map(Snapshot::without_placeholder)
+        let known = self.known(upstream)?;
+        match self.pools(upstream) {
+            // It has no servers of its own.
+            Some(pools) => Ok(Snapshot { pools: Some(pools), ..empty(known) }),
+            None => View::snapshot(known).map(Snapshot::without_placeholder),
+        }
     }
 
     fn only(&self, upstream: UpstreamIndex, ids: &[ServerId]) -> Result<Snapshot, OpError> {
-        let upstream = self.known(upstream)?;
-        match upstream.control() {
-            Some(control) => only(upstream, control, ids),
-            None => Ok(Snapshot { peers: Vec::new(), ..View::snapshot(upstream)? }),
+        let known = self.known(upstream)?;
+        match known.control() {
+            Some(control) => only(known, control, ids),
+            None => Ok(Snapshot { peers: Vec::new(), ..Upstreams::snapshot(self, upstream)? }),
         }
     }
 

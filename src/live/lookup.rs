@@ -1,22 +1,23 @@
 //! Look-ups of single servers, which cost the same among ten and among ten thousand: the store finds the record, the
 //! record knows the peer, and only that is copied.
 
-use std::ptr::NonNull;
-
 use crate::model::address::Address;
 use crate::model::id::{Revision, ServerId, Slot};
 use crate::model::snapshot::{Method, Peer, Snapshot};
 use crate::model::text::Whole;
 use crate::nginx::death;
 use crate::ops::{Guard, Lookup, OpError, Selector};
-use crate::store::records::{self, Server};
+use crate::store::find::Found;
+use crate::store::records;
 use crate::store::{Locked, PATIENCE};
 use crate::zone::place::Sums;
 use crate::zone::{Copy, Lists, Place};
 
 use super::catch_up::catch_up;
+use super::follow::follow;
+use super::known::Known;
 use super::upstream::{Control, Upstream};
-use super::view::{Known, View, empty, follow, peer};
+use super::view::{View, empty, peer};
 
 /// Servers that a look-up makes room for before it takes the locks.
 const ROWS: usize = 4;
@@ -199,7 +200,7 @@ impl Index<'_> {
         match wanted {
             Wanted::Id(id) => {
                 if let Some(server) = locked.server(control.record, *id) {
-                    self.put(&locked, &lists, server, usize::MAX, room);
+                    self.put(&locked, &lists, &locked.found(server), usize::MAX, room);
                 }
             }
             Wanted::Position(position) => {
@@ -207,13 +208,13 @@ impl Index<'_> {
                 let server =
                     found.and_then(|(place, name)| locked.server_of(control.record, name, place.as_ptr()));
                 if let Some(server) = server {
-                    self.put(&locked, &lists, server.record(), *position, room);
+                    self.put(&locked, &lists, &server, *position, room);
                 }
             }
             Wanted::Called(text, address) => {
                 let address = address.as_ref().map(String::as_bytes);
                 locked.called(control.record, text.as_bytes(), address, |server| {
-                    self.put(&locked, &lists, server.record(), usize::MAX, room);
+                    self.put(&locked, &lists, &server, usize::MAX, room);
                 });
             }
         }
@@ -221,9 +222,8 @@ impl Index<'_> {
     }
 
     /// Puts a server that has a peer into the room, if it fits.
-    fn put(&self, locked: &Locked, lists: &Lists, server: NonNull<Server>, index: usize, room: &mut Room) {
-        let Some(place) = Place::from_ptr(locked.peer(server)) else { return };
-        let found = locked.found(server);
+    fn put(&self, locked: &Locked, lists: &Lists, found: &Found<'_>, index: usize, room: &mut Room) {
+        let Some(place) = Place::from_ptr(locked.peer(found.record())) else { return };
         room.needed += 1;
         room.text = room.text.saturating_add(found.server().len()).saturating_add(found.name().len());
         let slot = Slot { group: found.group(), index };
@@ -234,7 +234,7 @@ impl Index<'_> {
         let fits = unsafe { self.control.zone.copy_one(lists, place, slot, &mut room.copy) };
         if fits {
             let revision = locked.revision(self.control.record);
-            room.known.push((Known::of(&found, revision), found.reason(revision)));
+            room.known.push((Known::of(found, revision), found.reason(revision)));
         }
     }
 }

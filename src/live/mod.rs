@@ -7,6 +7,8 @@
 mod catalogue;
 mod catch_up;
 mod change;
+mod follow;
+mod known;
 mod lookup;
 mod pools;
 mod room;
@@ -18,7 +20,7 @@ mod upstream;
 mod view;
 
 pub use catalogue::Live;
+pub use follow::follow;
 pub use pools::{Member, Pools};
 pub use start::close;
 pub use upstream::Upstream;
-pub use view::follow;

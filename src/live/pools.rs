@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::log::Level;
@@ -38,6 +39,8 @@ struct Shared {
 
 /// The pools of one upstream.
 pub struct Pools {
+    /// Name of the upstream.
+    name: String,
     /// The best first.
     members: Vec<Member>,
     /// Place of the active one, and since when, in seconds since the epoch.
@@ -47,7 +50,7 @@ pub struct Pools {
 /// One of the pools.
 pub struct Member {
     /// The upstream that is the pool.
-    upstream: NonNull<Upstream>,
+    upstream: Rc<Upstream>,
     /// Lower ones are better.
     priority: u32,
     /// How long it must have had a usable server before it takes the place of a worse one again.
@@ -94,14 +97,13 @@ impl Shared {
 
 impl Member {
     /// A pool.
-    pub fn new(upstream: NonNull<Upstream>, priority: u32, failback: Seconds) -> Self {
+    pub fn new(upstream: Rc<Upstream>, priority: u32, failback: Seconds) -> Self {
         Self { upstream, priority, failback, usable_since: Shared::new(ALWAYS) }
     }
 
     /// The upstream that is the pool.
     pub fn upstream(&self) -> &Upstream {
-        // SAFETY: upstreams stay at their addresses and live as long as the configuration, as whoever refers to them.
-        unsafe { self.upstream.as_ref() }
+        &self.upstream
     }
 
     /// How much longer it waits for its failback, in milliseconds; none if it does not. Of a pool without a usable server
@@ -155,11 +157,11 @@ impl Member {
 }
 
 impl Pools {
-    /// These pools, at most [`model::POOLS_MAX`], in the order of the configuration.
-    pub fn new(mut members: Vec<Member>) -> Self {
+    /// These pools of the upstream `name`, at most [`model::POOLS_MAX`], in the order of the configuration.
+    pub fn new(name: String, mut members: Vec<Member>) -> Self {
         // Equal ones stay in their order.
         members.sort_by_key(|member| member.priority);
-        Self { members, active: Shared::new(0) }
+        Self { name, members, active: Shared::new(0) }
     }
 
     /// The pools, the best first.
@@ -188,11 +190,11 @@ impl Pools {
         unpack(self.active.word().load(Ordering::Relaxed)).0
     }
 
-    /// Finds out which pool is active, and tells the log if it is another one than before. `name` is the upstream's.
-    pub fn observe(&self, name: &str) -> model::Pools {
+    /// Finds out which pool is active, and tells the log if it is another one than before.
+    pub fn observe(&self) -> model::Pools {
         let (now, at) = (time::msec(), time::now());
         let Found { standings, active } = self.look(now, at);
-        let since = self.note(name, active, &standings, at);
+        let since = self.note(active, &standings, at);
         let list = self.members.iter().zip(standings).map(|(member, standing)| model::Pool {
             name: member.upstream().name.clone(),
             priority: member.priority,
@@ -245,7 +247,7 @@ impl Pools {
     }
 
     /// Notes which pool is active. Returns since when.
-    fn note(&self, name: &str, active: Option<usize>, standings: &[Standing], now: UnixTime) -> UnixTime {
+    fn note(&self, active: Option<usize>, standings: &[Standing], now: UnixTime) -> UnixTime {
         let (word, fresh) = (self.active.word(), pack(active, now));
         let mut seen = word.load(Ordering::Relaxed);
         loop {
@@ -255,7 +257,7 @@ impl Pools {
             }
             match word.compare_exchange(seen, fresh, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
-                    self.tell(name, before, active, standings);
+                    self.tell(before, active, standings);
                     return now;
                 }
                 // Another worker noted something meanwhile.
@@ -265,8 +267,9 @@ impl Pools {
     }
 
     /// Tells the log that another pool is active.
-    fn tell(&self, name: &str, before: Option<usize>, active: Option<usize>, standings: &[Standing]) {
+    fn tell(&self, before: Option<usize>, active: Option<usize>, standings: &[Standing]) {
         let Some(log) = Log::of_process() else { return };
+        let name = &self.name;
         let pool = |place: usize| self.members.get(place).map_or("", |member| &member.upstream().name);
         match (before, active) {
             (_, None) => {

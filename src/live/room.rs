@@ -9,7 +9,7 @@ use crate::store::commit::{Arrival, Change};
 use crate::store::records;
 use crate::zone::{Fate, Row, Spot, Zone};
 
-use super::view::Known;
+use super::known::Known;
 
 /// What a reply says of a server, in bytes: its view, and its text while the reply grows.
 const REPLY: usize = 1_536;

@@ -78,7 +78,7 @@ impl Live {
         }
         self.forget_others(store, generation, log);
         check_room(store, log);
-        for pools in self.iter().filter_map(|upstream| upstream.pools.get()) {
+        for pools in self.all_pools() {
             // SAFETY: this is the master, in `init_module`.
             unsafe { pools.start() };
         }

@@ -58,7 +58,6 @@ fn reload(store: Store, servers: &[Server<'_>]) -> Upstream {
     }
     drop(locked);
     let upstream = Upstream {
-        pools: OnceCell::new(),
         is_pool: false.into(),
         slots: Default::default(),
         conf: nginx::Upstream::of(us),

@@ -8,14 +8,10 @@ use std::time::Duration;
 use crate::model::snapshot::{Method, StaticReason};
 use crate::nginx::upstream as nginx;
 use crate::ops::{Guard, OpError};
-use crate::store::{self, Holder, Locked, PATIENCE, SOON, Store};
+use crate::store::{self, Holder, Locked, PATIENCE, Store};
 use crate::zone::apply::Abilities;
 use crate::zone::capacity::Planned;
 use crate::zone::{Extra, Zone};
-
-use super::catch_up::catch_up;
-use super::pools::Pools;
-use super::view::follow;
 
 /// An upstream, from the reading of the configuration to the end of its last process.
 pub struct Upstream {
@@ -29,8 +25,6 @@ pub struct Upstream {
     pub method: Option<Method>,
     /// How many usable servers a change must leave.
     pub guard: Option<Guard>,
-    /// The pools that it has in the place of servers.
-    pub pools: OnceCell<Pools>,
     /// Whether it is a pool itself.
     pub is_pool: Cell<bool>,
     /// How many slots its lists are to have.
@@ -136,20 +130,6 @@ impl Control {
             unsafe { (*self.record.as_ptr()).membership.load(Ordering::Relaxed) }
         };
         known < membership
-    }
-
-    /// On the way of a request, before a peer is chosen: lets the peers show what others changed, unless the store's lock
-    /// is not to be had soon.
-    #[inline]
-    pub fn keep_up(&self) {
-        if self.pulse().differs() {
-            catch_up(self, SOON);
-        }
-        let membership = self.zone.membership();
-        // Once for each count: it is in vain where the store has no room.
-        if self.has_new_peers(membership) && self.followed.replace(membership) != membership {
-            follow(self, SOON);
-        }
     }
 
     /// Whether this process runs the configuration that has the store.

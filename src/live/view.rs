@@ -12,13 +12,13 @@ use crate::nginx::death;
 use crate::nginx::upstream::Configured;
 use crate::ops::{self, Guard, Lookup, OpError, Selector};
 use crate::store::adopt::{Claim, Claimed, Wishes};
-use crate::store::find::Found;
 use crate::store::records;
 use crate::store::{Locked, PATIENCE};
 use crate::zone::apply::{Abilities, admin_of};
 use crate::zone::{self, Row};
 
-use super::catch_up::{apply_wishes, catch_up, tell_new_peers};
+use super::catch_up::{apply_wishes, catch_up};
+use super::known::Known;
 use super::room;
 use super::upstream::{Control, Stuck, Upstream};
 
@@ -42,23 +42,6 @@ pub struct View {
     guard: Option<Guard>,
     /// Whether the servers are those of an older configuration.
     is_old: bool,
-}
-
-/// What the store knows of one peer.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Known {
-    /// Identity.
-    id: Option<u64>,
-    /// What was asked of it, and whether the configuration did.
-    told: Option<(Admin, bool)>,
-}
-
-impl Known {
-    /// What its record says, if the upstream is at `revision`.
-    pub(super) fn of(server: &Found<'_>, revision: u64) -> Self {
-        let wish = server.wish(revision);
-        Self { id: Some(server.id()), told: Some((wish.admin(), wish.revision == 0)) }
-    }
 }
 
 /// What the store knows of all peers of a copy, in their order.
@@ -199,9 +182,6 @@ impl View {
                 return Ok(snapshot);
             }
         }
-        if snapshot.pools.is_some() {
-            return Ok(snapshot);
-        }
         let peers = upstream.peers();
         let _room = match &peers {
             Some(peers) => room::to_look(peers)?,
@@ -282,7 +262,7 @@ pub(super) fn empty(upstream: &Upstream) -> Snapshot {
         fixed: upstream.fixed(),
         revision: Revision(0),
         memory: None,
-        pools: upstream.pools.get().map(|pools| pools.observe(&upstream.name)),
+        pools: None,
         peers: Vec::new(),
         primary: Totals::default(),
         backup: None,
@@ -389,7 +369,7 @@ fn ask(
 ///
 /// Only processes of the newest configuration do so: others have other peers. Peers for which the store has no room are
 /// shown without an id.
-fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> bool {
+pub(super) fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> bool {
     let moved = |locked: &mut Locked| {
         control.is_newest(locked) && locked.membership(control.record) < copy.membership
     };
@@ -416,22 +396,6 @@ fn adopt_new_peers(control: &Control, copy: &zone::Copy, limit: Duration) -> boo
         apply_wishes(control, &locked, revision, 0);
     }
     claimed.is_ok()
-}
-
-/// Does what a request found undone: shows what others changed, and takes up peers that nginx made. Without the store's
-/// lock within `limit` it stays undone.
-pub fn follow(control: &Control, limit: Duration) {
-    // Without memory the next request tries again.
-    let Ok(_room) = room::to_look(&control.zone) else { return };
-    catch_up(control, limit);
-    if !control.has_new_peers(control.zone.membership()) {
-        return;
-    }
-    if control.is_old.get() {
-        tell_new_peers(control, limit);
-    } else if let Some(copy) = control.zone.copy() {
-        adopt_new_peers(control, &copy, limit);
-    }
 }
 
 /// A live peer as the store is asked for its record.

@@ -5,11 +5,12 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use nginx_sys::ngx_cycle;
+use nginx_sys::{ngx_cycle, ngx_http_request_t};
 
 use super::conf::{self, bytes};
-use super::http::{Request, ngx_http_request_t, words};
+use super::handler::words;
 use super::log::Log;
+use super::request::Request;
 use super::time;
 use crate::model::time::UnixTime;
 

@@ -59,6 +59,11 @@ impl<'a> Log<'a> {
         unsafe { Self::from_cycle((&raw const ngx_cycle).read()) }
     }
 
+    /// nginx's structure, for what nginx itself is to log.
+    pub(super) fn as_ptr(self) -> *mut ngx_log_t {
+        self.raw.as_ptr()
+    }
+
     /// Whether the log takes messages of this level.
     pub fn takes(self, level: Level) -> bool {
         // SAFETY: the log lives for `'a`, and nginx writes to it from this thread only.

@@ -1,7 +1,7 @@
 //! A thin adapter over `ngx` and `nginx-sys`: configuration, requests, logs, memory, events, time.
 
 pub mod access;
-pub mod body;
+mod body;
 pub mod caller;
 pub mod command;
 pub mod conf;
@@ -10,6 +10,7 @@ pub mod event;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 pub mod fixture;
+mod handler;
 pub mod hosts;
 pub mod http;
 pub mod listen;
@@ -17,6 +18,8 @@ pub mod log;
 pub mod memory;
 pub mod pieces;
 pub mod process;
+mod reply;
+mod request;
 pub mod shm;
 pub mod time;
 pub mod timer;

@@ -13,8 +13,10 @@ use nginx_sys::{
 };
 
 use super::conf::{ctx_of_request, pool_value, set_ctx_of_request};
-use super::http::{Request, report, send_head};
+use super::handler::report;
 use super::memory;
+use super::reply::send_head;
+use super::request::Request;
 use crate::http::{Pieces, Response};
 
 unsafe extern "C" {

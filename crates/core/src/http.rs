@@ -9,6 +9,12 @@ pub enum Method {
     Head,
     /// `POST`.
     Post,
+    /// `PUT`.
+    Put,
+    /// `PATCH`.
+    Patch,
+    /// `DELETE`.
+    Delete,
     /// Any other.
     Other,
 }

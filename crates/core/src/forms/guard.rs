@@ -42,9 +42,7 @@ pub fn control(call: &Call<'_>, settings: &Settings) -> Result<(), Refusal> {
 pub fn status(call: &Call<'_>) -> Result<(), Refusal> {
     match call.method {
         Method::Get | Method::Head => Ok(()),
-        Method::Post | Method::Other => {
-            Err(Refusal::new(Kind::MethodNotAllowed { allow: "GET, HEAD" }, "only GET and HEAD allowed"))
-        }
+        _ => Err(Refusal::new(Kind::MethodNotAllowed { allow: "GET, HEAD" }, "only GET and HEAD allowed")),
     }
 }
 
@@ -58,10 +56,14 @@ mod tests {
             (Method::Get, Methods::Any, None),
             (Method::Post, Methods::Any, None),
             (Method::Head, Methods::Any, Some(("GET, POST", "only GET and POST allowed"))),
+            (Method::Put, Methods::Any, Some(("GET, POST", "only GET and POST allowed"))),
+            (Method::Patch, Methods::Any, Some(("GET, POST", "only GET and POST allowed"))),
+            (Method::Delete, Methods::Any, Some(("GET, POST", "only GET and POST allowed"))),
             (Method::Other, Methods::Any, Some(("GET, POST", "only GET and POST allowed"))),
             (Method::Post, Methods::PostOnly, None),
             (Method::Get, Methods::PostOnly, Some(("POST", "only POST allowed"))),
             (Method::Head, Methods::PostOnly, Some(("POST", "only POST allowed"))),
+            (Method::Delete, Methods::PostOnly, Some(("POST", "only POST allowed"))),
         ];
         for (method, methods, wanted) in table {
             let call = Call { method, ..Call::get("") };
@@ -96,6 +98,8 @@ mod tests {
             status(&cross(Method::Post)).unwrap_err().kind,
             Kind::MethodNotAllowed { allow: "GET, HEAD" }
         );
-        assert!(status(&cross(Method::Other)).is_err());
+        for method in [Method::Put, Method::Patch, Method::Delete, Method::Other] {
+            assert!(status(&cross(method)).is_err(), "{method:?}");
+        }
     }
 }

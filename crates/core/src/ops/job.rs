@@ -1,9 +1,15 @@
 //! Work that no request asks for.
+//!
+//! There are two kinds of jobs: of the configuration, which one worker does for all, and of the worker, which each does
+//! for itself.
 
 use crate::model::id::UpstreamIndex;
 
 /// Work that is done again and again, in slices between which the worker serves others.
 pub trait Job {
+    /// Time between the beginnings of two rounds, in milliseconds.
+    fn period(&self) -> u64;
+
     /// Begins a round.
     fn begin(&mut self);
 
@@ -11,14 +17,14 @@ pub trait Job {
     fn step(&mut self) -> bool;
 }
 
-/// The jobs that one worker does for all. The numbers lie in shared memory, so that none is used again.
+/// The jobs of the configuration. The numbers lie in shared memory, so that none is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobKind {
     /// To free peers that left.
     Reap = 0,
 }
 
-/// What jobs do to the upstreams.
+/// What jobs of the configuration do to the upstreams.
 pub trait Upkeep {
     /// How many upstreams there are.
     fn count(&self) -> usize;

@@ -37,7 +37,7 @@ use super::error::{Kind, Refusal};
 use super::media::{FORM, is_form};
 use super::respond::Answer;
 use super::scope::Scope;
-use super::settings::Dialect;
+use super::settings::{Dialect, HostErrors};
 use super::{Settings, guard};
 
 /// What is to be done with a request.
@@ -45,7 +45,12 @@ pub enum Start {
     /// Reply.
     Answer(Answer),
     /// Read the body first.
-    ReadBody,
+    ReadBody {
+        /// Largest body that is taken, in bytes.
+        limit: usize,
+        /// What was read of the request already.
+        pending: Pending,
+    },
 }
 
 /// What is to be done with a request whose body is there.
@@ -56,53 +61,31 @@ pub enum Finish {
     Work(Box<Replacing>),
 }
 
-/// Largest body that is taken, in bytes.
-pub fn body_limit(call: &Call<'_>, settings: &Settings) -> usize {
-    if is_replacement(call, settings.dialect) { replace::BODY_LIMIT } else { MAX_RAW_LENGTH }
+/// A request that may go on, and may wait for its body: what was read of it, and of the settings of its location.
+pub struct Pending {
+    /// The arguments in the query string.
+    query: Query,
+    /// What the path asks of pools; none if it does not.
+    wish: Option<pools::Wish>,
+    /// Whether it is a replacement, whose body is a list.
+    is_replacement: bool,
+    /// Whose requests the location takes.
+    dialect: Dialect,
+    /// The status of errors about pools.
+    host_errors: HostErrors,
+    /// The only upstream, beside its pools, that the location knows; none if it knows all.
+    scope: Option<String>,
 }
 
 /// Looks at a request whose body was not read yet; `settings` are what the directive of its location says, if it has
 /// one.
 pub fn start(call: &Call<'_>, settings: Option<&Settings>, upstreams: Option<&dyn Upstreams>) -> Start {
-    match admit(call, settings) {
+    let pending = admit(call, settings).and_then(|settings| Pending::new(call, settings));
+    match pending {
         Err(refused) => Start::Answer(refused),
-        Ok(_) if call.method == Method::Post => Start::ReadBody,
-        Ok(settings) => Start::Answer(answer(call, Ok(&[]), upstreams, settings)),
+        Ok(pending) if call.method == Method::Post => Start::ReadBody { limit: pending.limit(), pending },
+        Ok(pending) => Start::Answer(pending.answer(call, Ok(&[]), upstreams)),
     }
-}
-
-/// Answers a request for which [`start`] asked to read the body.
-pub fn finish(
-    call: &Call<'_>,
-    body: Vec<u8>,
-    settings: &Settings,
-    upstreams: Option<&dyn Upstreams>,
-) -> Finish {
-    if !is_replacement(call, settings.dialect) {
-        return Finish::Answer(answer(call, Ok(&body), upstreams, settings));
-    }
-    match replace::begin(call, body, settings.upstream.clone()) {
-        Ok(work) => Finish::Work(Box::new(work)),
-        Err(refusal) => Finish::Answer(Answer::refused(&refusal, likely_format(call))),
-    }
-}
-
-/// Answers such a request whose body is not to be had.
-pub fn without_body(
-    call: &Call<'_>,
-    error: BodyError,
-    settings: &Settings,
-    upstreams: Option<&dyn Upstreams>,
-) -> Answer {
-    if is_replacement(call, settings.dialect) && error == BodyError::TooLarge {
-        return Answer::refused(&too_large(replace::BODY_LIMIT), likely_format(call));
-    }
-    answer(call, Err(error), upstreams, settings)
-}
-
-/// Whether a request asks for a replacement, whose body is a list.
-fn is_replacement(call: &Call<'_>, dialect: Dialect) -> bool {
-    replace::is_meant(call.args, dialect) && pools::wish(call.uri, dialect).is_none()
 }
 
 /// Whether a request may go on, and the settings of its location; its body was not read yet.
@@ -113,39 +96,103 @@ fn admit<'a>(call: &Call<'_>, settings: Option<&'a Settings>) -> Result<&'a Sett
         .map_err(|refusal| Answer::refused(&refusal, likely_format(call)))
 }
 
-/// The answer to a request that may go on.
+impl Pending {
+    /// Reads what there is without a body. The error is the answer, if that cannot be read.
+    fn new(call: &Call<'_>, settings: &Settings) -> Result<Self, Answer> {
+        let Settings { dialect, host_errors, .. } = *settings;
+        let wish = pools::wish(call.uri, dialect);
+        let query = match Query::parse(call.args) {
+            Ok(query) => query,
+            Err(error) => return Err(refused(&error.into(), wish.as_ref(), accept::by_header(call.accept))),
+        };
+        let is_replacement = replace::is_meant(&query, dialect) && wish.is_none();
+        Ok(Self { query, wish, is_replacement, dialect, host_errors, scope: settings.upstream.clone() })
+    }
+
+    /// Largest body that is taken, in bytes.
+    fn limit(&self) -> usize {
+        if self.is_replacement { replace::BODY_LIMIT } else { MAX_RAW_LENGTH }
+    }
+
+    /// The form for a refusal of what the body says.
+    fn likely_format(&self, call: &Call<'_>) -> Format {
+        accept::for_control(&self.query, call.accept).unwrap_or_else(|_| accept::by_header(call.accept))
+    }
+
+    /// Answers the request, whose body is there, or is not to be had.
+    pub fn finish(
+        self,
+        call: &Call<'_>,
+        body: Result<Vec<u8>, BodyError>,
+        upstreams: Option<&dyn Upstreams>,
+    ) -> Finish {
+        if !self.is_replacement {
+            let body = body.as_deref().map_err(|error| *error);
+            return Finish::Answer(self.answer(call, body, upstreams));
+        }
+        let likely = self.likely_format(call);
+        let begun = body
+            .map_err(|error| lost(error, replace::BODY_LIMIT))
+            .and_then(|body| replace::begin(call, &self.query, body, self.scope));
+        match begun {
+            Ok(work) => Finish::Work(Box::new(work)),
+            Err(refusal) => Finish::Answer(Answer::refused(&refusal, likely)),
+        }
+    }
+
+    /// The answer to anything but a replacement.
+    fn answer(
+        self,
+        call: &Call<'_>,
+        body: Result<&[u8], BodyError>,
+        upstreams: Option<&dyn Upstreams>,
+    ) -> Answer {
+        let likely = self.likely_format(call);
+        let Self { query, wish, dialect, host_errors, scope, .. } = self;
+        let read = with_body(query, call, body).and_then(|query| {
+            let format = accept::for_control(&query, call.accept)?;
+            Ok((query, format))
+        });
+        let (query, format) = match read {
+            Ok(read) => read,
+            Err(refusal) => return refused(&refusal, wish.as_ref(), likely),
+        };
+        if wish.is_none() && replace::is_meant(&query, dialect) {
+            return Answer::refused(&replace::misplaced(call.method), format);
+        }
+        let Some(upstreams) = upstreams else {
+            return Answer::refused(&Refusal::no_memory_zone(), format);
+        };
+        let upstreams = &Scope::new(upstreams, scope.as_deref());
+        if let Some(wish) = wish {
+            return pools::answer(call, &query, upstreams, format, &wish, host_errors);
+        }
+        if dialect == Dialect::Any && !query.has("upstream") && words::given(&query, "stream").is_some() {
+            return eblb::answer(call, &query, upstreams, format);
+        }
+        dynamic::answer(call, &query, upstreams, format, dialect)
+            .unwrap_or_else(|refusal| Answer::refused(&refusal, format))
+    }
+}
+
+/// The answer to a request that may go on, with this body.
+#[cfg(test)]
 fn answer(
     call: &Call<'_>,
     body: Result<&[u8], BodyError>,
     upstreams: Option<&dyn Upstreams>,
     settings: &Settings,
 ) -> Answer {
-    let dialect = settings.dialect;
-    let wish = pools::wish(call.uri, dialect);
-    let parsed = arguments(call, body).and_then(|query| {
-        let format = accept::for_control(&query, call.accept)?;
-        Ok((query, format))
-    });
-    let (query, format) = match parsed {
-        Ok(parsed) => parsed,
-        Err(refusal) if wish.is_some() => return pools::refused(&refusal, likely_format(call)),
-        Err(refusal) => return Answer::refused(&refusal, likely_format(call)),
-    };
-    if wish.is_none() && dialect == Dialect::Any && query.has("replace") {
-        return Answer::refused(&replace::misplaced(call.method), format);
+    Pending::new(call, settings)
+        .map_or_else(|refused| refused, |pending| pending.answer(call, body, upstreams))
+}
+
+/// The answer to a request whose arguments cannot be read.
+fn refused(refusal: &Refusal, wish: Option<&pools::Wish>, format: Format) -> Answer {
+    match wish {
+        Some(_) => pools::refused(refusal, format),
+        None => Answer::refused(refusal, format),
     }
-    let Some(upstreams) = upstreams else {
-        return Answer::refused(&Refusal::no_memory_zone(), format);
-    };
-    let upstreams = &Scope::new(upstreams, settings.upstream.as_deref());
-    if let Some(wish) = wish {
-        return pools::answer(call, &query, upstreams, format, &wish, settings.host_errors);
-    }
-    if dialect == Dialect::Any && !query.has("upstream") && words::given(&query, "stream").is_some() {
-        return eblb::answer(call, &query, upstreams, format);
-    }
-    dynamic::answer(call, &query, upstreams, format, dialect)
-        .unwrap_or_else(|refusal| Answer::refused(&refusal, format))
 }
 
 /// The form for a refusal whose arguments may be unreadable.
@@ -154,14 +201,9 @@ fn likely_format(call: &Call<'_>) -> Format {
     accept::for_control(&query, call.accept).unwrap_or_else(|_| accept::by_header(call.accept))
 }
 
-/// The arguments, in the query string and in a form.
-fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, Refusal> {
-    let mut query = Query::parse(call.args)?;
-    let body = body.map_err(|error| match error {
-        BodyError::TooLarge => too_large(MAX_RAW_LENGTH),
-        BodyError::NoMemory => OpError::NoMemory.into(),
-        BodyError::Unreadable => Refusal::new(Kind::Internal, "request body cannot be read"),
-    })?;
+/// The arguments in the query string, and those in a form.
+fn with_body(mut query: Query, call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, Refusal> {
+    let body = body.map_err(|error| lost(error, MAX_RAW_LENGTH))?;
     if body.is_empty() {
         return Ok(query);
     }
@@ -177,6 +219,15 @@ fn arguments(call: &Call<'_>, body: Result<&[u8], BodyError>) -> Result<Query, R
         error => error.into(),
     })?;
     Ok(query)
+}
+
+/// The refusal of a body that is not to be had, or is larger than the limit.
+fn lost(error: BodyError, limit: usize) -> Refusal {
+    match error {
+        BodyError::TooLarge => too_large(limit),
+        BodyError::NoMemory => OpError::NoMemory.into(),
+        BodyError::Unreadable => Refusal::new(Kind::Internal, "request body cannot be read"),
+    }
 }
 
 /// The refusal of a body that is larger than the limit.

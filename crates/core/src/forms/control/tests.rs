@@ -101,3 +101,39 @@ fn the_arguments_choose_the_form() {
         assert_eq!((response.status, crate::forms::fake::said(&response)), (status, body.to_owned()));
     }
 }
+
+#[test]
+fn a_body_is_read_where_there_may_be_one() {
+    let limit = |call: &Call<'_>, settings: &Settings| match start(call, Some(settings), Some(&fake())) {
+        Start::ReadBody { limit, .. } => Ok(limit),
+        Start::Answer(Answer { response, .. }) => Err(response.status),
+    };
+    let post = |args| Call { method: Method::Post, ..Call::get(args) };
+    let (any, plus) =
+        (Settings::default(), Settings { dialect: Dialect::UpstreamConf, ..Settings::default() });
+    assert_eq!(limit(&Call::get("upstream=backend"), &any), Err(200));
+    assert_eq!(limit(&post("upstream=backend"), &any), Ok(MAX_RAW_LENGTH));
+    assert_eq!(limit(&post("upstream=backend&replace="), &any), Ok(replace::BODY_LIMIT));
+    assert_eq!(limit(&post("upstream=backend&replace="), &plus), Ok(MAX_RAW_LENGTH));
+    let pools = Call { uri: b"/control/pools", ..post("replace=") };
+    assert_eq!(limit(&pools, &any), Ok(MAX_RAW_LENGTH));
+    assert_eq!(limit(&post("upstream=%zz"), &any), Err(400), "nothing in a body makes up for that");
+    assert_eq!(limit(&post("upstream=a&upstream=b"), &any), Err(400));
+}
+
+#[test]
+fn a_list_that_is_not_to_be_had() {
+    let call = Call { method: Method::Post, ..Call::get("upstream=backend&replace=") };
+    let finish = |body| match start(&call, Some(&Settings::default()), None) {
+        Start::ReadBody { pending, .. } => pending.finish(&call, body, Some(&fake())),
+        Start::Answer(answer) => Finish::Answer(answer),
+    };
+    for (error, status, text) in [
+        (BodyError::TooLarge, 413, "request body is larger than 16777216 bytes"),
+        (BodyError::Unreadable, 500, "request body cannot be read"),
+    ] {
+        let Finish::Answer(answer) = finish(Err(error)) else { panic!("{error:?}") };
+        assert_eq!((answer.response.status, answer.response.body), (status, text.as_bytes().to_vec()));
+    }
+    assert!(matches!(finish(Ok(Vec::new())), Finish::Work(_)));
+}

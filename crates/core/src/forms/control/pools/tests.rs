@@ -2,7 +2,7 @@
 
 use super::super::super::fake::{self, Fake, NOW, pooled};
 use super::super::super::settings::Settings;
-use super::super::{answer, is_replacement};
+use super::super::{Pending, answer};
 use super::*;
 use crate::http::Method;
 use crate::model::snapshot::StaticReason;
@@ -77,6 +77,10 @@ fn the_path_comes_before_the_arguments() {
         assert_eq!(response.content_type, "application/json");
     }
     let call = Call { method: Method::Post, uri: b"/pools", ..Call::get("replace=") };
+    let is_replacement = |call: &Call<'_>, dialect| {
+        let settings = Settings { dialect, ..Settings::default() };
+        Pending::new(call, &settings).is_ok_and(|pending| pending.is_replacement)
+    };
     assert!(!is_replacement(&call, Dialect::Any));
     assert!(is_replacement(&Call { uri: b"/pool", ..call.clone() }, Dialect::Any));
     assert!(!is_replacement(&Call { uri: b"/pool", ..call }, Dialect::UpstreamConf));

@@ -38,9 +38,9 @@ const JSON: &str = "application/json";
 /// The arguments.
 const KNOWN: [&str; 6] = ["replace", "upstream", "dry_run", "force", "note", FORMAT];
 
-/// Whether a query string asks for a replacement.
-pub fn is_meant(args: &[u8], dialect: Dialect) -> bool {
-    dialect == Dialect::Any && Query::parse(args).is_ok_and(|query| query.has("replace"))
+/// Whether arguments ask for a replacement.
+pub fn is_meant(query: &Query, dialect: Dialect) -> bool {
+    dialect == Dialect::Any && query.has("replace")
 }
 
 /// The refusal of `replace=` where it cannot be done.
@@ -90,17 +90,21 @@ enum Next {
 /// # Errors
 ///
 /// What is wrong with the arguments, or with the form of the body.
-pub fn begin(call: &Call<'_>, body: Vec<u8>, scope: Option<String>) -> Result<Replacing, Refusal> {
-    let query = Query::parse(call.args)?;
-    let format = accept::for_control(&query, call.accept)?;
-    only(&query, &KNOWN)?;
-    flag(&query, "replace")?;
+pub fn begin(
+    call: &Call<'_>,
+    query: &Query,
+    body: Vec<u8>,
+    scope: Option<String>,
+) -> Result<Replacing, Refusal> {
+    let format = accept::for_control(query, call.accept)?;
+    only(query, &KNOWN)?;
+    flag(query, "replace")?;
     let wanted = Wanted {
         lists: Vec::new(),
-        is_dry: flag(&query, "dry_run")?,
-        force: flag(&query, "force")?,
+        is_dry: flag(query, "dry_run")?,
+        force: flag(query, "force")?,
         client: call.client.clone(),
-        note: given(&query, "note").map(str::to_owned),
+        note: given(query, "note").map(str::to_owned),
     };
     let stage = if is_media(call.content_type, JSON) {
         Stage::Json(json::Reader::new(body))
@@ -113,7 +117,7 @@ pub fn begin(call: &Call<'_>, body: Vec<u8>, scope: Option<String>) -> Result<Re
             format!("replace: unsupported Content-Type {given}, the list must be \"{TEXT}\" or \"{JSON}\"");
         return Err(Refusal::new(Kind::UnsupportedBody, words));
     };
-    let upstream = given(&query, "upstream").map(str::to_owned);
+    let upstream = given(query, "upstream").map(str::to_owned);
     Ok(Replacing { stage: Some(stage), upstream, wanted, format, scope })
 }
 

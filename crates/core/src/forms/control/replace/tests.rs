@@ -13,7 +13,9 @@ fn post(args: &str) -> Call<'_> {
 
 /// The answer to a list, which is worked on in the smallest slices.
 fn answer(call: &Call<'_>, body: &str, upstreams: &Fake) -> Answer {
-    let mut work = match begin(call, body.as_bytes().to_vec(), None) {
+    let begun = Query::parse(call.args).map_err(Refusal::from);
+    let begun = begun.and_then(|query| begin(call, &query, body.as_bytes().to_vec(), None));
+    let mut work = match begun {
         Ok(work) => work,
         Err(refusal) => return Answer::refused(&refusal, Format::Text),
     };
@@ -230,8 +232,9 @@ const LINES_AND_COUNT: usize = 101;
 
 #[test]
 fn only_in_the_query_string_of_a_post() {
-    assert!(is_meant(b"replace=&upstream=u", Dialect::Any) && is_meant(b"replace", Dialect::Any));
-    assert!(!is_meant(b"replaced=", Dialect::Any) && !is_meant(b"replace=", Dialect::UpstreamConf));
+    let is_meant = |args: &str, dialect| is_meant(&Query::parse(args.as_bytes()).unwrap(), dialect);
+    assert!(is_meant("replace=&upstream=u", Dialect::Any) && is_meant("replace", Dialect::Any));
+    assert!(!is_meant("replaced=", Dialect::Any) && !is_meant("replace=", Dialect::UpstreamConf));
     let get = super::super::answer(
         &Call::get("upstream=backend&replace="),
         Ok(&[]),
@@ -251,7 +254,9 @@ fn only_in_the_query_string_of_a_post() {
 fn a_location_of_one_upstream_replaces_no_other() {
     let upstreams = fake::pooled();
     let replace = |args: &str, body: &str| {
-        let mut work = begin(&post(args), body.as_bytes().to_vec(), Some("app".to_owned())).unwrap();
+        let query = Query::parse(args.as_bytes()).unwrap();
+        let scope = Some("app".to_owned());
+        let mut work = begin(&post(args), &query, body.as_bytes().to_vec(), scope).unwrap();
         let response = loop {
             if let Some(answer) = work.advance(Some(&upstreams), || true) {
                 break answer.response;
