@@ -15,8 +15,8 @@ use crate::ops::execute::plan;
 use crate::ops::{Action, Addition, Change, Command, CommitError, Lookup, Selector};
 use crate::store::Store;
 use crate::store::adopt::{Claim, Claimed, Wishes};
-use crate::zone::apply::Abilities;
 use crate::zone::backend::Backend;
+use crate::zone::setting::Abilities;
 use crate::zone::tests::{Server, exact, upstream};
 use crate::zone::{self, Edits, Extra, Fate, NewPeer, Spot, Zone};
 

@@ -9,8 +9,8 @@ use crate::model::snapshot::{Method, StaticReason};
 use crate::nginx::upstream as nginx;
 use crate::ops::{Guard, OpError};
 use crate::store::{self, Holder, Locked, PATIENCE, SOON, Store};
-use crate::zone::apply::Abilities;
 use crate::zone::capacity::Planned;
+use crate::zone::setting::Abilities;
 use crate::zone::{Extra, Zone};
 
 use super::catch_up::catch_up;

@@ -15,7 +15,7 @@ use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::find::Found;
 use crate::store::records;
 use crate::store::{Locked, PATIENCE};
-use crate::zone::apply::{Abilities, admin_of};
+use crate::zone::setting::{Abilities, admin_of};
 use crate::zone::{self, Row};
 
 use super::catch_up::{apply_wishes, catch_up, tell_new_peers};

@@ -12,12 +12,13 @@ use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_h
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
-use super::apply::{Abilities, Edits, Touched};
 use super::capacity::Planned;
+use super::edits::{Edits, Touched};
+use super::handle::Zone;
 use super::lock::Lists;
-use super::peers::Zone;
 use super::place::{Place, Sums};
 use super::prepared::{Full, NewPeer};
+use super::setting::Abilities;
 
 /// One kind of nginx.
 pub trait Backend {
@@ -29,9 +30,6 @@ pub trait Backend {
 
     /// What a worker's balancer computed from the lists and would never compute again.
     type Tables;
-
-    /// What the module keeps in the zone of an upstream for this kind of nginx. All zeroes is the start.
-    type Words;
 
     /// Whether a peer may get another name while a request that it served is yet to be logged.
     const NAMES_CHANGE: bool;
@@ -133,14 +131,23 @@ pub trait Backend {
     /// # Safety
     ///
     /// The write locks of both lists are held, and stay so until the edits are made or dropped.
-    unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat>;
+    unsafe fn seat(
+        zone: &Zone,
+        lists: &Lists,
+        edits: &mut Edits<Self::Prepared, Self::PreparedList>,
+    ) -> Result<(), NoSeat>;
 
     /// Makes the edits. Those whose server has no place are left out.
     ///
     /// # Safety
     ///
     /// The write locks of both lists are held, and the edits were seated under them.
-    unsafe fn edit(zone: &Zone, lists: &mut Lists, abilities: Abilities, edits: &mut Edits) -> Touched;
+    unsafe fn edit(
+        zone: &Zone,
+        lists: &mut Lists,
+        abilities: Abilities,
+        edits: &mut Edits<Self::Prepared, Self::PreparedList>,
+    ) -> Touched;
 
     /// Makes what depends on the whole of a list exact, after edits that touched its members.
     ///

@@ -8,9 +8,9 @@ use nginx_sys::ngx_http_upstream_rr_peer_t;
 use crate::model::state::Failures;
 use crate::model::time::UnixTime;
 
-use super::Current;
 use super::backend::Backend;
-use super::peers::Zone;
+use super::current::Current;
+use super::handle::Zone;
 
 /// The peers of both lists, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,12 +84,6 @@ impl Zone {
         }
     }
 
-    /// Whether requests that find no peer here are handed to another pool.
-    fn has_fallback(&self) -> bool {
-        // SAFETY: the words lie in the zone.
-        self.extra().is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
-    }
-
     /// What depends on the whole of the lists.
     #[cold]
     fn settle_locked(&self) {
@@ -97,11 +91,6 @@ impl Zone {
             // SAFETY: the write locks are held.
             unsafe { Current::settle(self, &lists) };
         }
-    }
-
-    /// Whether so many servers are one that nginx has no choice but to try.
-    pub(super) fn is_single(&self, primaries: usize, backups: usize) -> bool {
-        primaries == 1 && backups == 0 && !self.has_fallback()
     }
 }
 

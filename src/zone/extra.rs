@@ -7,8 +7,10 @@ use nginx_sys::{ngx_peer_connection_t, sockaddr, socklen_t};
 
 use crate::model::departures::{self, Departed, Departures, Seen};
 
-use super::Current;
-use super::backend::Backend;
+#[cfg(nginx_peer_refs)]
+use super::native::words::Words;
+#[cfg(not(nginx_peer_refs))]
+use super::slots::words::Words;
 
 /// Departures that are remembered: a worker that is further behind takes every address for one that left.
 const REMEMBERED: usize = 24;
@@ -28,7 +30,7 @@ pub struct Extra {
     /// Whether requests that find no peer here are handed to another pool.
     pub(super) has_fallback: AtomicBool,
     /// What this kind of nginx needs besides.
-    pub(super) own: <Current as Backend>::Words,
+    pub(super) own: Words,
 }
 
 /// Addresses that left between two moments.

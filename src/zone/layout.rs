@@ -4,16 +4,24 @@
 //! ones. So the start-up walks every list with our offsets before anything is written through them.
 
 use std::mem::{offset_of, size_of};
+use std::ptr::NonNull;
 
 use nginx_sys::{
     ngx_http_request_t, ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t,
     ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_peer_connection_t,
 };
 
-use super::peers::Zone;
+use super::handle::Zone;
+use super::peers::Peers;
 
 /// Longest list that the walk believes in.
 const PEERS_MAX: usize = 1_000_000;
+
+/// Longest name that the start-up check believes in: nginx's buffers for it, NGX_SOCKADDR_STRLEN, are shorter.
+const NAME_MAX: usize = 256;
+
+/// Longest `socklen` that a peer can have: that of a unix socket.
+const SOCKLEN_MAX: u32 = size_of::<libc::sockaddr_un>() as u32;
 
 /// Sizes and offsets in bytes; `nuc_layout_t` of csrc/shim.h.
 #[repr(C)]
@@ -126,4 +134,47 @@ pub fn check(zone: &Zone) -> Result<(), &'static str> {
         return Err("the compilers disagree");
     }
     zone.check_lists(PEERS_MAX)
+}
+
+impl Zone {
+    /// Walks both lists and compares what is counted with what nginx wrote; see [`check`].
+    fn check_lists(&self, max: usize) -> Result<(), &'static str> {
+        let lists = self.read().ok_or("lock of the peers")?;
+        for (_, list) in lists.iter() {
+            let (mut number, mut weight, mut usable) = (0_usize, 0_isize, 0_usize);
+            // SAFETY: the read locks are held. If the structures are not what we think, the first plausibility check
+            // that fails ends the walk; until then only words of nginx's own lists are followed.
+            unsafe {
+                let list = &*list.as_ptr();
+                if list.number > max {
+                    return Err("number of peers");
+                }
+                for peer in Peers::of(NonNull::from(list)) {
+                    let peer = &*peer.as_ptr();
+                    if number == list.number {
+                        return Err("end of the list of peers");
+                    }
+                    if peer.sockaddr.is_null() || peer.socklen == 0 || peer.socklen > SOCKLEN_MAX {
+                        return Err("address of a peer");
+                    }
+                    if peer.name.data.is_null() || peer.name.len > NAME_MAX {
+                        return Err("name of a peer");
+                    }
+                    number += 1;
+                    weight = weight.wrapping_add(peer.weight);
+                    usable += usize::from(peer.down == 0);
+                }
+                if number != list.number {
+                    return Err("number of peers");
+                }
+                if usize::try_from(weight) != Ok(list.total_weight) {
+                    return Err("sum of the weights");
+                }
+                if usable != list.tries {
+                    return Err("number of usable peers");
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -11,7 +11,7 @@ use nginx_sys::ngx_http_upstream_rr_peers_t;
 
 use crate::model::id::Group;
 
-use super::peers::Zone;
+use super::handle::Zone;
 
 /// What nginx's lock holds while somebody writes: `ngx_rwlock`'s NGX_RWLOCK_WLOCK.
 const WRITE_LOCKED: usize = usize::MAX;

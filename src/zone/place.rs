@@ -8,12 +8,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
 
-use crate::model::id::{Group, Slot};
-
-use super::Current;
-use super::backend::Backend;
-use super::lock::Lists;
-use super::peers::{Copy, Zone, bytes, row};
+use crate::model::id::Group;
 
 /// A peer that is linked, or about to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,71 +53,6 @@ pub struct Sums {
     pub usable: u64,
     /// Sum of the weights.
     pub weight: u64,
-}
-
-impl Zone {
-    /// Each peer: its list, its text, its address, and its place. Primaries first, in nginx's order.
-    pub fn each<'a>(
-        &'a self,
-        lists: &'a Lists,
-    ) -> impl Iterator<Item = (Group, &'a [u8], &'a [u8], Place)> + use<'a> {
-        lists.iter().flat_map(move |(group, list)| {
-            self.servers(list).map(move |peer| {
-                // SAFETY: the locks are held for 'a, so that linked peers and their texts stay.
-                let (server, name) =
-                    unsafe { (bytes(&(*peer.as_ptr()).server), bytes(&(*peer.as_ptr()).name)) };
-                (group, server, name, Place(peer))
-            })
-        })
-    }
-
-    /// The primary at a position, from 0, and its address.
-    pub fn nth<'a>(&'a self, lists: &'a Lists, position: usize) -> Option<(Place, &'a [u8])> {
-        self.servers(lists.primary).nth(position).map(|peer| {
-            // SAFETY: likewise.
-            (Place(peer), unsafe { bytes(&(*peer.as_ptr()).name) })
-        })
-    }
-
-    /// Copies one peer out, within the room that `copy` has; false if it has none. `slot` is where it is said to stand.
-    ///
-    /// # Safety
-    ///
-    /// `lists` are the locks of this zone, and the place was found at the present count of changes.
-    pub unsafe fn copy_one(&self, _lists: &Lists, place: Place, slot: Slot, copy: &mut Copy) -> bool {
-        // SAFETY: see above: the peer is linked, and stays so while the locks are held.
-        unsafe {
-            let peer = place.0.as_ref();
-            let text = peer.name.len.saturating_add(peer.server.len);
-            let fits = copy.rows.len() < copy.rows.capacity()
-                && copy.text.capacity().saturating_sub(copy.text.len()) >= text;
-            if fits {
-                let row = row(place.0, slot, &mut copy.text);
-                copy.rows.push(row);
-            }
-            fits
-        }
-    }
-
-    /// Notes what the lists say of the whole of themselves.
-    pub fn copy_sums(&self, lists: &Lists, copy: &mut Copy) {
-        // SAFETY: the locks are held.
-        copy.single = unsafe { (*lists.primary.as_ptr()).single() } != 0;
-        copy.membership = self.membership();
-    }
-
-    /// What nginx counts of both lists.
-    pub fn sums(&self, lists: &Lists) -> Sums {
-        lists.iter().fold(Sums::default(), |sums, (group, list)| {
-            // SAFETY: the locks are held.
-            let of_list = unsafe { Current::sums(self, group, list) };
-            Sums {
-                number: sums.number.wrapping_add(of_list.number),
-                usable: sums.usable.wrapping_add(of_list.usable),
-                weight: sums.weight.wrapping_add(of_list.weight),
-            }
-        })
-    }
 }
 
 impl Sums {

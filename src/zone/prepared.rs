@@ -9,11 +9,6 @@ use crate::model::address::Address;
 use crate::model::params::Params;
 use crate::model::state::Admin;
 
-use super::apply::Abilities;
-use super::backend::Backend;
-use super::peers::Zone;
-use super::{Current, Prepared, PreparedList};
-
 /// What a new peer is to be.
 pub struct NewPeer<'a> {
     /// Text of the server.
@@ -31,26 +26,6 @@ pub struct NewPeer<'a> {
 pub struct Full {
     /// Bytes that were needed.
     pub needed: usize,
-}
-
-impl Zone {
-    /// Makes a server ready to be linked.
-    ///
-    /// # Errors
-    ///
-    /// The zone is full; nothing of it stays taken.
-    pub fn prepare(&self, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
-        Current::prepare(self, new, abilities)
-    }
-
-    /// Makes a list of backups, unless there is one.
-    ///
-    /// # Errors
-    ///
-    /// The zone is full.
-    pub fn prepare_backups(&self) -> Result<Option<PreparedList>, Full> {
-        Current::prepare_backups(self)
-    }
 }
 
 unsafe extern "C" {

@@ -14,9 +14,9 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
-use super::apply::{Abilities, Setting};
 use super::backend::Backend;
 use super::capacity::Planned;
+use super::setting::{Abilities, Setting};
 use super::{Current, Edits, Extra, Fate, Spot, Zone, layout};
 
 /// Round robin in a core without sticky.

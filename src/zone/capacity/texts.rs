@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_slab_free, ngx_slab_pool_t};
 
-use crate::zone::Zone;
+use crate::zone::handle::Zone;
 use crate::zone::peers::Peers;
 use crate::zone::prepared::calloc;
 

@@ -6,11 +6,12 @@ use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
 
 use crate::model::id::Group;
 
-use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
+use super::super::edits::{Edits, Fate, Touched};
+use super::super::handle::Zone;
 use super::super::lock::Lists;
-use super::super::peers::Zone;
 use super::super::place::Place;
-use super::prepared::PreparedList;
+use super::super::setting::{Abilities, set, set_weighted};
+use super::prepared::{Prepared, PreparedList};
 use super::zombies;
 
 /// Makes the edits of one list.
@@ -23,7 +24,7 @@ pub(super) unsafe fn edit_list(
     group: Group,
     list: NonNull<ngx_http_upstream_rr_peers_t>,
     abilities: Abilities,
-    edits: &mut Edits,
+    edits: &mut Edits<Prepared, PreparedList>,
     touched: &mut Touched,
 ) {
     let of_list = edits.at.iter_mut().filter(|(spot, _)| spot.group == group);

@@ -6,6 +6,7 @@ mod sessions;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod tests;
+pub(super) mod words;
 mod zombies;
 
 use std::ffi::c_void;
@@ -17,16 +18,16 @@ use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_h
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
-use super::apply::{Abilities, Edits, Touched};
 use super::backend::{Backend, NoSeat};
 use super::capacity::Planned;
+use super::edits::{Edits, Touched};
+use super::handle::Zone;
 use super::lock::Lists;
-use super::peers::Zone;
 use super::place::{Place, Sums};
 use super::prepared::{Full, NewPeer};
+use super::setting::Abilities;
 
 use prepared::{Prepared, PreparedList};
-use zombies::Zombie;
 
 /// The backend of nginx with `rr_peers_t.config` and `rr_peer_t.refs`.
 pub struct Native;
@@ -34,19 +35,10 @@ pub struct Native;
 /// Tables that have to be computed by the module: nginx does so itself.
 pub enum Never {}
 
-/// What the module keeps in the zone of an upstream.
-#[repr(C)]
-pub struct Words {
-    /// Peers that left the primaries, and those that left the backups, and may still be in use, linked by their `next`:
-    /// guarded by the write locks of both lists. The module holds a reference to each.
-    zombies: [Zombie; 2],
-}
-
 impl Backend for Native {
     type Prepared = Prepared;
     type PreparedList = PreparedList;
     type Tables = Never;
-    type Words = Words;
 
     // nginx copies it when servers may change.
     const NAMES_CHANGE: bool = false;
@@ -133,14 +125,23 @@ impl Backend for Native {
         zombies::key(prepared)
     }
 
-    unsafe fn seat(zone: &Zone, _lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
+    unsafe fn seat(
+        zone: &Zone,
+        _lists: &Lists,
+        edits: &mut Edits<Prepared, PreparedList>,
+    ) -> Result<(), NoSeat> {
         // A new peer brings its own, but one that was here before may have left requests behind.
         // SAFETY: see the trait.
         unsafe { zombies::seat(zone, edits) };
         Ok(())
     }
 
-    unsafe fn edit(zone: &Zone, lists: &mut Lists, abilities: Abilities, edits: &mut Edits) -> Touched {
+    unsafe fn edit(
+        zone: &Zone,
+        lists: &mut Lists,
+        abilities: Abilities,
+        edits: &mut Edits<Prepared, PreparedList>,
+    ) -> Touched {
         let mut touched = Touched::default();
         // SAFETY: see the trait.
         unsafe {

@@ -9,12 +9,13 @@ use nginx_sys::{
     ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t,
 };
 
-use super::super::apply::Abilities;
-use super::super::peers::{Zone, bytes};
+use super::super::handle::Zone;
+use super::super::peers::bytes;
 use super::super::place::Place;
 use super::super::prepared::{
     Full, NewPeer, calloc, name_size, nuc_move_session, nuc_take_session, write_address,
 };
+use super::super::setting::Abilities;
 use super::sessions::{self, SID_LEN};
 
 /// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.

@@ -14,10 +14,11 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
-use super::super::apply::{Abilities, Setting};
-use super::super::peers::{Copy, Peers, bytes};
+use super::super::copy::Copy;
+use super::super::peers::{Peers, bytes};
 use super::super::place::{Place, Spot, Sums};
 use super::super::prepared::Full;
+use super::super::setting::{Abilities, Setting};
 use super::super::tests::{Server, exact, spot, upstream};
 use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
 

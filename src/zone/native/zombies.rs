@@ -8,14 +8,12 @@ use nginx_sys::ngx_http_upstream_rr_peer_t;
 use crate::model::id::Group;
 use crate::model::snapshot::Zombies;
 
-use super::super::apply::{Edits, Fate};
+use super::super::edits::{Edits, Fate};
 use super::super::extra::hash;
-use super::super::peers::Zone;
+use super::super::handle::Zone;
 use super::super::place::Place;
-use super::prepared::{Prepared, release};
-
-/// A peer that left, or null.
-pub(super) type Zombie = *mut ngx_http_upstream_rr_peer_t;
+use super::prepared::{Prepared, PreparedList, release};
+use super::words::Zombie;
 
 /// The lists that a peer can have left. It returns to the same one: a request gives its peer back under the lock of the
 /// list that it chose it from.
@@ -131,7 +129,7 @@ unsafe fn is_used(zombie: Zombie) -> bool {
 }
 
 /// The new servers of the edits, each with its list.
-fn arriving(edits: &Edits) -> impl Iterator<Item = (Group, &Prepared)> {
+fn arriving(edits: &Edits<Prepared, PreparedList>) -> impl Iterator<Item = (Group, &Prepared)> {
     let replacing = edits.at.iter().filter_map(|(spot, fate)| match fate {
         Fate::Replace(prepared) => Some((spot.group, prepared)),
         Fate::Set(_) | Fate::Leave => None,
@@ -152,7 +150,7 @@ pub(super) fn key(prepared: &Prepared) -> Option<u64> {
 /// # Safety
 ///
 /// The write locks of both lists are held.
-pub(super) unsafe fn seat(zone: &Zone, edits: &mut Edits) {
+pub(super) unsafe fn seat(zone: &Zone, edits: &mut Edits<Prepared, PreparedList>) {
     edits.seats.clear();
     for (_, prepared) in arriving(edits) {
         prepared.seat.set(None);
@@ -195,7 +193,7 @@ pub(super) unsafe fn seat(zone: &Zone, edits: &mut Edits) {
 /// # Safety
 ///
 /// Likewise, and the edits were made.
-pub(super) unsafe fn put_back(zone: &Zone, edits: &Edits) {
+pub(super) unsafe fn put_back(zone: &Zone, edits: &Edits<Prepared, PreparedList>) {
     if edits.seats.is_empty() {
         return;
     }
@@ -212,7 +210,7 @@ pub(super) unsafe fn put_back(zone: &Zone, edits: &Edits) {
 /// # Safety
 ///
 /// The write locks of both lists are held, and the peers were found under them.
-pub(super) unsafe fn take_out(zone: &Zone, edits: &Edits) {
+pub(super) unsafe fn take_out(zone: &Zone, edits: &Edits<Prepared, PreparedList>) {
     if edits.seats.is_empty() {
         return;
     }

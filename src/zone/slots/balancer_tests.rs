@@ -27,9 +27,10 @@ use super::super::peers::Peers;
 use super::super::place::Spot;
 use super::super::tests::exact;
 use super::super::{Edits, Extra, Fate, Zone};
+use super::Slots;
 use super::tables::Tables;
 use super::tests::{Dice, MANY, ROUND_ROBIN, check_walks, places, prepare, slots};
-use super::{Slots, Words};
+use super::words::Words;
 
 unsafe extern "C" {
     /// `hash`.
@@ -347,7 +348,7 @@ impl Running {
     /// Whether backups can come.
     fn has_backups(&self) -> bool {
         // SAFETY: the words live as long as the zone.
-        unsafe { Words::slots(Slots::words(&self.zone).unwrap(), Group::Backup) > 0 }
+        unsafe { Words::slots(Words::of(&self.zone).unwrap(), Group::Backup) > 0 }
     }
 
     /// The slots that servers have.

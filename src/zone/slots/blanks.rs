@@ -7,19 +7,21 @@ use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
 
 use crate::model::id::Group;
 
-use super::super::capacity::{Planned, blanks, texts};
-use super::super::peers::{Peers, Zone};
-use super::members::settle;
-use super::{Slots, Words};
+use super::super::handle::Zone;
+use super::super::peers::Peers;
+use super::super::place::Sums;
+use super::words::Words;
 
 /// A slot.
 type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
 
-/// Peers for which nginx has room in any request to note that they were tried: a word of 64 bits in the request's own
-/// data. Beyond that it allocates as much as the larger of both lists needs when the request begins.
-const ALWAYS_NOTED: usize = 64;
-
 impl Words {
+    /// The module's words; none while the upstream is only read.
+    pub(super) fn of(zone: &Zone) -> Option<NonNull<Self>> {
+        // SAFETY: the words lie in the zone; only an address is taken.
+        zone.extra().and_then(|extra| NonNull::new(unsafe { &raw mut (*extra.as_ptr()).own }))
+    }
+
     /// Slots of a list, filled and blank.
     ///
     /// # Safety
@@ -144,39 +146,38 @@ impl Words {
     }
 }
 
-/// Makes the slots of both lists, as many of those that were planned as the zone has room for; false if it has none for
-/// some, or for the texts of other servers.
+/// What nginx counts of the servers of a list. Without the locks it is a guess.
 ///
 /// # Safety
 ///
-/// Called by the master, in `init_module`, with the module's words in the zone: nobody else uses the lists.
-pub(super) unsafe fn begin(zone: &Zone, planned: Planned) -> bool {
-    let Some((words, pool)) = Slots::words(zone).zip(zone.pool()) else { return false };
-    let (own, primary) = (words.as_ptr(), zone.primary.as_ptr());
-    // SAFETY: see above. A list of peers is plain words, for which the zeroes in the zone are a start.
+/// It is a list of the zone.
+pub(super) unsafe fn sums(zone: &Zone, group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums {
+    // SAFETY: see above; the words live as long as the zone.
+    let (sums, words) = unsafe { (Sums::of(list), Words::of(zone)) };
+    let Some(words) = words else { return sums };
+    // SAFETY: likewise.
     unsafe {
-        (*own).narrow = !texts::ready(zone);
-        let lists = [Some(zone.primary), NonNull::new((*primary).next)];
-        let [primaries, backups] = lists.map(|list| list.map_or(0, |list| Peers::of(list).count()));
-        let [planned_primaries, planned_backups] = planned;
-        let blank_primaries = blanks::make(pool, planned_primaries.saturating_sub(primaries));
-        let blank_backups = blanks::make(pool, planned_backups.saturating_sub(backups));
-        let slots = [primaries + blank_primaries.count, backups + blank_backups.count];
-        (*own).configured = [primaries, backups];
-        (*own).blanks = [blank_primaries.first, blank_backups.first];
-        (*own).slots = slots;
-        let [primaries, backups] = slots;
-        let most = primaries.max(backups);
-        (*own).noted = if most > ALWAYS_NOTED { most } else { 0 };
-        if (*primary).next.is_null() && (backups > 0 || (*own).noted > 0) {
-            let backups = &raw mut (*own).list;
-            (*backups).name = (*primary).name;
-            (*backups).shpool = (*primary).shpool;
-            (*primary).next = backups;
+        if group.is_backup() {
+            let number = (&raw const (*words.as_ptr()).backups).read_volatile() as u64;
+            Sums { number, ..sums }
+        } else {
+            // The sentinel is no server.
+            let sentinel = u64::from(!(&raw const (*words.as_ptr()).sentinel).read_volatile().is_null());
+            let number = sums.number.saturating_sub(sentinel);
+            Sums { number, weight: sums.weight.saturating_sub(sentinel), ..sums }
         }
-        if let Some(lists) = zone.write() {
-            settle(zone, &lists);
-        }
-        !(*own).narrow && primaries >= planned_primaries && backups >= planned_backups
+    }
+}
+
+/// Whether the peer is a place that no server has.
+#[inline]
+pub(super) fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    // Outside a zone are no slots, but the servers of upstreams that nobody wrote, which nginx gives no weight.
+    // SAFETY: slots are never freed. Both words change under the write locks; without them they are read late at
+    // worst.
+    unsafe {
+        ((&raw const (*peer.as_ptr()).weight).read_volatile() == 0 && zone.pool().is_some())
+            || Words::of(zone)
+                .is_some_and(|words| (&raw const (*words.as_ptr()).sentinel).read_volatile() == peer.as_ptr())
     }
 }

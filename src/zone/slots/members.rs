@@ -7,14 +7,17 @@ use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Zombies};
 
-use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
-use super::super::backend::{Backend, NoSeat};
+use super::super::backend::NoSeat;
 use super::super::capacity::room::TEXT_SIZE;
+use super::super::edits::{Edits, Fate, Touched};
+use super::super::handle::Zone;
 use super::super::lock::Lists;
-use super::super::peers::{Peers, Zone};
+use super::super::peers::Peers;
 use super::super::place::{Place, Spot};
+use super::super::setting::{Abilities, set, set_weighted};
+use super::blanks;
 use super::prepared::Prepared;
-use super::{Slots, Words};
+use super::words::Words;
 
 /// A slot.
 type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
@@ -23,7 +26,7 @@ type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
 type List = NonNull<ngx_http_upstream_rr_peers_t>;
 
 /// What becomes of servers, by where they are.
-type Fates = [(Spot, Fate)];
+type Fates = [(Spot, Fate<Prepared>)];
 
 /// A part of a list that is being put together.
 struct Chain {
@@ -61,10 +64,14 @@ impl Chain {
 /// # Safety
 ///
 /// The write locks of both lists are held.
-pub(super) unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
+pub(super) unsafe fn seat<L>(
+    zone: &Zone,
+    lists: &Lists,
+    edits: &mut Edits<Prepared, L>,
+) -> Result<(), NoSeat> {
     let Edits { at, append, seats, .. } = edits;
     seats.clear();
-    let Some(words) = Slots::words(zone) else { return Ok(()) };
+    let Some(words) = Words::of(zone) else { return Ok(()) };
     // SAFETY: written once, before the workers start.
     let configured = unsafe { (*words.as_ptr()).configured };
     let mut result = Ok(());
@@ -76,7 +83,7 @@ pub(super) unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Resu
             // One slot is kept for a server that changes its address, unless the zone had no room for it.
             let capacity = Words::slots(words, group).saturating_sub(1).max(configured);
             let count = arriving.clone().count();
-            let present = Slots::sums(zone, group, list).number as usize;
+            let present = blanks::sums(zone, group, list).number as usize;
             if count > 0 && present + count > capacity + left {
                 result = Err(NoSeat::Capacity(group, capacity));
             }
@@ -105,7 +112,7 @@ pub(super) unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Resu
 }
 
 /// What becomes of the servers of a list.
-fn fates(at: &Fates, group: Group) -> impl Iterator<Item = &(Spot, Fate)> + Clone {
+fn fates(at: &Fates, group: Group) -> impl Iterator<Item = &(Spot, Fate<Prepared>)> + Clone {
     at.iter().filter(move |(spot, _)| spot.group == group)
 }
 
@@ -170,15 +177,15 @@ unsafe fn places(words: NonNull<Words>, group: Group, at: &Fates) -> impl Iterat
 /// # Safety
 ///
 /// The write locks of both lists are held, and slots were found under them.
-pub(super) unsafe fn edit_list(
+pub(super) unsafe fn edit_list<L>(
     zone: &Zone,
     group: Group,
     list: List,
     abilities: Abilities,
-    edits: &mut Edits,
+    edits: &mut Edits<Prepared, L>,
     touched: &mut Touched,
 ) {
-    let Some(words) = Slots::words(zone) else { return };
+    let Some(words) = Words::of(zone) else { return };
     let Edits { at, append, seats, .. } = edits;
     let is_seat = |slot: &Peer| seats.binary_search(slot).is_ok();
     let has_fates = at.iter().any(|(spot, _)| spot.group == group);
@@ -289,13 +296,13 @@ unsafe fn leave(zone: &Zone, slot: Peer) {
 ///
 /// The write locks of both lists are held.
 pub(super) unsafe fn settle(zone: &Zone, lists: &Lists) {
-    let Some(words) = Slots::words(zone) else { return };
+    let Some(words) = Words::of(zone) else { return };
     let mut counts = [0_usize; 2];
     // SAFETY: see above.
     unsafe {
         for ((group, list), count) in lists.iter().zip(&mut counts) {
             let (mut weight, mut usable) = (0_usize, 0_usize);
-            for slot in zone.servers(list) {
+            for slot in Peers::of(list).filter(|slot| !blanks::is_blank(zone, *slot)) {
                 *count += 1;
                 weight = weight.wrapping_add((*slot.as_ptr()).weight as usize);
                 usable += usize::from((*slot.as_ptr()).down == 0);
@@ -332,7 +339,7 @@ unsafe fn number(words: NonNull<Words>, group: Group, servers: usize) -> usize {
 /// The locks of both lists are held.
 pub(super) unsafe fn zombies(zone: &Zone, lists: &Lists) -> Zombies {
     let mut found = Zombies::default();
-    let Some(words) = Slots::words(zone) else { return found };
+    let Some(words) = Words::of(zone) else { return found };
     for (group, _) in lists.iter() {
         // SAFETY: see above.
         unsafe {
@@ -353,7 +360,7 @@ pub(super) unsafe fn zombies(zone: &Zone, lists: &Lists) -> Zombies {
 /// The locks of both lists are held.
 pub(super) unsafe fn faults(zone: &Zone, lists: &Lists) -> Faults {
     let mut faults = Faults::default();
-    let Some(words) = Slots::words(zone) else { return faults };
+    let Some(words) = Words::of(zone) else { return faults };
     let mut counts = [0_usize; 2];
     // SAFETY: see above.
     unsafe {
@@ -362,7 +369,7 @@ pub(super) unsafe fn faults(zone: &Zone, lists: &Lists) -> Faults {
             let (mut length, mut blanks) = (0_usize, 0_usize);
             for slot in Peers::of(list) {
                 length += 1;
-                if Slots::is_blank(zone, slot) {
+                if blanks::is_blank(zone, slot) {
                     faults.order |= Some(slot) != sentinel;
                 } else {
                     *servers += 1;

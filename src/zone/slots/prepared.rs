@@ -10,11 +10,12 @@ use nginx_sys::{
 
 use crate::model::params::Params;
 
-use super::super::apply::Abilities;
 use super::super::capacity::room::TEXT_SIZE;
-use super::super::peers::{Zone, bytes};
+use super::super::handle::Zone;
+use super::super::peers::bytes;
 use super::super::prepared::{Full, NewPeer, name_size, nuc_take_session, write_address};
-use super::Slots;
+use super::super::setting::Abilities;
+use super::words::Words;
 
 /// A server in no slot yet.
 pub struct Prepared {
@@ -70,7 +71,7 @@ impl Prepared {
             params: new.params,
             down: abilities.down(new.admin),
             // SAFETY: the word is written once, before the workers start.
-            has_room: Slots::words(zone).is_some_and(|words| unsafe { !(*words.as_ptr()).narrow }),
+            has_room: Words::of(zone).is_some_and(|words| unsafe { !(*words.as_ptr()).narrow }),
             seat: Cell::new(None),
             heir_of: None,
             session: ptr::null_mut(),

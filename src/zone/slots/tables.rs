@@ -15,8 +15,11 @@ use nginx_sys::{
     ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_str_t, ngx_uint_t,
 };
 
-use super::super::peers::{Copy, Peers, Zone};
-use super::{Slots, Words, points};
+use super::super::copy::Copy;
+use super::super::handle::Zone;
+use super::super::peers::Peers;
+use super::points;
+use super::words::Words;
 use crate::model::id::Group;
 use crate::model::snapshot::Method;
 
@@ -188,7 +191,7 @@ impl Ranges {
     /// See [`Tables::refresh`].
     unsafe fn write(&self, zone: &Zone) -> Option<u64> {
         // SAFETY: the words live as long as the zone.
-        let slots = unsafe { Words::slots(Slots::words(zone)?, Group::Primary) };
+        let slots = unsafe { Words::slots(Words::of(zone)?, Group::Primary) };
         let present = self.get();
         let ranges = if present.is_null() { Self::make(slots)? } else { present };
         // SAFETY: there are as many ranges as slots, and nobody else uses them.

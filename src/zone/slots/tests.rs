@@ -15,14 +15,15 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
-use super::super::apply::{Abilities, Setting};
 use super::super::backend::Backend;
 use super::super::peers::{Peers, bytes};
 use super::super::place::{Place, Spot};
 use super::super::prepared::name_size;
+use super::super::setting::{Abilities, Setting};
 use super::super::tests::{exact, upstream};
 use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
-use super::{Slots, Words};
+use super::Slots;
+use super::words::Words;
 
 /// Round robin.
 pub(super) const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
@@ -123,7 +124,7 @@ pub(super) fn prepare(zone: &Zone, port: usize) -> Prepared {
 /// The slots of each list and of its chain, in no order; each is there once.
 pub(super) fn slots(zone: &Zone) -> Vec<BTreeSet<usize>> {
     let lists = zone.read().unwrap();
-    let words = Slots::words(zone).unwrap();
+    let words = Words::of(zone).unwrap();
     let slots_of = |(group, list)| {
         // SAFETY: the locks are held.
         let (linked, blanks, sentinel) =

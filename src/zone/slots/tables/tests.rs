@@ -8,6 +8,7 @@ use crate::zone::Extra;
 use crate::zone::backend::Backend;
 use crate::zone::tests::{Server, upstream};
 
+use super::super::Slots;
 use super::*;
 
 /// Settings with a ring as nginx makes it; they are never freed, as little as the list.
@@ -207,7 +208,7 @@ fn ranges_without_memory_are_not_left_to_the_balancer() {
         let (zone, settings, tables) = randomized(6);
         // SAFETY: the test is alone with the words.
         unsafe {
-            (*Slots::words(&zone).unwrap().as_ptr()).slots = [more, 0];
+            (*Words::of(&zone).unwrap().as_ptr()).slots = [more, 0];
             assert_eq!(tables.refresh(&zone), None);
             assert!(!tables.is_usable() && settings.as_ref().ranges.is_null());
         }
