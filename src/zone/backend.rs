@@ -7,8 +7,6 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
-
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
@@ -16,6 +14,7 @@ use super::capacity::Planned;
 use super::edits::{Edits, Touched};
 use super::handle::Zone;
 use super::lock::Lists;
+use super::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
 use super::place::{Place, Sums};
 use super::prepared::{Full, NewPeer};
 use super::setting::Abilities;
@@ -58,7 +57,7 @@ pub trait Backend {
     ///
     /// Words for [`crate::model::snapshot::StaticReason::Layout`].
     unsafe fn tables(
-        us: NonNull<ngx_http_upstream_srv_conf_t>,
+        us: NonNull<UpstreamConf>,
         method: Method,
         settings: NonNull<c_void>,
     ) -> Result<Option<Self::Tables>, &'static str>;
@@ -88,20 +87,20 @@ pub trait Backend {
     unsafe fn moved(zone: &Zone);
 
     /// Requests that hold a reference to the peer; 0 where nginx counts none.
-    fn refs(peer: &ngx_http_upstream_rr_peer_t) -> u64;
+    fn refs(peer: &RawPeer) -> u64;
 
     /// Whether nginx makes and removes the peer as a name resolves.
-    fn managed(peer: &ngx_http_upstream_rr_peer_t) -> bool;
+    fn managed(peer: &RawPeer) -> bool;
 
     /// What nginx counts of the servers of a list. Without the locks it is a guess.
     ///
     /// # Safety
     ///
     /// It is a list of the zone.
-    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums;
+    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<RawPeers>) -> Sums;
 
     /// Whether the peer is a place that no server has.
-    fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool;
+    fn is_blank(zone: &Zone, peer: NonNull<RawPeer>) -> bool;
 
     /// Makes a server ready to be linked.
     ///
@@ -161,7 +160,7 @@ pub trait Backend {
     /// # Safety
     ///
     /// A request holds the peer.
-    unsafe fn has_left(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool;
+    unsafe fn has_left(zone: &Zone, peer: NonNull<RawPeer>) -> bool;
 
     /// Servers that left while requests used them.
     ///

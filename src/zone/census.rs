@@ -3,14 +3,13 @@
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
-
 use crate::model::state::Failures;
 use crate::model::time::UnixTime;
 
 use super::backend::Backend;
 use super::current::Current;
 use super::handle::Zone;
+use super::nginx_peers::RawPeer;
 
 /// The peers of both lists, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +110,7 @@ enum Standing {
 /// # Safety
 ///
 /// The lock of its list is held.
-unsafe fn standing(peer: NonNull<ngx_http_upstream_rr_peer_t>, single: bool, now: UnixTime) -> Standing {
+unsafe fn standing(peer: NonNull<RawPeer>, single: bool, now: UnixTime) -> Standing {
     // SAFETY: see above.
     let peer = unsafe { peer.as_ref() };
     let failures = Failures {
@@ -155,7 +154,7 @@ mod tests {
     }
 
     /// Writes to a peer.
-    fn set(zone: &Zone, at: usize, write: impl FnOnce(&mut ngx_http_upstream_rr_peer_t)) {
+    fn set(zone: &Zone, at: usize, write: impl FnOnce(&mut RawPeer)) {
         // SAFETY: the fixture linked it, and the test has it alone.
         write(unsafe { &mut *zone.servers(zone.primary).nth(at).unwrap().as_ptr() });
     }

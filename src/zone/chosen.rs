@@ -3,15 +3,16 @@
 use std::mem::offset_of;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_peer_connection_t};
+use nginx_sys::ngx_peer_connection_t;
 
 use super::backend::Backend;
 use super::current::Current;
 use super::handle::Zone;
+use super::nginx_peers::RawPeer;
 
 /// A peer that a balancer chose for a request, while the request holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chosen(NonNull<ngx_http_upstream_rr_peer_t>);
+pub struct Chosen(NonNull<RawPeer>);
 
 impl Chosen {
     /// Whether what nginx notes of a peer for the log may be another's by then.
@@ -26,8 +27,8 @@ impl Chosen {
         let name = NonNull::new(pc.name)?;
         // SAFETY: see above: the name lies in the peer, which is not freed while the request holds it.
         unsafe {
-            let peer = name.byte_sub(offset_of!(ngx_http_upstream_rr_peer_t, name)).cast();
-            let peer: NonNull<ngx_http_upstream_rr_peer_t> = peer;
+            let peer = name.byte_sub(offset_of!(RawPeer, name)).cast();
+            let peer: NonNull<RawPeer> = peer;
             ((*peer.as_ptr()).sockaddr == pc.sockaddr).then_some(Self(peer))
         }
     }

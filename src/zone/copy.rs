@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_str_t};
+use nginx_sys::ngx_str_t;
 
 use crate::model::id::Slot;
 use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Totals, Zombies};
 
+use super::nginx_peers::RawPeer;
 use super::peers::bytes;
 use super::place::Place;
 
@@ -87,12 +88,7 @@ impl Copy {
 /// # Safety
 ///
 /// The lock of the peer's list is held.
-pub(super) unsafe fn row(
-    place: NonNull<ngx_http_upstream_rr_peer_t>,
-    slot: Slot,
-    managed: bool,
-    text: &mut Vec<u8>,
-) -> Row {
+pub(super) unsafe fn row(place: NonNull<RawPeer>, slot: Slot, managed: bool, text: &mut Vec<u8>) -> Row {
     // SAFETY: the lock is held, so that neither a linked peer nor its texts are freed or changed.
     let peer = unsafe { place.as_ref() };
     // SAFETY: likewise.

@@ -2,10 +2,9 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
-
 use crate::model::id::Group;
 
+use super::nginx_peers::RawPeer;
 use super::place::{Place, Spot};
 use super::setting::Setting;
 
@@ -31,7 +30,7 @@ pub struct Edits<P, L> {
     /// A list of backups, in case that there is none.
     pub backups: Option<L>,
     /// The places that were found for new servers, by address.
-    pub(super) seats: Vec<NonNull<ngx_http_upstream_rr_peer_t>>,
+    pub(super) seats: Vec<NonNull<RawPeer>>,
     /// What finds new servers among those that left, in order, each with its place among the edits: in `at`, and behind
     /// it in `append`.
     pub(super) keys: Vec<(u64, usize)>,

@@ -3,11 +3,12 @@
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use nginx_sys::{ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize, ngx_slab_pool_t};
+use nginx_sys::{ngx_pagesize, ngx_slab_pool_t};
 
 use crate::model::snapshot::Memory;
 
 use super::extra::ExtraPtr;
+use super::nginx_peers::{RawPeers, UpstreamConf};
 
 /// The peers of one upstream: primaries, and backups where there are any.
 ///
@@ -16,7 +17,7 @@ use super::extra::ExtraPtr;
 #[derive(Clone, Copy, Debug)]
 pub struct Zone {
     /// The primaries; `next` leads to the backups.
-    pub(super) primary: NonNull<ngx_http_upstream_rr_peers_t>,
+    pub(super) primary: NonNull<RawPeers>,
     /// The module's words in the zone; none while the upstream is only read.
     extra: Option<ExtraPtr>,
 }
@@ -28,7 +29,7 @@ impl Zone {
     ///
     /// `us` is an upstream of the running configuration, one of nginx's own balancers set it up (so that `peer.data`
     /// is a list of round robin peers), and its zone, if it has one, is initialized.
-    pub unsafe fn of(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Option<Self> {
+    pub unsafe fn of(us: NonNull<UpstreamConf>) -> Option<Self> {
         // SAFETY: see above; `peer.data` is written once, by the zone's init.
         NonNull::new(unsafe { (*us.as_ptr()).peer.data }.cast()).map(|primary| Self { primary, extra: None })
     }

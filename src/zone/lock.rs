@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
-use nginx_sys::ngx_http_upstream_rr_peers_t;
-
 use crate::model::id::Group;
 
 use super::handle::Zone;
+use super::nginx_peers::RawPeers;
 
 /// What nginx's lock holds while somebody writes: `ngx_rwlock`'s NGX_RWLOCK_WLOCK.
 const WRITE_LOCKED: usize = usize::MAX;
@@ -24,7 +23,7 @@ const SPINS: usize = 2048;
 
 /// The list whose lock was last waited for in vain. It is not waited for a second time, until it was to be had: a worker
 /// that serves requests cannot spend seconds on each.
-type Stuck = Cell<*mut ngx_http_upstream_rr_peers_t>;
+type Stuck = Cell<*mut RawPeers>;
 
 thread_local! {
     /// For reading.
@@ -35,23 +34,23 @@ thread_local! {
 
 unsafe extern "C" {
     /// `ngx_http_upstream_rr_peers_unlock`.
-    fn nuc_peers_unlock(peers: *mut ngx_http_upstream_rr_peers_t);
+    fn nuc_peers_unlock(peers: *mut RawPeers);
 }
 
 /// Takes the lock of a list as nginx's `ngx_rwlock_rlock` does, but not for ever.
-fn take_for_reading(list: NonNull<ngx_http_upstream_rr_peers_t>) -> bool {
+fn take_for_reading(list: NonNull<RawPeers>) -> bool {
     take(list, &STUCK_FOR_READING, |readers| (readers != WRITE_LOCKED).then(|| readers + 1))
 }
 
 /// Takes the lock of a list as nginx's `ngx_rwlock_wlock` does, but not for ever.
-fn take_for_writing(list: NonNull<ngx_http_upstream_rr_peers_t>) -> bool {
+fn take_for_writing(list: NonNull<RawPeers>) -> bool {
     take(list, &STUCK_FOR_WRITING, |readers| (readers == 0).then_some(WRITE_LOCKED))
 }
 
 /// Puts `next` of the present word into a lock, as soon as there is one. False if there is none for too long. Lists
 /// outside a zone are one worker's own: nginx's macros do not lock them either.
 fn take(
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    list: NonNull<RawPeers>,
     stuck: &'static LocalKey<Stuck>,
     next: impl Fn(usize) -> Option<usize>,
 ) -> bool {
@@ -88,9 +87,9 @@ fn take(
 #[must_use]
 pub struct Lists {
     /// The primaries.
-    pub(super) primary: NonNull<ngx_http_upstream_rr_peers_t>,
+    pub(super) primary: NonNull<RawPeers>,
     /// The backups.
-    pub(super) backup: Option<NonNull<ngx_http_upstream_rr_peers_t>>,
+    pub(super) backup: Option<NonNull<RawPeers>>,
     /// nginx's locks belong to the thread that took them.
     not_send: PhantomData<*mut ()>,
 }
@@ -114,7 +113,7 @@ impl Lists {
     ///
     /// There was no list of backups; this one is about to be linked.
     #[cfg(nginx_peer_refs)]
-    pub(super) unsafe fn adopt(&mut self, backup: NonNull<ngx_http_upstream_rr_peers_t>) {
+    pub(super) unsafe fn adopt(&mut self, backup: NonNull<RawPeers>) {
         // Nobody else knows the list, so that its lock is free.
         if take_for_writing(backup) {
             self.backup = Some(backup);
@@ -122,9 +121,7 @@ impl Lists {
     }
 
     /// The lists, with what they are.
-    pub(super) fn iter(
-        &self,
-    ) -> impl Iterator<Item = (Group, NonNull<ngx_http_upstream_rr_peers_t>)> + use<> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Group, NonNull<RawPeers>)> + use<> {
         [(Group::Primary, Some(self.primary)), (Group::Backup, self.backup)]
             .into_iter()
             .filter_map(|(group, list)| list.map(|list| (group, list)))
@@ -134,7 +131,7 @@ impl Lists {
 impl Zone {
     /// Locks both lists, in nginx's order: primaries first. None if that takes too long: a process that died with one of
     /// the locks has left it locked, and nobody may wait for it with a lock of ours in hand.
-    fn lock(&self, take: fn(NonNull<ngx_http_upstream_rr_peers_t>) -> bool) -> Option<Lists> {
+    fn lock(&self, take: fn(NonNull<RawPeers>) -> bool) -> Option<Lists> {
         if !take(self.primary) {
             return None;
         }

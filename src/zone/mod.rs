@@ -1,4 +1,4 @@
-//! nginx's live peers: the only room that names `ngx_http_upstream_rr_*`.
+//! nginx's live peers. `nginx_peers` alone says which of nginx's structures they are.
 //!
 //! A [`Zone`] reads the peers of one upstream into rows and changes their parameters. What differs between nginx
 //! versions is behind [`backend::Backend`].
@@ -17,6 +17,7 @@ pub mod layout;
 mod lock;
 #[cfg(nginx_peer_refs)]
 mod native;
+mod nginx_peers;
 mod peers;
 pub mod place;
 pub mod prepared;

@@ -2,20 +2,22 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_str_t};
+use nginx_sys::ngx_str_t;
+
+use super::nginx_peers::{RawPeer, RawPeers};
 
 /// The peers of a list whose lock is held.
 #[derive(Clone)]
 pub(super) struct Peers {
     /// The next one.
-    next: *mut ngx_http_upstream_rr_peer_t,
+    next: *mut RawPeer,
 }
 
 impl Peers {
     /// # Safety
     ///
     /// The lock of `list` is held for as long as the iterator and what it returns are used.
-    pub(super) unsafe fn of(list: NonNull<ngx_http_upstream_rr_peers_t>) -> Self {
+    pub(super) unsafe fn of(list: NonNull<RawPeers>) -> Self {
         // SAFETY: a `Zone` holds lists that nginx made; they are mapped as long as their configuration lives.
         let next = unsafe { (*list.as_ptr()).peer };
         Self { next }
@@ -27,13 +29,13 @@ impl Peers {
     ///
     /// The lock that guards the links is held, likewise.
     #[cfg(not(nginx_peer_refs))]
-    pub(super) unsafe fn starting(first: *mut ngx_http_upstream_rr_peer_t) -> Self {
+    pub(super) unsafe fn starting(first: *mut RawPeer) -> Self {
         Self { next: first }
     }
 }
 
 impl Iterator for Peers {
-    type Item = NonNull<ngx_http_upstream_rr_peer_t>;
+    type Item = NonNull<RawPeer>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let peer = NonNull::new(self.next)?;

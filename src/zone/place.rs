@@ -6,13 +6,13 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
-
 use crate::model::id::Group;
+
+use super::nginx_peers::{RawPeer, RawPeers};
 
 /// A peer that is linked, or about to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place(pub(super) NonNull<ngx_http_upstream_rr_peer_t>);
+pub struct Place(pub(super) NonNull<RawPeer>);
 
 impl Place {
     /// The place that was kept as a pointer; none for null.
@@ -61,7 +61,7 @@ impl Sums {
     /// # Safety
     ///
     /// The list is mapped.
-    pub(super) unsafe fn of(list: NonNull<ngx_http_upstream_rr_peers_t>) -> Self {
+    pub(super) unsafe fn of(list: NonNull<RawPeers>) -> Self {
         let list = list.as_ptr();
         // SAFETY: see above; each is a word.
         unsafe {

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_slab_pool_t, ngx_sockaddr_t, socklen_t};
+use nginx_sys::{ngx_slab_pool_t, ngx_sockaddr_t, socklen_t};
 
 use crate::model::address::Address;
 use crate::model::params::Params;
 use crate::model::state::Admin;
+
+use super::nginx_peers::RawPeer;
 
 /// What a new peer is to be.
 pub struct NewPeer<'a> {
@@ -32,13 +34,10 @@ unsafe extern "C" {
     /// Size of the buffer of a name.
     fn nuc_sockaddr_strlen() -> usize;
     /// Takes the TLS session of a peer, which has none then.
-    pub(super) fn nuc_take_session(peer: *mut ngx_http_upstream_rr_peer_t) -> *mut u8;
+    pub(super) fn nuc_take_session(peer: *mut RawPeer) -> *mut u8;
     /// Moves the TLS session of a peer to one that has none.
     #[cfg(nginx_peer_refs)]
-    pub(super) fn nuc_move_session(
-        from: *mut ngx_http_upstream_rr_peer_t,
-        to: *mut ngx_http_upstream_rr_peer_t,
-    );
+    pub(super) fn nuc_move_session(from: *mut RawPeer, to: *mut RawPeer);
 }
 
 /// Size of the buffer of a peer's name, in bytes.

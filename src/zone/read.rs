@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, sockaddr, socklen_t};
+use nginx_sys::{sockaddr, socklen_t};
 
 use crate::model::id::{Group, Slot};
 use crate::model::snapshot::Totals;
@@ -12,6 +12,7 @@ use super::copy::{Copy, row};
 use super::current::Current;
 use super::handle::Zone;
 use super::lock::Lists;
+use super::nginx_peers::{RawPeer, RawPeers};
 use super::peers::{Peers, bytes};
 use super::place::{Place, Sums};
 
@@ -31,8 +32,8 @@ impl Zone {
     /// The servers of a list whose lock is held for as long as what is returned is used.
     pub(super) fn servers(
         &self,
-        list: NonNull<ngx_http_upstream_rr_peers_t>,
-    ) -> impl Iterator<Item = NonNull<ngx_http_upstream_rr_peer_t>> + use<'_> {
+        list: NonNull<RawPeers>,
+    ) -> impl Iterator<Item = NonNull<RawPeer>> + use<'_> {
         // SAFETY: see above.
         unsafe { Peers::of(list) }.filter(|peer| !Current::is_blank(self, *peer))
     }

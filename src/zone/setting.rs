@@ -2,11 +2,13 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_int_t, time_t};
+use nginx_sys::{ngx_int_t, time_t};
 
 use crate::model::params::Params;
 use crate::model::snapshot::Method;
 use crate::model::state::Admin;
+
+use super::nginx_peers::{RawPeer, RawPeers};
 
 /// nginx's `down` word for the parameter `down`: NGX_HTTP_UPSTREAM_FAILED.
 const DOWN: usize = 1;
@@ -65,11 +67,11 @@ impl Abilities {
 /// # Safety
 ///
 /// The write lock of the list is held.
-pub(super) unsafe fn set_weighted(list: *mut ngx_http_upstream_rr_peers_t) {
+pub(super) unsafe fn set_weighted(list: *mut RawPeers) {
     // SAFETY: see above.
     unsafe {
         let weighted = (*list).total_weight != (*list).number;
-        ngx_http_upstream_rr_peers_t::set_weighted_raw(list, u32::from(weighted));
+        RawPeers::set_weighted_raw(list, u32::from(weighted));
     }
 }
 
@@ -79,8 +81,8 @@ pub(super) unsafe fn set_weighted(list: *mut ngx_http_upstream_rr_peers_t) {
 ///
 /// The write locks of both lists are held, and `peer` is linked in `list`.
 pub(super) unsafe fn set(
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
-    peer: NonNull<ngx_http_upstream_rr_peer_t>,
+    list: NonNull<RawPeers>,
+    peer: NonNull<RawPeer>,
     abilities: Abilities,
     setting: &Setting,
 ) -> bool {

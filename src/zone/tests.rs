@@ -3,8 +3,7 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_shm_zone_t,
-    ngx_slab_alloc, ngx_slab_calloc, ngx_slab_pool_t, ngx_sockaddr_t, ngx_str_t, sockaddr_in,
+    ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_calloc, ngx_slab_pool_t, ngx_sockaddr_t, ngx_str_t, sockaddr_in,
 };
 
 use crate::model::id::{Group, Slot};
@@ -16,6 +15,7 @@ use crate::nginx::shm::Word;
 
 use super::backend::Backend;
 use super::capacity::Planned;
+use super::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
 use super::setting::{Abilities, Setting};
 use super::{Current, Edits, Extra, Fate, Spot, Zone, layout};
 
@@ -175,9 +175,9 @@ fn only_cached_weights_move_the_count_of_changes() {
 fn the_walk_at_start_finds_lists_that_are_not_as_compiled() {
     assert_eq!(layout::check(&zone()), Ok(()));
     /// Spoils a list.
-    type Spoil = fn(&mut ngx_http_upstream_rr_peers_t);
+    type Spoil = fn(&mut RawPeers);
     /// The first peer of a list of a fixture.
-    fn first(list: &mut ngx_http_upstream_rr_peers_t) -> &mut ngx_http_upstream_rr_peer_t {
+    fn first(list: &mut RawPeers) -> &mut RawPeer {
         // SAFETY: the fixture linked it.
         unsafe { &mut *list.peer }
     }
@@ -206,7 +206,7 @@ pub type Server<'a> = (&'a str, u16, isize);
 pub fn upstream(
     primaries: &[Server<'_>],
     backups: &[Server<'_>],
-) -> (NonNull<ngx_http_upstream_srv_conf_t>, NonNull<ngx_shm_zone_t>) {
+) -> (NonNull<UpstreamConf>, NonNull<ngx_shm_zone_t>) {
     let zone = fixture::shm_zone(16);
     let primary = list(zone, primaries);
     // SAFETY: the lists are new; the structure is plain words, for which zeroes are a start.
@@ -215,19 +215,19 @@ pub fn upstream(
             (*primary).next = list(zone, backups);
         }
         let single = primaries.len() == 1 && backups.is_empty();
-        ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
-        let us = Box::leak(Box::new(std::mem::zeroed::<ngx_http_upstream_srv_conf_t>()));
+        RawPeers::set_single_raw(primary, u32::from(single));
+        let us = Box::leak(Box::new(std::mem::zeroed::<UpstreamConf>()));
         us.peer.data = primary.cast();
         (NonNull::from(us), zone)
     }
 }
 
 /// A list of peers, as nginx's zone module leaves it.
-fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut ngx_http_upstream_rr_peers_t {
+fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut RawPeers {
     let pool = fixture::pool(zone);
     // SAFETY: the pool is a test's own; each chunk is as long as what is written to it.
     unsafe {
-        let list = calloc::<ngx_http_upstream_rr_peers_t>(pool);
+        let list = calloc::<RawPeers>(pool);
         (*list).shpool = pool;
         #[cfg(nginx_peer_refs)]
         {
@@ -235,7 +235,7 @@ fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut ngx_http_
         }
         let mut link = &raw mut (*list).peer;
         for (text, port, weight) in servers {
-            let peer = calloc::<ngx_http_upstream_rr_peer_t>(pool);
+            let peer = calloc::<RawPeer>(pool);
             let address = calloc::<ngx_sockaddr_t>(pool);
             (*address).sockaddr_in.sin_family = libc::AF_INET as _;
             (*address).sockaddr_in.sin_port = port.to_be();

@@ -12,11 +12,12 @@ pub(super) mod texts;
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_conf_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize};
+use nginx_sys::{ngx_conf_t, ngx_pagesize};
 
 use crate::nginx::conf;
 use crate::nginx::log::Log;
 use crate::nginx::upstream::Upstream;
+use crate::zone::nginx_peers::{RawPeers, UpstreamConf};
 use crate::zone::peers::Peers;
 
 use room::{Member, Remark, Slots, TooSmall, Wish};
@@ -140,10 +141,10 @@ unsafe fn member(candidate: &Candidate) -> Member {
 ///
 /// Called in `postconfiguration`; one of nginx's own balancers set the upstream up, so that `peer.data` is a list of
 /// round robin peers.
-unsafe fn lengths(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Option<(Vec<usize>, Vec<usize>)> {
+unsafe fn lengths(us: NonNull<UpstreamConf>) -> Option<(Vec<usize>, Vec<usize>)> {
     // SAFETY: see above; this process alone knows the lists, no lock is needed.
     unsafe {
-        let primary = NonNull::new((*us.as_ptr()).peer.data.cast::<ngx_http_upstream_rr_peers_t>())?;
+        let primary = NonNull::new((*us.as_ptr()).peer.data.cast::<RawPeers>())?;
         let backup = NonNull::new((*primary.as_ptr()).next);
         let lengths = |list| Peers::of(list).map(|peer| (*peer.as_ptr()).server.len).collect();
         Some((lengths(primary), backup.map_or_else(Vec::new, lengths)))

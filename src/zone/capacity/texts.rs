@@ -2,9 +2,10 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_slab_free, ngx_slab_pool_t};
+use nginx_sys::{ngx_slab_free, ngx_slab_pool_t};
 
 use crate::zone::handle::Zone;
+use crate::zone::nginx_peers::RawPeer;
 use crate::zone::peers::Peers;
 use crate::zone::prepared::calloc;
 
@@ -33,7 +34,7 @@ pub unsafe fn ready(zone: &Zone) -> bool {
 /// # Safety
 ///
 /// See [`ready`]; the pool is that of the peer.
-unsafe fn exchange(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+unsafe fn exchange(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<RawPeer>) -> bool {
     // SAFETY: see above. The old chunk is the peer's own: nginx copied the text for each peer.
     unsafe {
         let text = &mut (*peer.as_ptr()).server;

@@ -2,13 +2,12 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
-
 use crate::model::id::Group;
 
 use super::super::edits::{Edits, Fate, Touched};
 use super::super::handle::Zone;
 use super::super::lock::Lists;
+use super::super::nginx_peers::{RawPeer, RawPeers};
 use super::super::place::Place;
 use super::super::setting::{Abilities, set, set_weighted};
 use super::prepared::{Prepared, PreparedList};
@@ -22,7 +21,7 @@ use super::zombies;
 pub(super) unsafe fn edit_list(
     zone: &Zone,
     group: Group,
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    list: NonNull<RawPeers>,
     abilities: Abilities,
     edits: &mut Edits<Prepared, PreparedList>,
     touched: &mut Touched,
@@ -80,11 +79,11 @@ pub(super) unsafe fn edit_list(
 /// The write locks are held; `peer` and `before` were linked when they were taken, and what left since is marked as a
 /// zombie; `near` is part of the list, or of a peer that is linked in it.
 unsafe fn link_to(
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    list: NonNull<RawPeers>,
     peer: Place,
     before: Option<Place>,
-    near: *mut *mut ngx_http_upstream_rr_peer_t,
-) -> Option<NonNull<*mut ngx_http_upstream_rr_peer_t>> {
+    near: *mut *mut RawPeer,
+) -> Option<NonNull<*mut RawPeer>> {
     let peer = peer.0.as_ptr();
     // SAFETY: see above.
     unsafe {
@@ -111,10 +110,7 @@ unsafe fn link_to(
 /// # Safety
 ///
 /// Likewise.
-unsafe fn end_of(
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
-    near: Option<Place>,
-) -> *mut *mut ngx_http_upstream_rr_peer_t {
+unsafe fn end_of(list: NonNull<RawPeers>, near: Option<Place>) -> *mut *mut RawPeer {
     // SAFETY: see above.
     unsafe {
         let mut link = match near {
@@ -133,12 +129,7 @@ unsafe fn end_of(
 /// # Safety
 ///
 /// The write locks of both lists are held.
-unsafe fn bury(
-    zone: &Zone,
-    group: Group,
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
-    left: NonNull<ngx_http_upstream_rr_peer_t>,
-) {
+unsafe fn bury(zone: &Zone, group: Group, list: NonNull<RawPeers>, left: NonNull<RawPeer>) {
     let (list, peer) = (list.as_ptr(), left.as_ptr());
     // SAFETY: see above; the words of the zone are guarded by the same locks.
     unsafe {
@@ -147,7 +138,7 @@ unsafe fn bury(
         (*list).tries = (*list).tries.wrapping_sub(usize::from((*peer).down == 0));
         set_weighted(list);
         (*peer).refs += 1;
-        ngx_http_upstream_rr_peer_t::set_zombie_raw(peer, 1);
+        RawPeer::set_zombie_raw(peer, 1);
         if let Some(extra) = zone.extra() {
             (*extra.as_ptr()).depart((*peer).sockaddr, (*peer).socklen);
         }
@@ -187,7 +178,7 @@ pub(super) unsafe fn set_single(zone: &Zone, lists: &Lists) {
     unsafe {
         let backups = lists.backup.map_or(0, |backup| (*backup.as_ptr()).number);
         let single = zone.is_single((*primary).number, backups);
-        ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
+        RawPeers::set_single_raw(primary, u32::from(single));
     }
 }
 
@@ -196,7 +187,7 @@ pub(super) unsafe fn set_single(zone: &Zone, lists: &Lists) {
 /// # Safety
 ///
 /// The write locks of both lists are held.
-unsafe fn count_in(list: NonNull<ngx_http_upstream_rr_peers_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+unsafe fn count_in(list: NonNull<RawPeers>, peer: NonNull<RawPeer>) {
     let (list, peer) = (list.as_ptr(), peer.as_ptr());
     // SAFETY: see above.
     unsafe {

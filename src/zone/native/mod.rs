@@ -13,8 +13,6 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
-
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
@@ -23,6 +21,7 @@ use super::capacity::Planned;
 use super::edits::{Edits, Touched};
 use super::handle::Zone;
 use super::lock::Lists;
+use super::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
 use super::place::{Place, Sums};
 use super::prepared::{Full, NewPeer};
 use super::setting::Abilities;
@@ -49,7 +48,7 @@ impl Backend for Native {
     }
 
     unsafe fn tables(
-        _us: NonNull<ngx_http_upstream_srv_conf_t>,
+        _us: NonNull<UpstreamConf>,
         _method: Method,
         _settings: NonNull<c_void>,
     ) -> Result<Option<Never>, &'static str> {
@@ -87,21 +86,21 @@ impl Backend for Native {
         }
     }
 
-    fn refs(peer: &ngx_http_upstream_rr_peer_t) -> u64 {
+    fn refs(peer: &RawPeer) -> u64 {
         peer.refs as u64
     }
 
-    fn managed(peer: &ngx_http_upstream_rr_peer_t) -> bool {
+    fn managed(peer: &RawPeer) -> bool {
         !peer.host.is_null()
     }
 
-    unsafe fn sums(_zone: &Zone, _group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums {
+    unsafe fn sums(_zone: &Zone, _group: Group, list: NonNull<RawPeers>) -> Sums {
         // SAFETY: see the trait.
         unsafe { Sums::of(list) }
     }
 
     #[inline]
-    fn is_blank(_zone: &Zone, _peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    fn is_blank(_zone: &Zone, _peer: NonNull<RawPeer>) -> bool {
         false
     }
 
@@ -162,7 +161,7 @@ impl Backend for Native {
         unsafe { members::set_single(zone, lists) };
     }
 
-    unsafe fn has_left(_zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    unsafe fn has_left(_zone: &Zone, peer: NonNull<RawPeer>) -> bool {
         // SAFETY: a peer that is held is not freed; the word is written once, under locks, and read late at worst.
         unsafe { peer.as_ref() }.zombie() != 0
     }

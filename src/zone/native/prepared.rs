@@ -5,11 +5,11 @@ use std::mem;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_shmtx_lock, ngx_shmtx_unlock,
-    ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t,
+    ngx_shmtx_lock, ngx_shmtx_unlock, ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t,
 };
 
 use super::super::handle::Zone;
+use super::super::nginx_peers::{RawPeer, RawPeers};
 use super::super::peers::bytes;
 use super::super::place::Place;
 use super::super::prepared::{
@@ -23,9 +23,9 @@ pub struct Prepared {
     /// The pool that it came from.
     pool: NonNull<ngx_slab_pool_t>,
     /// The peer; none once it is linked.
-    peer: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+    peer: Option<NonNull<RawPeer>>,
     /// The peer that the server had before, and that is linked in the place of the new one: requests still use it.
-    pub(super) seat: Cell<Option<NonNull<ngx_http_upstream_rr_peer_t>>>,
+    pub(super) seat: Cell<Option<NonNull<RawPeer>>>,
 }
 
 impl Prepared {
@@ -73,11 +73,7 @@ impl Prepared {
     /// # Safety
     ///
     /// The locks of both lists are held; `peer` is kept as a zombie, and `before` is linked.
-    pub(super) unsafe fn had(
-        &self,
-        peer: NonNull<ngx_http_upstream_rr_peer_t>,
-        before: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
-    ) -> bool {
+    pub(super) unsafe fn had(&self, peer: NonNull<RawPeer>, before: Option<NonNull<RawPeer>>) -> bool {
         let Some(new) = self.peer else { return false };
         let (peer, new) = (peer.as_ptr(), new.as_ptr());
         // SAFETY: see above; an address is as long as it says. What a request may look at without a lock stays as it is:
@@ -94,7 +90,7 @@ impl Prepared {
     /// # Safety
     ///
     /// The write locks of both lists are held, and `peer` is linked.
-    pub(super) unsafe fn inherit(&mut self, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+    pub(super) unsafe fn inherit(&mut self, peer: NonNull<RawPeer>) {
         if let Some(new) = self.peer {
             // SAFETY: see above; the new peer is this value's own until it is linked.
             unsafe { sessions::inherit(peer.as_ptr(), new.as_ptr()) };
@@ -108,13 +104,13 @@ impl Prepared {
     ///
     /// The write locks of both lists are held; the peer that the server had before was found under them, and is in no
     /// list any more.
-    pub(super) unsafe fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peer_t>> {
+    pub(super) unsafe fn take(&mut self) -> Option<NonNull<RawPeer>> {
         let (Some(own), Some(new)) = (self.seat.take(), self.peer) else { return self.peer.take() };
         let (peer, new) = (own.as_ptr(), new.as_ptr());
         // SAFETY: see above: nobody else reads or writes these words. The text is read under the locks only, and so is the
         // TLS session, which may be another server's by now. The requests that use the peer have their own references.
         unsafe {
-            ngx_http_upstream_rr_peer_t::set_zombie_raw(peer, 0);
+            RawPeer::set_zombie_raw(peer, 0);
             (*peer).refs -= 1;
             (*peer).next = ptr::null_mut();
             mem::swap(&mut (*peer).server, &mut (*new).server);
@@ -148,7 +144,7 @@ pub struct PreparedList {
     /// The pool that it came from.
     pool: NonNull<ngx_slab_pool_t>,
     /// The list; none once it is linked.
-    list: Option<NonNull<ngx_http_upstream_rr_peers_t>>,
+    list: Option<NonNull<RawPeers>>,
 }
 
 impl PreparedList {
@@ -164,13 +160,13 @@ impl PreparedList {
             return Ok(None);
         }
         // SAFETY: the pool is mapped as long as the zone.
-        let list = unsafe { calloc(pool, &[size_of::<ngx_http_upstream_rr_peers_t>()]) }?;
+        let list = unsafe { calloc(pool, &[size_of::<RawPeers>()]) }?;
         let list = list.first().copied().and_then(|list| NonNull::new(list.cast()));
         Ok(list.map(|list| Self { pool, list: Some(list) }))
     }
 
     /// Hands the list over.
-    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peers_t>> {
+    pub(super) fn take(&mut self) -> Option<NonNull<RawPeers>> {
         self.list.take()
     }
 }
@@ -193,10 +189,10 @@ unsafe fn alloc_peer(
     pool: NonNull<ngx_slab_pool_t>,
     server: &[u8],
     sessions: bool,
-) -> Result<NonNull<ngx_http_upstream_rr_peer_t>, Full> {
+) -> Result<NonNull<RawPeer>, Full> {
     // The chunks that nginx itself allocates for a peer, and frees when the last request is done with it.
     let sizes = [
-        size_of::<ngx_http_upstream_rr_peer_t>(),
+        size_of::<RawPeer>(),
         size_of::<ngx_sockaddr_t>(),
         name_size(),
         server.len().max(1),
@@ -205,7 +201,7 @@ unsafe fn alloc_peer(
     // SAFETY: the chunks have these sizes, and nobody else knows them.
     unsafe {
         let [peer, address, name, text, sid] = calloc(pool, &sizes)?;
-        let peer = NonNull::new(peer.cast::<ngx_http_upstream_rr_peer_t>()).ok_or(Full { needed: 0 })?;
+        let peer = NonNull::new(peer.cast::<RawPeer>()).ok_or(Full { needed: 0 })?;
         (*peer.as_ptr()).sockaddr = address.cast();
         (*peer.as_ptr()).name.data = name;
         (*peer.as_ptr()).server.data = text;
@@ -221,7 +217,7 @@ unsafe fn alloc_peer(
 /// # Safety
 ///
 /// It came from this pool, and nothing refers to it.
-pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<RawPeer>) {
     let (pool, peer) = (pool.as_ptr(), peer.as_ptr());
     // SAFETY: nothing refers to the peer; its chunks are the zone's. Which of them nginx filled in depends on how it
     // was built, so each is freed if it is there.

@@ -4,8 +4,6 @@ mod returns;
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
-
 use crate::model::address::Address;
 use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
@@ -15,6 +13,7 @@ use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
 use super::super::copy::Copy;
+use super::super::nginx_peers::{RawPeer, RawPeers};
 use super::super::peers::{Peers, bytes};
 use super::super::place::{Place, Spot, Sums};
 use super::super::prepared::Full;
@@ -73,12 +72,12 @@ fn names(zone: &Zone) -> Vec<String> {
 }
 
 /// The list of primaries.
-fn list(zone: &Zone) -> *mut ngx_http_upstream_rr_peers_t {
+fn list(zone: &Zone) -> *mut RawPeers {
     zone.read().unwrap().primary.as_ptr()
 }
 
 /// A primary.
-fn peer(zone: &Zone, index: usize) -> *mut ngx_http_upstream_rr_peer_t {
+fn peer(zone: &Zone, index: usize) -> *mut RawPeer {
     // SAFETY: the fixture's lists are read by one thread.
     unsafe { Peers::of(zone.read().unwrap().primary) }.nth(index).unwrap().as_ptr()
 }

@@ -1,9 +1,9 @@
 //! What the module keeps in the zone of an upstream on this kind of nginx.
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
+use super::super::nginx_peers::RawPeer;
 
 /// A peer that left, or null.
-pub(super) type Zombie = *mut ngx_http_upstream_rr_peer_t;
+pub(super) type Zombie = *mut RawPeer;
 
 /// What the module keeps in the zone of an upstream.
 #[repr(C)]

@@ -3,14 +3,13 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
-
 use crate::model::id::Group;
 use crate::model::snapshot::Zombies;
 
 use super::super::edits::{Edits, Fate};
 use super::super::extra::hash;
 use super::super::handle::Zone;
+use super::super::nginx_peers::RawPeer;
 use super::super::place::Place;
 use super::prepared::{Prepared, PreparedList, release};
 use super::words::Zombie;
@@ -56,7 +55,7 @@ unsafe fn links(zone: &Zone) -> impl Iterator<Item = (Group, *mut Zombie)> + use
 ///
 /// The write locks of both lists are held. The peer is marked as a zombie, is in no list, and has a reference that is
 /// the module's.
-pub(super) unsafe fn keep(zone: &Zone, group: Group, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+pub(super) unsafe fn keep(zone: &Zone, group: Group, peer: NonNull<RawPeer>) {
     if let Some(first) = first(zone, group) {
         // SAFETY: see above.
         unsafe {

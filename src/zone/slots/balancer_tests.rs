@@ -11,10 +11,9 @@ use std::ptr::{self, NonNull};
 use nginx_sys::{
     NGX_BUSY, NGX_OK, NGX_PEER_FAILED, ngx_addr_t, ngx_array_create, ngx_array_push, ngx_conf_t,
     ngx_connection_t, ngx_create_pool, ngx_cycle, ngx_cycle_t, ngx_destroy_pool, ngx_http_conf_ctx_t,
-    ngx_http_module_t, ngx_http_request_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_module,
-    ngx_http_upstream_rr_peer_data_t, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
-    ngx_http_upstream_t, ngx_int_t, ngx_list_init, ngx_log_t, ngx_module_t, ngx_pool_t, ngx_shm_zone_t,
-    ngx_str_t, ngx_time_init, sockaddr_in,
+    ngx_http_module_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_module,
+    ngx_http_upstream_rr_peer_data_t, ngx_http_upstream_server_t, ngx_int_t, ngx_list_init, ngx_log_t,
+    ngx_module_t, ngx_pool_t, ngx_shm_zone_t, ngx_str_t, ngx_time_init, sockaddr_in,
 };
 
 use crate::model::id::Group;
@@ -23,6 +22,7 @@ use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
 use super::super::backend::Backend;
+use super::super::nginx_peers::{RawRequest, RequestUpstream, UpstreamConf};
 use super::super::peers::Peers;
 use super::super::place::Spot;
 use super::super::tests::exact;
@@ -44,10 +44,7 @@ unsafe extern "C" {
     /// `zone`.
     static mut ngx_http_upstream_zone_module: ngx_module_t;
     /// Sets round robin up.
-    fn ngx_http_upstream_init_round_robin(
-        cf: *mut ngx_conf_t,
-        us: *mut ngx_http_upstream_srv_conf_t,
-    ) -> ngx_int_t;
+    fn ngx_http_upstream_init_round_robin(cf: *mut ngx_conf_t, us: *mut UpstreamConf) -> ngx_int_t;
 }
 
 /// Memory that a test never gives back: plain words of nginx's, all zeroes.
@@ -67,7 +64,7 @@ struct Conf {
     /// What directives are given.
     cf: &'static mut ngx_conf_t,
     /// The upstream.
-    us: &'static mut ngx_http_upstream_srv_conf_t,
+    us: &'static mut UpstreamConf,
     /// Settings of each module, by its index.
     settings: &'static mut [*mut c_void; 8],
 }
@@ -76,7 +73,7 @@ impl Conf {
     /// One that is being read.
     fn new() -> Self {
         fixture::start();
-        let (cf, us) = (zeroed::<ngx_conf_t>(), zeroed::<ngx_http_upstream_srv_conf_t>());
+        let (cf, us) = (zeroed::<ngx_conf_t>(), zeroed::<UpstreamConf>());
         let (main, settings) = (zeroed::<[*mut c_void; 8]>(), zeroed::<[*mut c_void; 8]>());
         let (context, upstreams) =
             (zeroed::<ngx_http_conf_ctx_t>(), zeroed::<ngx_http_upstream_main_conf_t>());
@@ -158,7 +155,7 @@ impl Conf {
 /// An upstream that runs, with requests.
 struct Running {
     /// What nginx knows of it.
-    us: *mut ngx_http_upstream_srv_conf_t,
+    us: *mut UpstreamConf,
     /// Its peers.
     zone: Zone,
     /// What its balancer computed.
@@ -229,7 +226,7 @@ impl Running {
 /// A request.
 struct Request {
     /// nginx's structure.
-    r: &'static mut ngx_http_request_t,
+    r: &'static mut RawRequest,
     /// How many peers it has room to note.
     noted: usize,
     /// Whether it holds a peer.
@@ -241,7 +238,7 @@ struct Request {
 impl Request {
     /// One whose balancer has prepared.
     fn new(running: &Running, dice: &mut Dice) -> Self {
-        let (r, upstream) = (zeroed::<ngx_http_request_t>(), zeroed::<ngx_http_upstream_t>());
+        let (r, upstream) = (zeroed::<RawRequest>(), zeroed::<RequestUpstream>());
         let (connection, address) = (zeroed::<ngx_connection_t>(), zeroed::<sockaddr_in>());
         // SAFETY: the request has what balancers look at, and one thread runs these tests.
         unsafe {

@@ -3,17 +3,16 @@
 
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
-
 use crate::model::id::Group;
 
 use super::super::handle::Zone;
+use super::super::nginx_peers::{RawPeer, RawPeers};
 use super::super::peers::Peers;
 use super::super::place::Sums;
 use super::words::Words;
 
 /// A slot.
-type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
+type Peer = NonNull<RawPeer>;
 
 impl Words {
     /// The module's words; none while the upstream is only read.
@@ -38,7 +37,7 @@ impl Words {
     /// # Safety
     ///
     /// The words lie in a zone that is mapped.
-    unsafe fn chain(words: NonNull<Self>, group: Group) -> *mut *mut ngx_http_upstream_rr_peer_t {
+    unsafe fn chain(words: NonNull<Self>, group: Group) -> *mut *mut RawPeer {
         let words = words.as_ptr();
         // SAFETY: see above; only an address is taken.
         unsafe { if group.is_backup() { &raw mut (*words).blanks[1] } else { &raw mut (*words).blanks[0] } }
@@ -105,7 +104,7 @@ impl Words {
     /// # Safety
     ///
     /// The write locks of both lists are held, and the list of primaries has no server.
-    pub(super) unsafe fn link_sentinel(words: NonNull<Self>, primary: NonNull<ngx_http_upstream_rr_peers_t>) {
+    pub(super) unsafe fn link_sentinel(words: NonNull<Self>, primary: NonNull<RawPeers>) {
         // SAFETY: see above. The chain has all slots of the list, of which there is at least the one that nginx refuses
         // to be without.
         unsafe {
@@ -130,10 +129,7 @@ impl Words {
     /// # Safety
     ///
     /// The write locks of both lists are held.
-    pub(super) unsafe fn unlink_sentinel(
-        words: NonNull<Self>,
-        primary: NonNull<ngx_http_upstream_rr_peers_t>,
-    ) -> bool {
+    pub(super) unsafe fn unlink_sentinel(words: NonNull<Self>, primary: NonNull<RawPeers>) -> bool {
         // SAFETY: see above; while there is a sentinel it is the only one of the list.
         unsafe {
             let Some(slot) = Self::sentinel(words) else { return false };
@@ -151,7 +147,7 @@ impl Words {
 /// # Safety
 ///
 /// It is a list of the zone.
-pub(super) unsafe fn sums(zone: &Zone, group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums {
+pub(super) unsafe fn sums(zone: &Zone, group: Group, list: NonNull<RawPeers>) -> Sums {
     // SAFETY: see above; the words live as long as the zone.
     let (sums, words) = unsafe { (Sums::of(list), Words::of(zone)) };
     let Some(words) = words else { return sums };
@@ -171,7 +167,7 @@ pub(super) unsafe fn sums(zone: &Zone, group: Group, list: NonNull<ngx_http_upst
 
 /// Whether the peer is a place that no server has.
 #[inline]
-pub(super) fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+pub(super) fn is_blank(zone: &Zone, peer: NonNull<RawPeer>) -> bool {
     // Outside a zone are no slots, but the servers of upstreams that nobody wrote, which nginx gives no weight.
     // SAFETY: slots are never freed. Both words change under the write locks; without them they are read late at
     // worst.

@@ -2,8 +2,6 @@
 
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
-
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Zombies};
 
@@ -12,6 +10,7 @@ use super::super::capacity::room::TEXT_SIZE;
 use super::super::edits::{Edits, Fate, Touched};
 use super::super::handle::Zone;
 use super::super::lock::Lists;
+use super::super::nginx_peers::{RawPeer, RawPeers};
 use super::super::peers::Peers;
 use super::super::place::{Place, Spot};
 use super::super::setting::{Abilities, set, set_weighted};
@@ -20,10 +19,10 @@ use super::prepared::Prepared;
 use super::words::Words;
 
 /// A slot.
-type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
+type Peer = NonNull<RawPeer>;
 
 /// A list of slots.
-type List = NonNull<ngx_http_upstream_rr_peers_t>;
+type List = NonNull<RawPeers>;
 
 /// What becomes of servers, by where they are.
 type Fates = [(Spot, Fate<Prepared>)];
@@ -31,9 +30,9 @@ type Fates = [(Spot, Fate<Prepared>)];
 /// A part of a list that is being put together.
 struct Chain {
     /// Its first slot.
-    first: *mut ngx_http_upstream_rr_peer_t,
+    first: *mut RawPeer,
     /// Its last slot.
-    last: *mut ngx_http_upstream_rr_peer_t,
+    last: *mut RawPeer,
 }
 
 impl Chain {
@@ -315,7 +314,7 @@ pub(super) unsafe fn settle(zone: &Zone, lists: &Lists) {
         let [primaries, backups] = counts;
         (*words.as_ptr()).backups = backups;
         let single = u32::from(zone.is_single(primaries, backups));
-        ngx_http_upstream_rr_peers_t::set_single_raw(lists.primary.as_ptr(), single);
+        RawPeers::set_single_raw(lists.primary.as_ptr(), single);
         if primaries == 0 {
             Words::link_sentinel(words, lists.primary);
         }

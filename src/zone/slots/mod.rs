@@ -22,8 +22,6 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
-
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
@@ -32,6 +30,7 @@ use super::capacity::Planned;
 use super::edits::{Edits, Touched};
 use super::handle::Zone;
 use super::lock::Lists;
+use super::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
 use super::place::{Place, Sums};
 use super::prepared::{Full, NewPeer};
 use super::setting::Abilities;
@@ -60,7 +59,7 @@ impl Backend for Slots {
     }
 
     unsafe fn tables(
-        us: NonNull<ngx_http_upstream_srv_conf_t>,
+        us: NonNull<UpstreamConf>,
         method: Method,
         settings: NonNull<c_void>,
     ) -> Result<Option<Tables>, &'static str> {
@@ -93,21 +92,21 @@ impl Backend for Slots {
         }
     }
 
-    fn refs(_peer: &ngx_http_upstream_rr_peer_t) -> u64 {
+    fn refs(_peer: &RawPeer) -> u64 {
         0
     }
 
-    fn managed(_peer: &ngx_http_upstream_rr_peer_t) -> bool {
+    fn managed(_peer: &RawPeer) -> bool {
         false
     }
 
-    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums {
+    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<RawPeers>) -> Sums {
         // SAFETY: see the trait.
         unsafe { blanks::sums(zone, group, list) }
     }
 
     #[inline]
-    fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    fn is_blank(zone: &Zone, peer: NonNull<RawPeer>) -> bool {
         blanks::is_blank(zone, peer)
     }
 
@@ -155,7 +154,7 @@ impl Backend for Slots {
         unsafe { members::settle(zone, lists) };
     }
 
-    unsafe fn has_left(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    unsafe fn has_left(zone: &Zone, peer: NonNull<RawPeer>) -> bool {
         // While a request holds it nobody else can come into the slot, but the same server again.
         blanks::is_blank(zone, peer)
     }

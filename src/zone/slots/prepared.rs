@@ -3,15 +3,13 @@
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_slab_free, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t, socklen_t,
-    time_t,
-};
+use nginx_sys::{ngx_slab_free, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t, socklen_t, time_t};
 
 use crate::model::params::Params;
 
 use super::super::capacity::room::TEXT_SIZE;
 use super::super::handle::Zone;
+use super::super::nginx_peers::RawPeer;
 use super::super::peers::bytes;
 use super::super::prepared::{Full, NewPeer, name_size, nuc_take_session, write_address};
 use super::super::setting::Abilities;
@@ -34,9 +32,9 @@ pub struct Prepared {
     /// Whether each slot has room for its text.
     has_room: bool,
     /// The slot that was found for it.
-    pub(super) seat: Cell<Option<NonNull<ngx_http_upstream_rr_peer_t>>>,
+    pub(super) seat: Cell<Option<NonNull<RawPeer>>>,
     /// The slot of the server whose place in the list it takes.
-    pub(super) heir_of: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+    pub(super) heir_of: Option<NonNull<RawPeer>>,
     /// The TLS session of the server that was in the slot before: given back when the locks are.
     session: *mut u8,
     /// The pool that the session came from.
@@ -84,7 +82,7 @@ impl Prepared {
     /// # Safety
     ///
     /// A lock of the slot's list is held.
-    pub(super) unsafe fn was_in(&self, slot: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    pub(super) unsafe fn was_in(&self, slot: NonNull<RawPeer>) -> bool {
         let slot = slot.as_ptr();
         // SAFETY: see above; an address is as long as its `socklen` says.
         unsafe {
@@ -103,7 +101,7 @@ impl Prepared {
     /// # Safety
     ///
     /// The write locks of both lists are held; no request uses the slot, or it was this very server's.
-    pub(super) unsafe fn fill(&mut self, slot: NonNull<ngx_http_upstream_rr_peer_t>) {
+    pub(super) unsafe fn fill(&mut self, slot: NonNull<RawPeer>) {
         let slot = slot.as_ptr();
         // SAFETY: see above. The buffers of a slot are nginx's: an address of any kind, a name of nginx's longest, and a
         // text of `TEXT_SIZE`, or the slot has this text already. Requests look at the text under the locks only.

@@ -10,13 +10,11 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{
-    ngx_alloc, ngx_cycle, ngx_http_complex_value_t, ngx_http_upstream_rr_peer_t,
-    ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_str_t, ngx_uint_t,
-};
+use nginx_sys::{ngx_alloc, ngx_cycle, ngx_str_t, ngx_uint_t};
 
 use super::super::copy::Copy;
 use super::super::handle::Zone;
+use super::super::nginx_peers::{ComplexValue, RawPeer, RawPeers, UpstreamConf};
 use super::super::peers::Peers;
 use super::points;
 use super::words::Words;
@@ -38,7 +36,7 @@ struct RandomSettings {
 #[derive(Clone, Copy)]
 struct Range {
     /// The peer.
-    peer: *mut ngx_http_upstream_rr_peer_t,
+    peer: *mut RawPeer,
     /// Sum of the weights of the peers before it.
     range: ngx_uint_t,
 }
@@ -47,7 +45,7 @@ struct Range {
 #[repr(C)]
 struct HashSettings {
     /// What is hashed; never read here.
-    key: ngx_http_complex_value_t,
+    key: ComplexValue,
     /// The ring; null unless the hash is consistent.
     ring: *mut RingHead,
 }
@@ -95,7 +93,7 @@ impl Tables {
     ///
     /// Words for [`crate::model::snapshot::StaticReason::Layout`].
     pub unsafe fn of(
-        us: NonNull<ngx_http_upstream_srv_conf_t>,
+        us: NonNull<UpstreamConf>,
         method: Method,
         settings: NonNull<c_void>,
     ) -> Result<Option<Self>, &'static str> {
@@ -265,10 +263,7 @@ impl Ring {
     /// # Safety
     ///
     /// See [`Tables::of`].
-    unsafe fn of(
-        primary: NonNull<ngx_http_upstream_rr_peers_t>,
-        settings: NonNull<HashSettings>,
-    ) -> Result<Self, &'static str> {
+    unsafe fn of(primary: NonNull<RawPeers>, settings: NonNull<HashSettings>) -> Result<Self, &'static str> {
         // SAFETY: see above. Settings of `hash` are as long as the structure in any nginx that could be meant.
         let configured = unsafe { (&raw const (*settings.as_ptr()).ring).read() };
         let head = NonNull::new(configured).filter(|head| head.is_aligned()).ok_or("settings of hash")?;
@@ -302,10 +297,7 @@ impl Drop for Ring {
 /// # Safety
 ///
 /// Nobody changes the list; the words of the ring can be read as far as they are plausible.
-unsafe fn check_ring(
-    primary: NonNull<ngx_http_upstream_rr_peers_t>,
-    head: NonNull<RingHead>,
-) -> Result<(), &'static str> {
+unsafe fn check_ring(primary: NonNull<RawPeers>, head: NonNull<RingHead>) -> Result<(), &'static str> {
     // SAFETY: see above.
     unsafe {
         let primary = &*primary.as_ptr();

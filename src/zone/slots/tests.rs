@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_calloc};
+use nginx_sys::ngx_slab_calloc;
 
 use crate::model::address::Address;
 use crate::model::id::Group;
@@ -16,6 +16,7 @@ use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
 use super::super::backend::Backend;
+use super::super::nginx_peers::{RawPeer, RawPeers};
 use super::super::peers::{Peers, bytes};
 use super::super::place::{Place, Spot};
 use super::super::prepared::name_size;
@@ -50,7 +51,7 @@ impl Dice {
 /// A slot that a request holds, with its name and its text then.
 struct Held {
     /// The slot.
-    slot: NonNull<ngx_http_upstream_rr_peer_t>,
+    slot: NonNull<RawPeer>,
     /// Its name.
     name: Vec<u8>,
     /// Its text.
@@ -59,7 +60,7 @@ struct Held {
 
 impl Held {
     /// Holds a slot.
-    fn new(slot: NonNull<ngx_http_upstream_rr_peer_t>) -> Self {
+    fn new(slot: NonNull<RawPeer>) -> Self {
         // SAFETY: one thread runs these tests.
         unsafe {
             (*slot.as_ptr()).conns += 1;
@@ -141,12 +142,11 @@ pub(super) fn slots(zone: &Zone) -> Vec<BTreeSet<usize>> {
 
 /// What a module of others sees of a list that walks it by its links, and what one sees that counts to its `number`: the
 /// names of the peers. The second ends where it would follow a null pointer.
-pub(super) fn walks(list: NonNull<ngx_http_upstream_rr_peers_t>) -> [Vec<String>; 2] {
+pub(super) fn walks(list: NonNull<RawPeers>) -> [Vec<String>; 2] {
     // SAFETY: one thread runs these tests.
     unsafe {
-        let name = |peer: NonNull<ngx_http_upstream_rr_peer_t>| {
-            String::from_utf8(bytes(&(*peer.as_ptr()).name).to_vec()).unwrap()
-        };
+        let name =
+            |peer: NonNull<RawPeer>| String::from_utf8(bytes(&(*peer.as_ptr()).name).to_vec()).unwrap();
         let linked = Peers::of(list).take(MANY).map(name).collect();
         let (mut counted, mut peer) = (Vec::new(), (*list.as_ptr()).peer);
         for _ in 0..(*list.as_ptr()).number {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
+use super::super::nginx_peers::{RawPeer, RawPeers};
 
 /// What the module keeps in the zone of an upstream.
 #[repr(C)]
@@ -10,10 +10,10 @@ pub struct Words {
     /// How often the lists changed.
     pub(super) membership: AtomicU64,
     /// The blank slots of the primaries and of the backups, linked by their `next`: guarded by the locks of both lists.
-    pub(super) blanks: [*mut ngx_http_upstream_rr_peer_t; 2],
+    pub(super) blanks: [*mut RawPeer; 2],
     /// The one blank slot that is linked among the primaries, with a weight of 1, while they have no server. Guarded
     /// likewise.
-    pub(super) sentinel: *mut ngx_http_upstream_rr_peer_t,
+    pub(super) sentinel: *mut RawPeer,
     /// How many backups there are. Guarded likewise.
     pub(super) backups: usize,
     /// How many slots the primaries and the backups have, filled and blank.
@@ -23,7 +23,7 @@ pub struct Words {
     /// The larger number of slots, if nginx has to be told to make room in requests for so many; else 0.
     pub(super) noted: usize,
     /// The list of backups, where nginx made none.
-    pub(super) list: ngx_http_upstream_rr_peers_t,
+    pub(super) list: RawPeers,
     /// Whether some slots have less room for a text than `TEXT_SIZE`, since the zone was full.
     pub(super) narrow: bool,
 }

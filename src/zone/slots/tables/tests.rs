@@ -6,6 +6,7 @@ use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 use crate::zone::Extra;
 use crate::zone::backend::Backend;
+use crate::zone::nginx_peers::{RawPeer, UpstreamConf};
 use crate::zone::tests::{Server, upstream};
 
 use super::super::Slots;
@@ -14,7 +15,7 @@ use super::*;
 /// Settings with a ring as nginx makes it; they are never freed, as little as the list.
 struct Hashed {
     /// The upstream.
-    us: NonNull<ngx_http_upstream_srv_conf_t>,
+    us: NonNull<UpstreamConf>,
     /// Its peers.
     zone: Zone,
     /// The settings.
@@ -82,7 +83,7 @@ impl Hashed {
     }
 
     /// A peer.
-    fn peer(&mut self, at: usize) -> &mut ngx_http_upstream_rr_peer_t {
+    fn peer(&mut self, at: usize) -> &mut RawPeer {
         // SAFETY: only this test uses the list.
         unsafe { Peers::of(self.zone.primary).nth(at).unwrap().as_mut() }
     }
