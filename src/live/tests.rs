@@ -159,7 +159,7 @@ fn resolve(control: &Control, leaves: Option<usize>, comes: Option<&str>) {
         edits.append.push((Group::Primary, zone.prepare(&new, ROUND_ROBIN).unwrap()));
     }
     // SAFETY: one thread changes the lists, and the places are those of now.
-    unsafe { zone.apply(zone.write().unwrap(), ROUND_ROBIN, copy.membership, &mut edits) }.unwrap();
+    unsafe { zone.write().unwrap().apply(ROUND_ROBIN, copy.membership, &mut edits) }.unwrap();
 }
 
 #[test]

@@ -8,8 +8,7 @@ use super::backend::{Backend, NoSeat, caches_weights};
 use super::current::{Current, Edits, Fate, Prepared, PreparedList};
 use super::edits::Touched;
 use super::handle::Zone;
-use super::lock::Lists;
-use super::peers::bytes;
+use super::lock::Writing;
 use super::place::Place;
 use super::prepared::{Full, NewPeer};
 use super::setting::{Abilities, Setting, set};
@@ -40,84 +39,73 @@ impl Edits {
     }
 }
 
-impl Zone {
-    /// Makes the edits, if the lists are still those of `membership`. Returns the count of changes after them; none, and
-    /// nothing is changed, if others changed the lists. A spot without a peer is passed over.
+impl Writing {
+    /// Finds a place for each new server, if the lists are still those of `membership`; else none, and [`Self::apply`] will
+    /// change nothing.
     ///
     /// # Safety
     ///
     /// All places in the edits were those of linked peers of this zone when the count of changes was `membership`.
-    pub unsafe fn apply(
-        &self,
-        mut lists: Lists,
-        abilities: Abilities,
-        membership: u64,
-        edits: &mut Edits,
-    ) -> Option<u64> {
-        if self.membership() != membership {
+    ///
+    /// # Errors
+    ///
+    /// Some have none; the lists are as they were.
+    pub unsafe fn seat(&self, membership: u64, edits: &mut Edits) -> Result<(), NoSeat> {
+        if self.zone().membership() != membership {
+            return Ok(());
+        }
+        // SAFETY: every change of the lists raises the count under these locks.
+        unsafe { Current::seat(self, edits) }
+    }
+
+    /// Makes the edits, which were seated, if the lists are still those of `membership`. Returns the count of changes after
+    /// them; none, and nothing is changed, if others changed the lists. A spot without a peer is passed over.
+    ///
+    /// # Safety
+    ///
+    /// All places in the edits were those of linked peers of this zone when the count of changes was `membership`. What was
+    /// seated was seated under these locks.
+    pub unsafe fn apply(mut self, abilities: Abilities, membership: u64, edits: &mut Edits) -> Option<u64> {
+        if self.zone().membership() != membership {
             return None;
         }
-        // SAFETY: `lists` holds the write locks, under which the edits were seated; the places are those of linked peers,
-        // since every change of the lists raises the count under these locks.
-        unsafe {
-            let touched = Current::edit(self, &mut lists, abilities, edits);
-            death::may_come("edited");
-            self.finish(&lists, abilities, touched);
-        }
-        Some(self.membership())
+        // SAFETY: every change of the lists raises the count under these locks.
+        let touched = unsafe { Current::edit(&mut self, abilities, edits) };
+        death::may_come("edited");
+        self.finish(abilities, touched);
+        Some(self.zone().membership())
     }
 
     /// Sets each peer for which `wanted`, given its list, its server text and its address, has a setting. `wanted` must
     /// neither allocate nor panic.
     pub fn apply_by_name(
-        &self,
-        lists: Lists,
+        self,
         abilities: Abilities,
         mut wanted: impl FnMut(Group, &[u8], &[u8]) -> Option<Setting>,
     ) {
         let mut touched = Touched::default();
-        for (group, list) in lists.iter() {
-            // SAFETY: `lists` holds the write locks for as long as the loop runs, so that the peers and their texts stay.
-            unsafe {
-                for peer in self.servers(list) {
-                    let (server, name) = (bytes(&(*peer.as_ptr()).server), bytes(&(*peer.as_ptr()).name));
-                    if let Some(setting) = wanted(group, server, name) {
-                        touched.weights |= set(list, peer, abilities, &setting);
-                    }
+        for (group, list) in self.iter_mut() {
+            for peer in self.peers_mut(list).filter(|peer| !Current::is_blank(self.zone(), **peer)) {
+                if let Some(setting) = wanted(group, peer.server(), peer.name()) {
+                    touched.weights |= set(list, peer, abilities, &setting);
                 }
             }
         }
-        // SAFETY: likewise.
-        unsafe { self.finish(&lists, abilities, touched) };
+        self.finish(abilities, touched);
     }
 
     /// Tells the workers what they have to compute anew.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    unsafe fn finish(&self, lists: &Lists, abilities: Abilities, touched: Touched) {
-        // SAFETY: see above.
-        unsafe {
-            if touched.members {
-                Current::settle(self, lists);
-            }
-            if touched.members || (touched.weights && caches_weights(abilities.method)) {
-                Current::moved(self);
-            }
+    fn finish(&self, abilities: Abilities, touched: Touched) {
+        if touched.members {
+            Current::settle(self);
+        }
+        if touched.members || (touched.weights && caches_weights(abilities.method)) {
+            Current::moved(self);
         }
     }
+}
 
-    /// Finds a place for each new server.
-    ///
-    /// # Errors
-    ///
-    /// Some have none; the lists are as they were.
-    pub fn seat(&self, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
-        // SAFETY: `lists` are the locks of this zone, and the caller hands them on to `apply`.
-        unsafe { Current::seat(self, lists, edits) }
-    }
-
+impl Zone {
     /// Whether there are servers that left and are not freed yet.
     pub fn has_remains(&self) -> bool {
         Current::has_remains(self)

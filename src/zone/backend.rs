@@ -13,11 +13,13 @@ use crate::model::snapshot::{Faults, Method, Zombies};
 use super::capacity::Planned;
 use super::edits::{Edits, Touched};
 use super::handle::Zone;
-use super::lock::Lists;
-use super::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
-use super::place::{Place, Sums};
+use super::lock::{Lists, Writing};
+use super::nginx_peers::{RawPeer, UpstreamConf};
+use super::peers::{List, Peer};
+use super::place::Place;
 use super::prepared::{Full, NewPeer};
 use super::setting::Abilities;
+use super::sums::Sums;
 
 /// One kind of nginx.
 pub trait Backend {
@@ -80,27 +82,19 @@ pub trait Backend {
     fn membership(zone: &Zone) -> u64;
 
     /// Counts a change to the lists, or to weights that balancers keep in tables.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    unsafe fn moved(zone: &Zone);
+    fn moved(lists: &Writing);
 
     /// Requests that hold a reference to the peer; 0 where nginx counts none.
-    fn refs(peer: &RawPeer) -> u64;
+    fn refs(peer: Peer<'_>) -> u64;
 
     /// Whether nginx makes and removes the peer as a name resolves.
-    fn managed(peer: &RawPeer) -> bool;
+    fn managed(peer: Peer<'_>) -> bool;
 
-    /// What nginx counts of the servers of a list. Without the locks it is a guess.
-    ///
-    /// # Safety
-    ///
-    /// It is a list of the zone.
-    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<RawPeers>) -> Sums;
+    /// What nginx counts of the servers of a list of the zone. Without the locks it is a guess.
+    fn sums(zone: &Zone, group: Group, list: List<'_>) -> Sums;
 
     /// Whether the peer is a place that no server has.
-    fn is_blank(zone: &Zone, peer: NonNull<RawPeer>) -> bool;
+    fn is_blank(zone: &Zone, peer: Peer<'_>) -> bool;
 
     /// Makes a server ready to be linked.
     ///
@@ -129,10 +123,9 @@ pub trait Backend {
     ///
     /// # Safety
     ///
-    /// The write locks of both lists are held, and stay so until the edits are made or dropped.
+    /// All places in the edits are those of peers that are linked in the lists.
     unsafe fn seat(
-        zone: &Zone,
-        lists: &Lists,
+        lists: &Writing,
         edits: &mut Edits<Self::Prepared, Self::PreparedList>,
     ) -> Result<(), NoSeat>;
 
@@ -140,20 +133,16 @@ pub trait Backend {
     ///
     /// # Safety
     ///
-    /// The write locks of both lists are held, and the edits were seated under them.
+    /// All places in the edits are those of peers that are linked in the lists, and the edits were seated under the same
+    /// locks.
     unsafe fn edit(
-        zone: &Zone,
-        lists: &mut Lists,
+        lists: &mut Writing,
         abilities: Abilities,
         edits: &mut Edits<Self::Prepared, Self::PreparedList>,
     ) -> Touched;
 
     /// Makes what depends on the whole of a list exact, after edits that touched its members.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    unsafe fn settle(zone: &Zone, lists: &Lists);
+    fn settle(lists: &Writing);
 
     /// Whether the peer stands for no server of the upstream any more.
     ///
@@ -163,18 +152,10 @@ pub trait Backend {
     unsafe fn has_left(zone: &Zone, peer: NonNull<RawPeer>) -> bool;
 
     /// Servers that left while requests used them.
-    ///
-    /// # Safety
-    ///
-    /// The locks of both lists are held.
-    unsafe fn zombies(zone: &Zone, lists: &Lists) -> Zombies;
+    fn zombies(lists: &Lists) -> Zombies;
 
     /// What is not as it must be, of what the totals do not show.
-    ///
-    /// # Safety
-    ///
-    /// The locks of both lists are held.
-    unsafe fn faults(zone: &Zone, lists: &Lists) -> Faults;
+    fn faults(lists: &Lists) -> Faults;
 
     /// Whether anything is left for [`Backend::reap`].
     fn has_remains(zone: &Zone) -> bool;

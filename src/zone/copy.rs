@@ -1,16 +1,12 @@
 //! What peers were at one moment: copied out under the locks, and used after them.
 
 use std::ops::Range;
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_str_t;
 
 use crate::model::id::Slot;
 use crate::model::params::Params;
 use crate::model::snapshot::{Faults, Totals, Zombies};
 
-use super::nginx_peers::RawPeer;
-use super::peers::bytes;
+use super::peers::Peer;
 use super::place::Place;
 
 /// What one peer was at one moment. Texts are ranges of [`Copy::text`].
@@ -84,45 +80,33 @@ impl Copy {
 }
 
 /// Copies one peer; `text` has room for its texts.
-///
-/// # Safety
-///
-/// The lock of the peer's list is held.
-pub(super) unsafe fn row(place: NonNull<RawPeer>, slot: Slot, managed: bool, text: &mut Vec<u8>) -> Row {
-    // SAFETY: the lock is held, so that neither a linked peer nor its texts are freed or changed.
-    let peer = unsafe { place.as_ref() };
-    // SAFETY: likewise.
-    let (server, name) = unsafe { (append(text, &peer.server), append(text, &peer.name)) };
+pub(super) fn row(peer: Peer<'_>, slot: Slot, managed: bool, text: &mut Vec<u8>) -> Row {
+    let (server, name) = (append(text, peer.server()), append(text, peer.name()));
     Row {
         slot,
         server,
         name,
         params: Params {
-            weight: u64::try_from(peer.weight).unwrap_or(0),
-            max_conns: peer.max_conns as u64,
-            max_fails: peer.max_fails as u64,
-            fail_timeout: u64::try_from(peer.fail_timeout).unwrap_or(0),
+            weight: u64::try_from(peer.weight()).unwrap_or(0),
+            max_conns: peer.max_conns() as u64,
+            max_fails: peer.max_fails() as u64,
+            fail_timeout: u64::try_from(peer.fail_timeout()).unwrap_or(0),
         },
-        effective_weight: peer.effective_weight as i64,
-        current_weight: peer.current_weight as i64,
-        conns: peer.conns as u64,
-        fails: peer.fails as u64,
-        accessed: peer.accessed,
-        checked: peer.checked,
-        down: peer.down as u64,
+        effective_weight: peer.effective_weight() as i64,
+        current_weight: peer.current_weight() as i64,
+        conns: peer.conns() as u64,
+        fails: peer.fails() as u64,
+        accessed: peer.accessed(),
+        checked: peer.checked(),
+        down: peer.down() as u64,
         managed,
-        place: Place(place),
+        place: peer.place(),
     }
 }
 
 /// Appends a string to the text, and says where it stands.
-///
-/// # Safety
-///
-/// `string` points to its bytes.
-unsafe fn append(text: &mut Vec<u8>, string: &ngx_str_t) -> Range<usize> {
+fn append(text: &mut Vec<u8>, string: &[u8]) -> Range<usize> {
     let start = text.len();
-    // SAFETY: see above.
-    text.extend_from_slice(unsafe { bytes(string) });
+    text.extend_from_slice(string);
     start..text.len()
 }

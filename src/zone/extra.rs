@@ -44,7 +44,7 @@ impl Left {
     /// The address is `len` bytes long.
     pub unsafe fn has(&self, address: *const sockaddr, len: socklen_t) -> bool {
         // SAFETY: see above.
-        self.has_hash(unsafe { hash(address, len) })
+        self.has_hash(hash(unsafe { bytes(address, len) }))
     }
 
     /// Whether a peer left whose address has this hash.
@@ -66,14 +66,9 @@ impl Extra {
         (Left(left), now)
     }
 
-    /// Notes that a peer leaves.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held; the address is `len` bytes long.
-    pub(super) unsafe fn depart(&self, address: *const sockaddr, len: socklen_t) {
-        // SAFETY: see above.
-        self.departed.note(unsafe { hash(address, len) });
+    /// Notes that a peer with this address leaves. The write locks of both lists are held, so that one process does so.
+    pub(super) fn depart(&self, address: &[u8]) {
+        self.departed.note(hash(address));
     }
 }
 
@@ -86,18 +81,22 @@ pub unsafe fn socket_hash(pc: &ngx_peer_connection_t) -> Option<u64> {
     // SAFETY: see above.
     unsafe {
         let family = i32::from(pc.sockaddr.as_ref()?.sa_family);
-        (family == libc::AF_UNIX).then(|| hash(pc.sockaddr, pc.socklen))
+        (family == libc::AF_UNIX).then(|| hash(bytes(pc.sockaddr, pc.socklen)))
     }
 }
 
-/// FNV-1a: two addresses that share a hash cost a connection that could have been kept.
+/// The bytes of an address.
 ///
 /// # Safety
 ///
-/// The address is `len` bytes long.
-pub(super) unsafe fn hash(address: *const sockaddr, len: socklen_t) -> u64 {
+/// The address is `len` bytes long, and lives for `'a`.
+unsafe fn bytes<'a>(address: *const sockaddr, len: socklen_t) -> &'a [u8] {
     // SAFETY: see above.
-    let bytes = unsafe { std::slice::from_raw_parts(address.cast::<u8>(), len as usize) };
+    unsafe { std::slice::from_raw_parts(address.cast(), len as usize) }
+}
+
+/// FNV-1a of an address: two that share a hash cost a connection that could have been kept.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
     // The kernel says how long the path of a unix socket is, nginx has the whole buffer.
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let bytes = bytes.get(..end).unwrap_or_default();

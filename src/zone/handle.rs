@@ -9,6 +9,7 @@ use crate::model::snapshot::Memory;
 
 use super::extra::ExtraPtr;
 use super::nginx_peers::{RawPeers, UpstreamConf};
+use super::peers::List;
 
 /// The peers of one upstream: primaries, and backups where there are any.
 ///
@@ -17,7 +18,7 @@ use super::nginx_peers::{RawPeers, UpstreamConf};
 #[derive(Clone, Copy, Debug)]
 pub struct Zone {
     /// The primaries; `next` leads to the backups.
-    pub(super) primary: NonNull<RawPeers>,
+    primary: NonNull<RawPeers>,
     /// The module's words in the zone; none while the upstream is only read.
     extra: Option<ExtraPtr>,
 }
@@ -48,10 +49,17 @@ impl Zone {
         self.extra
     }
 
+    /// The primaries. Lists are mapped as long as their upstream, and those of backups are never freed.
+    #[inline]
+    pub(super) fn primary(&self) -> List<'_> {
+        // SAFETY: see `of`.
+        unsafe { List::new(self.primary) }
+    }
+
     /// The slab pool of the zone; none where there is no zone.
+    #[inline]
     pub fn pool(&self) -> Option<NonNull<ngx_slab_pool_t>> {
-        // SAFETY: the word is written once, when the list is made.
-        NonNull::new(unsafe { (*self.primary.as_ptr()).shpool })
+        self.primary().pool()
     }
 
     /// Memory of the zone; none where there is no zone.

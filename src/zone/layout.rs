@@ -4,13 +4,11 @@
 //! ones. So the start-up walks every list with our offsets before anything is written through them.
 
 use std::mem::{offset_of, size_of};
-use std::ptr::NonNull;
 
 use nginx_sys::ngx_peer_connection_t;
 
 use super::handle::Zone;
 use super::nginx_peers::{RawPeer, RawPeers, RawRequest, RequestUpstream, UpstreamConf};
-use super::peers::Peers;
 
 /// Longest list that the walk believes in.
 const PEERS_MAX: usize = 1_000_000;
@@ -140,37 +138,34 @@ impl Zone {
         let lists = self.read().ok_or("lock of the peers")?;
         for (_, list) in lists.iter() {
             let (mut number, mut weight, mut usable) = (0_usize, 0_isize, 0_usize);
-            // SAFETY: the read locks are held. If the structures are not what we think, the first plausibility check
-            // that fails ends the walk; until then only words of nginx's own lists are followed.
-            unsafe {
-                let list = &*list.as_ptr();
-                if list.number > max {
-                    return Err("number of peers");
+            if list.number() > max {
+                return Err("number of peers");
+            }
+            // If the structures are not what we think, the first check that fails ends the walk; until then only words of
+            // nginx's own lists are followed.
+            for peer in lists.peers(list) {
+                let ((address, socklen), name) = (peer.raw_address(), peer.raw_name());
+                if number == list.number() {
+                    return Err("end of the list of peers");
                 }
-                for peer in Peers::of(NonNull::from(list)) {
-                    let peer = &*peer.as_ptr();
-                    if number == list.number {
-                        return Err("end of the list of peers");
-                    }
-                    if peer.sockaddr.is_null() || peer.socklen == 0 || peer.socklen > SOCKLEN_MAX {
-                        return Err("address of a peer");
-                    }
-                    if peer.name.data.is_null() || peer.name.len > NAME_MAX {
-                        return Err("name of a peer");
-                    }
-                    number += 1;
-                    weight = weight.wrapping_add(peer.weight);
-                    usable += usize::from(peer.down == 0);
+                if address.is_null() || socklen == 0 || socklen > SOCKLEN_MAX {
+                    return Err("address of a peer");
                 }
-                if number != list.number {
-                    return Err("number of peers");
+                if name.data.is_null() || name.len > NAME_MAX {
+                    return Err("name of a peer");
                 }
-                if usize::try_from(weight) != Ok(list.total_weight) {
-                    return Err("sum of the weights");
-                }
-                if usable != list.tries {
-                    return Err("number of usable peers");
-                }
+                number += 1;
+                weight = weight.wrapping_add(peer.weight());
+                usable += usize::from(peer.is_up());
+            }
+            if number != list.number() {
+                return Err("number of peers");
+            }
+            if usize::try_from(weight) != Ok(list.total_weight()) {
+                return Err("sum of the weights");
+            }
+            if usable != list.tries() {
+                return Err("number of usable peers");
             }
         }
         Ok(())

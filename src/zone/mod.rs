@@ -25,6 +25,7 @@ mod read;
 pub mod setting;
 #[cfg(not(nginx_peer_refs))]
 mod slots;
+pub mod sums;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 pub(crate) mod tests;
@@ -36,7 +37,7 @@ pub use copy::{Copy, Row};
 pub use current::{Current, Edits, Fate, Prepared, Tables};
 pub use extra::Extra;
 pub use handle::Zone;
-pub use lock::Lists;
+pub use lock::{Lists, Writing};
 pub use place::{Place, Spot};
 pub use prepared::NewPeer;
 pub use setting::Setting;

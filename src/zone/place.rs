@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use crate::model::id::Group;
 
-use super::nginx_peers::{RawPeer, RawPeers};
+use super::nginx_peers::RawPeer;
 
 /// A peer that is linked, or about to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,35 +41,5 @@ impl Spot {
     /// One whose peer is yet to be found.
     pub fn unknown(group: Group) -> Self {
         Self { group, peer: None, before: None }
-    }
-}
-
-/// What nginx counts of an upstream, or of one of its lists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// Peers.
-    pub number: u64,
-    /// Those that are not down.
-    pub usable: u64,
-    /// Sum of the weights.
-    pub weight: u64,
-}
-
-impl Sums {
-    /// What nginx counts of a list. Without its lock they are a guess.
-    ///
-    /// # Safety
-    ///
-    /// The list is mapped.
-    pub(super) unsafe fn of(list: NonNull<RawPeers>) -> Self {
-        let list = list.as_ptr();
-        // SAFETY: see above; each is a word.
-        unsafe {
-            Self {
-                number: (&raw const (*list).number).read_volatile() as u64,
-                usable: (&raw const (*list).tries).read_volatile() as u64,
-                weight: (&raw const (*list).total_weight).read_volatile() as u64,
-            }
-        }
     }
 }

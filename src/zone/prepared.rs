@@ -58,25 +58,27 @@ pub(super) unsafe fn calloc<const N: usize>(
     let mut chunks = [std::ptr::null_mut::<u8>(); N];
     let pool = pool.as_ptr();
     // SAFETY: the pool is mapped; its mutex guards its words and its chunks.
-    unsafe {
+    let logs = unsafe {
         nginx_sys::ngx_shmtx_lock(&raw mut (*pool).mutex);
         let logs = ngx_slab_pool_t::log_nomem_raw(pool);
         ngx_slab_pool_t::set_log_nomem_raw(pool, 0);
-        for (chunk, size) in chunks.iter_mut().zip(sizes) {
-            if *size > 0 {
-                *chunk = nginx_sys::ngx_slab_calloc_locked(pool, *size).cast();
-            }
-        }
-        let failed = chunks.iter().zip(sizes).any(|(chunk, size)| *size > 0 && chunk.is_null());
-        if failed {
-            for chunk in chunks.iter().filter(|chunk| !chunk.is_null()) {
-                nginx_sys::ngx_slab_free_locked(pool, chunk.cast());
-            }
-        }
+        logs
+    };
+    for (chunk, size) in chunks.iter_mut().zip(sizes).filter(|(_, size)| **size > 0) {
+        // SAFETY: the mutex is held.
+        *chunk = unsafe { nginx_sys::ngx_slab_calloc_locked(pool, *size) }.cast();
+    }
+    let failed = chunks.iter().zip(sizes).any(|(chunk, size)| *size > 0 && chunk.is_null());
+    for chunk in chunks.iter().filter(|chunk| failed && !chunk.is_null()) {
+        // SAFETY: likewise; the chunk was taken above.
+        unsafe { nginx_sys::ngx_slab_free_locked(pool, chunk.cast()) };
+    }
+    // SAFETY: likewise.
+    unsafe {
         ngx_slab_pool_t::set_log_nomem_raw(pool, logs);
         nginx_sys::ngx_shmtx_unlock(&raw mut (*pool).mutex);
-        if failed { Err(Full { needed: sizes.iter().sum() }) } else { Ok(chunks) }
     }
+    if failed { Err(Full { needed: sizes.iter().sum() }) } else { Ok(chunks) }
 }
 
 /// Writes an address the way nginx's parsers do. Returns its length.

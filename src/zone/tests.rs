@@ -16,7 +16,7 @@ use crate::nginx::shm::Word;
 use super::backend::Backend;
 use super::capacity::Planned;
 use super::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
-use super::setting::{Abilities, Setting};
+use super::setting::{Abilities, Setting, admin_of};
 use super::{Current, Edits, Extra, Fate, Spot, Zone, layout};
 
 /// Round robin in a core without sticky.
@@ -56,7 +56,7 @@ fn set(zone: &Zone, abilities: Abilities, membership: u64, settings: Vec<(Slot, 
     let at = settings.into_iter().map(|(slot, setting)| (spot(zone, slot), Fate::Set(setting))).collect();
     let mut edits = Edits { at, ..Edits::default() };
     // SAFETY: one thread changes the lists, and the places are those of now.
-    unsafe { zone.apply(zone.write().unwrap(), abilities, membership, &mut edits) }.is_some()
+    unsafe { zone.write().unwrap().apply(abilities, membership, &mut edits) }.is_some()
 }
 
 /// Whether nginx's numbers are those counted.
@@ -136,9 +136,27 @@ fn draining_is_8_where_the_core_knows_it_and_down_elsewhere() {
 }
 
 #[test]
+fn bits_of_others_stay_in_the_word() {
+    let (zone, drains) = (zone(), Abilities { drains: true, ..ROUND_ROBIN });
+    // SAFETY: the fixture linked the peer; one thread writes it.
+    unsafe { (*(*zone.primary().raw().as_ptr()).peer).down = 2 };
+    let word = || zone.copy().unwrap().rows[0].down;
+    for (abilities, admin, wanted) in [
+        (ROUND_ROBIN, Admin::Down, 3),
+        (drains, Admin::Drain, 10),
+        (drains, Admin::Down, 3),
+        (drains, Admin::Up, 2),
+    ] {
+        set(&zone, abilities, zone.membership(), vec![(primary(0), setting(admin, 1))]);
+        assert_eq!((word(), admin_of(word()), abilities.admin(admin, word())), (wanted, admin, admin));
+    }
+    assert_eq!(zone.copy().unwrap().primary.counted_usable, 2);
+}
+
+#[test]
 fn peers_are_found_by_text_and_address() {
     let zone = zone();
-    zone.apply_by_name(zone.write().unwrap(), ROUND_ROBIN, |group, server, name| {
+    zone.write().unwrap().apply_by_name(ROUND_ROBIN, |group, server, name| {
         (group == Group::Primary && server == b"b" && name == b"127.0.0.1:2").then(|| setting(Admin::Down, 2))
     });
     assert_eq!(zone.copy().unwrap().rows.iter().map(|row| row.down).collect::<Vec<_>>(), [0, 1, 0, 0]);

@@ -17,8 +17,8 @@ use nginx_sys::{ngx_conf_t, ngx_pagesize};
 use crate::nginx::conf;
 use crate::nginx::log::Log;
 use crate::nginx::upstream::Upstream;
-use crate::zone::nginx_peers::{RawPeers, UpstreamConf};
-use crate::zone::peers::Peers;
+use crate::zone::handle::Zone;
+use crate::zone::nginx_peers::UpstreamConf;
 
 use room::{Member, Remark, Slots, TooSmall, Wish};
 
@@ -142,13 +142,11 @@ unsafe fn member(candidate: &Candidate) -> Member {
 /// Called in `postconfiguration`; one of nginx's own balancers set the upstream up, so that `peer.data` is a list of
 /// round robin peers.
 unsafe fn lengths(us: NonNull<UpstreamConf>) -> Option<(Vec<usize>, Vec<usize>)> {
-    // SAFETY: see above; this process alone knows the lists, no lock is needed.
-    unsafe {
-        let primary = NonNull::new((*us.as_ptr()).peer.data.cast::<RawPeers>())?;
-        let backup = NonNull::new((*primary.as_ptr()).next);
-        let lengths = |list| Peers::of(list).map(|peer| (*peer.as_ptr()).server.len).collect();
-        Some((lengths(primary), backup.map_or_else(Vec::new, lengths)))
-    }
+    // SAFETY: see above.
+    let zone = unsafe { Zone::of(us) }?;
+    let lists = zone.read()?;
+    let lengths = |list| lists.peers(list).map(|peer| peer.server().len()).collect();
+    Some((lengths(lists.primary()), lists.backup().map_or_else(Vec::new, lengths)))
 }
 
 /// Lengths of the texts of the primaries and backups that the `server` directives make.

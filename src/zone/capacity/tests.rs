@@ -46,7 +46,7 @@ fn linked(mut next: *mut RawPeer) -> Vec<&'static mut RawPeer> {
 /// The text of a server.
 fn text(peer: &RawPeer) -> Vec<u8> {
     // SAFETY: the text lives as long as the peer.
-    unsafe { bytes(&peer.server) }.to_vec()
+    unsafe { bytes(peer.server) }.to_vec()
 }
 
 /// The zone of an upstream.

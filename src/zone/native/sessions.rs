@@ -1,6 +1,7 @@
 //! What sticky sessions know a peer by, in an nginx that has them.
 
 use super::super::nginx_peers::RawPeer;
+use super::super::peers::Peer;
 
 /// Length of what sticky sessions know a peer by: NGX_HTTP_UPSTREAM_SID_LEN.
 pub(super) const SID_LEN: usize = 32;
@@ -41,7 +42,7 @@ pub(super) unsafe fn inherit(peer: *const RawPeer, heir: *mut RawPeer) {
     // SAFETY: see above; both buffers are as long as what sticky sessions know peers by.
     unsafe {
         let len = (*peer).sid.len.min(SID_LEN);
-        if (*peer).route() != 0 && !(*peer).sid.data.is_null() && !(*heir).sid.data.is_null() {
+        if RawPeer::route_raw(peer) != 0 && !(*peer).sid.data.is_null() && !(*heir).sid.data.is_null() {
             (*heir).sid.data.copy_from_nonoverlapping((*peer).sid.data, len);
             (*heir).sid.len = len;
             RawPeer::set_route_raw(heir, 1);
@@ -55,28 +56,20 @@ pub(super) unsafe fn inherit(_peer: *const RawPeer, _heir: *mut RawPeer) {}
 
 /// Whether sticky sessions know a peer by what they shall know another by, which takes the name of the peer `before` it
 /// if the configuration gave that one.
-///
-/// # Safety
-///
-/// The locks of both lists are held; each peer is linked, kept as a zombie, or known to nobody else.
 #[cfg(nginx_peer_sid)]
-pub(super) unsafe fn are_same(peer: *const RawPeer, other: *const RawPeer, before: *const RawPeer) -> bool {
+pub(super) fn are_same(peer: Peer<'_>, other: Peer<'_>, before: Option<Peer<'_>>) -> bool {
     use super::super::peers::bytes;
 
-    // SAFETY: see above.
-    unsafe {
-        let other = before.as_ref().filter(|before| before.route() != 0).map_or(other, std::ptr::from_ref);
-        bytes(&(*peer).sid) == bytes(&(*other).sid)
-    }
+    // SAFETY: the locks are held, or nobody else knows the peer: so it stays.
+    let is_given = |peer: &Peer<'_>| unsafe { RawPeer::route_raw(peer.raw().as_ptr()) != 0 };
+    // SAFETY: likewise.
+    let sid = |peer: Peer<'_>| unsafe { bytes((&raw const (*peer.raw().as_ptr()).sid).read()) };
+    sid(peer) == sid(before.filter(is_given).unwrap_or(other))
 }
 
 /// An nginx that knows no sticky sessions.
 #[cfg(not(nginx_peer_sid))]
-pub(super) unsafe fn are_same(
-    _peer: *const RawPeer,
-    _other: *const RawPeer,
-    _before: *const RawPeer,
-) -> bool {
+pub(super) fn are_same(_peer: Peer<'_>, _other: Peer<'_>, _before: Option<Peer<'_>>) -> bool {
     true
 }
 

@@ -23,14 +23,13 @@ use crate::nginx::shm::Word;
 
 use super::super::backend::Backend;
 use super::super::nginx_peers::{RawRequest, RequestUpstream, UpstreamConf};
-use super::super::peers::Peers;
 use super::super::place::Spot;
 use super::super::tests::exact;
 use super::super::{Edits, Extra, Fate, Zone};
 use super::Slots;
+use super::blanks::Own;
 use super::tables::Tables;
 use super::tests::{Dice, MANY, ROUND_ROBIN, check_walks, places, prepare, slots};
-use super::words::Words;
 
 unsafe extern "C" {
     /// `hash`.
@@ -218,8 +217,7 @@ impl Running {
     /// The number of peers that are linked in each list.
     fn lengths(&self) -> Vec<usize> {
         let lists = self.zone.read().unwrap();
-        // SAFETY: the locks are held.
-        lists.iter().map(|(_, list)| unsafe { Peers::of(list) }.take(MANY).count()).collect()
+        lists.iter().map(|(_, list)| lists.peers(list).take(MANY).count()).collect()
     }
 }
 
@@ -258,7 +256,7 @@ impl Request {
             }
             assert_eq!((*running.us).peer.init.unwrap()(r, running.us), NGX_OK as ngx_int_t);
             let rrp: *mut ngx_http_upstream_rr_peer_data_t = (*r.upstream).peer.data.cast();
-            let list = running.zone.primary.as_ptr();
+            let list = running.zone.primary().raw().as_ptr();
             let backups = (*list).next.as_ref().map_or(0, |backups| backups.number);
             let is_own = ptr::eq((*rrp).tried, &raw const (*rrp).data);
             let noted = (*list).number.max(backups);
@@ -331,12 +329,14 @@ impl Running {
         edits.make_room();
         let mut lists = self.zone.write().unwrap();
         // What finds no slot stays out.
-        let _ = self.zone.seat(&lists, &mut edits);
+        let membership = self.zone.membership();
+        // SAFETY: the places are those of now.
+        let _ = unsafe { lists.seat(membership, &mut edits) };
         // SAFETY: the write locks are held, and the edits were seated under them.
         unsafe {
-            if Slots::edit(&self.zone, &mut lists, ROUND_ROBIN, &mut edits).members {
-                Slots::settle(&self.zone, &lists);
-                Slots::moved(&self.zone);
+            if Slots::edit(&mut lists, ROUND_ROBIN, &mut edits).members {
+                Slots::settle(&lists);
+                Slots::moved(&lists);
             }
         }
         drop(lists);
@@ -344,8 +344,7 @@ impl Running {
 
     /// Whether backups can come.
     fn has_backups(&self) -> bool {
-        // SAFETY: the words live as long as the zone.
-        unsafe { Words::slots(Words::of(&self.zone).unwrap(), Group::Backup) > 0 }
+        Own::of(&self.zone).unwrap().slots(Group::Backup) > 0
     }
 
     /// The slots that servers have.

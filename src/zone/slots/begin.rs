@@ -1,12 +1,12 @@
 //! Slots are made when nginx starts.
 
-use std::ptr::NonNull;
+use std::ptr;
 
 use super::super::capacity::{Planned, blanks, texts};
 use super::super::handle::Zone;
-use super::super::peers::Peers;
+use super::super::nginx_peers::RawPeers;
+use super::blanks::Own;
 use super::members::settle;
-use super::words::Words;
 
 /// Peers for which nginx has room in any request to note that they were tried: a word of 64 bits in the request's own
 /// data. Beyond that it allocates as much as the larger of both lists needs when the request begins.
@@ -19,32 +19,56 @@ const ALWAYS_NOTED: usize = 64;
 ///
 /// Called by the master, in `init_module`, with the module's words in the zone: nobody else uses the lists.
 pub(super) unsafe fn begin(zone: &Zone, planned: Planned) -> bool {
-    let Some((words, pool)) = Words::of(zone).zip(zone.pool()) else { return false };
-    let (own, primary) = (words.as_ptr(), zone.primary.as_ptr());
-    // SAFETY: see above. A list of peers is plain words, for which the zeroes in the zone are a start.
+    let Some((own, pool)) = Own::of(zone).zip(zone.pool()) else { return false };
+    // SAFETY: see above.
+    let is_narrow = unsafe { !texts::ready(zone) };
+    let Some(lists) = zone.write() else { return false };
+    let count = |list| lists.peers(list).count();
+    let configured = [count(lists.primary()), lists.backup().map_or(0, count)];
+    let mut slots = configured;
+    let mut chains = [ptr::null_mut(); 2];
+    for ((slots, chain), planned) in slots.iter_mut().zip(&mut chains).zip(planned) {
+        // SAFETY: the pool is mapped as long as the zone.
+        let blanks = unsafe { blanks::make(pool, planned.saturating_sub(*slots)) };
+        *slots += blanks.count;
+        *chain = blanks.first;
+    }
+    let [primaries, backups] = slots;
+    let most = primaries.max(backups);
+    let noted = if most > ALWAYS_NOTED { most } else { 0 };
+    let own = own.raw();
+    // SAFETY: see above: the words are this function's.
     unsafe {
-        (*own).narrow = !texts::ready(zone);
-        let lists = [Some(zone.primary), NonNull::new((*primary).next)];
-        let [primaries, backups] = lists.map(|list| list.map_or(0, |list| Peers::of(list).count()));
-        let [planned_primaries, planned_backups] = planned;
-        let blank_primaries = blanks::make(pool, planned_primaries.saturating_sub(primaries));
-        let blank_backups = blanks::make(pool, planned_backups.saturating_sub(backups));
-        let slots = [primaries + blank_primaries.count, backups + blank_backups.count];
-        (*own).configured = [primaries, backups];
-        (*own).blanks = [blank_primaries.first, blank_backups.first];
+        (*own).narrow = is_narrow;
+        (*own).configured = configured;
+        (*own).blanks = chains;
         (*own).slots = slots;
-        let [primaries, backups] = slots;
-        let most = primaries.max(backups);
-        (*own).noted = if most > ALWAYS_NOTED { most } else { 0 };
-        if (*primary).next.is_null() && (backups > 0 || (*own).noted > 0) {
-            let backups = &raw mut (*own).list;
-            (*backups).name = (*primary).name;
-            (*backups).shpool = (*primary).shpool;
-            (*primary).next = backups;
-        }
-        if let Some(lists) = zone.write() {
-            settle(zone, &lists);
-        }
-        !(*own).narrow && primaries >= planned_primaries && backups >= planned_backups
+        (*own).noted = noted;
+    }
+    let has_list = lists.backup().is_some();
+    drop(lists);
+    if !has_list && (backups > 0 || noted > 0) {
+        // SAFETY: see above.
+        unsafe { link_backups(zone, &raw mut (*own).list) };
+    }
+    if let Some(lists) = zone.write() {
+        settle(&lists);
+    }
+    let [planned_primaries, planned_backups] = planned;
+    !is_narrow && primaries >= planned_primaries && backups >= planned_backups
+}
+
+/// Links an empty list of backups behind the primaries. A list of peers is plain words, for which zeroes are a start.
+///
+/// # Safety
+///
+/// The list is zeroes in the zone, and nobody else uses the lists.
+unsafe fn link_backups(zone: &Zone, backups: *mut RawPeers) {
+    let primary = zone.primary().raw().as_ptr();
+    // SAFETY: see above.
+    unsafe {
+        (*backups).name = (*primary).name;
+        (*backups).shpool = (*primary).shpool;
+        (*primary).next = backups;
     }
 }

@@ -29,15 +29,17 @@ use super::backend::{Backend, NoSeat};
 use super::capacity::Planned;
 use super::edits::{Edits, Touched};
 use super::handle::Zone;
-use super::lock::Lists;
-use super::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
-use super::place::{Place, Sums};
+use super::lock::{Lists, Writing};
+use super::nginx_peers::{RawPeer, UpstreamConf};
+use super::peers::{List, Peer};
+use super::place::Place;
 use super::prepared::{Full, NewPeer};
 use super::setting::Abilities;
+use super::sums::Sums;
 
+use blanks::Own;
 use prepared::Prepared;
 use tables::Tables;
-use words::Words;
 
 /// The backend of nginx whose peers are neither counted by reference nor versioned.
 pub struct Slots;
@@ -81,32 +83,29 @@ impl Backend for Slots {
     }
 
     fn membership(zone: &Zone) -> u64 {
-        // SAFETY: the words live as long as the zone, and this one is atomic.
-        Words::of(zone).map_or(0, |words| unsafe { &(*words.as_ptr()).membership }.load(Ordering::Acquire))
+        Own::of(zone).map_or(0, |own| own.membership().load(Ordering::Acquire))
     }
 
-    unsafe fn moved(zone: &Zone) {
-        if let Some(words) = Words::of(zone) {
-            // SAFETY: likewise.
-            unsafe { &(*words.as_ptr()).membership }.fetch_add(1, Ordering::Release);
+    fn moved(lists: &Writing) {
+        if let Some(own) = Own::of(lists.zone()) {
+            own.membership().fetch_add(1, Ordering::Release);
         }
     }
 
-    fn refs(_peer: &RawPeer) -> u64 {
+    fn refs(_peer: Peer<'_>) -> u64 {
         0
     }
 
-    fn managed(_peer: &RawPeer) -> bool {
+    fn managed(_peer: Peer<'_>) -> bool {
         false
     }
 
-    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<RawPeers>) -> Sums {
-        // SAFETY: see the trait.
-        unsafe { blanks::sums(zone, group, list) }
+    fn sums(zone: &Zone, group: Group, list: List<'_>) -> Sums {
+        blanks::sums(zone, group, list)
     }
 
     #[inline]
-    fn is_blank(zone: &Zone, peer: NonNull<RawPeer>) -> bool {
+    fn is_blank(zone: &Zone, peer: Peer<'_>) -> bool {
         blanks::is_blank(zone, peer)
     }
 
@@ -130,43 +129,36 @@ impl Backend for Slots {
         Ok(None)
     }
 
-    unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits<Prepared, Never>) -> Result<(), NoSeat> {
+    unsafe fn seat(lists: &Writing, edits: &mut Edits<Prepared, Never>) -> Result<(), NoSeat> {
         // SAFETY: see the trait.
-        unsafe { members::seat(zone, lists, edits) }
+        unsafe { members::seat(lists, edits) }
     }
 
-    unsafe fn edit(
-        zone: &Zone,
-        lists: &mut Lists,
-        abilities: Abilities,
-        edits: &mut Edits<Prepared, Never>,
-    ) -> Touched {
+    unsafe fn edit(lists: &mut Writing, abilities: Abilities, edits: &mut Edits<Prepared, Never>) -> Touched {
         let mut touched = Touched::default();
-        for (group, list) in lists.iter() {
+        for (group, list) in lists.iter_mut() {
             // SAFETY: see the trait.
-            unsafe { members::edit_list(zone, group, list, abilities, edits, &mut touched) };
+            unsafe { members::edit_list(lists, group, list, abilities, edits, &mut touched) };
         }
         touched
     }
 
-    unsafe fn settle(zone: &Zone, lists: &Lists) {
-        // SAFETY: see the trait.
-        unsafe { members::settle(zone, lists) };
+    fn settle(lists: &Writing) {
+        members::settle(lists);
     }
 
     unsafe fn has_left(zone: &Zone, peer: NonNull<RawPeer>) -> bool {
         // While a request holds it nobody else can come into the slot, but the same server again.
-        blanks::is_blank(zone, peer)
+        // SAFETY: slots are never freed.
+        blanks::is_blank(zone, unsafe { Peer::new(peer) })
     }
 
-    unsafe fn zombies(zone: &Zone, lists: &Lists) -> Zombies {
-        // SAFETY: see the trait.
-        unsafe { members::zombies(zone, lists) }
+    fn zombies(lists: &Lists) -> Zombies {
+        members::zombies(lists)
     }
 
-    unsafe fn faults(zone: &Zone, lists: &Lists) -> Faults {
-        // SAFETY: see the trait.
-        unsafe { members::faults(zone, lists) }
+    fn faults(lists: &Lists) -> Faults {
+        members::faults(lists)
     }
 
     fn has_remains(_zone: &Zone) -> bool {
