@@ -1,5 +1,6 @@
 //! What the module keeps in the zone of an upstream, since it begins and ends with it.
 
+use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -29,8 +30,8 @@ pub struct Extra {
     departed: Departed<REMEMBERED>,
     /// Whether requests that find no peer here are handed to another pool.
     pub(super) has_fallback: AtomicBool,
-    /// What this kind of nginx needs besides.
-    pub(super) own: Words,
+    /// What this kind of nginx needs besides, which other processes write under their locks.
+    pub(super) own: UnsafeCell<Words>,
 }
 
 /// Addresses that left between two moments.
@@ -103,6 +104,12 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Where the words of this kind of nginx are.
+pub(super) fn own(extra: ExtraPtr) -> *mut Words {
+    // SAFETY: the words lie in a zone; only an address is taken.
+    UnsafeCell::raw_get(unsafe { &raw const (*extra.as_ptr()).own })
 }
 
 /// The module's words of a zone, and where they are.

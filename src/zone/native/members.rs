@@ -107,8 +107,8 @@ fn bury(lists: &Writing, group: Group, list: ListMut<'_>, left: PeerMut<'_>) {
     list.set_tries(list.tries().wrapping_sub(usize::from(left.is_up())));
     list.settle_weighted();
     if let Some(extra) = lists.zone().extra() {
-        // SAFETY: the words live as long as the zone, and all of them are atomic but for the zombies.
-        unsafe { (*extra.as_ptr()).depart(left.address()) };
+        // SAFETY: the words live as long as the zone.
+        unsafe { extra.as_ref() }.depart(left.address());
     }
     zombies::keep(lists, group, left);
 }

@@ -7,7 +7,7 @@ use crate::model::id::Group;
 use crate::model::snapshot::Zombies;
 
 use super::super::edits::{Edits, Fate};
-use super::super::extra::hash;
+use super::super::extra::{hash, own};
 use super::super::handle::Zone;
 use super::super::lock::{Lists, Writing};
 use super::super::nginx_peers::RawPeer;
@@ -21,11 +21,9 @@ const GROUPS: [Group; 2] = [Group::Primary, Group::Backup];
 
 /// Where the pointer to the first zombie of a group is; none while the upstream is only read.
 fn first(zone: &Zone, group: Group) -> Option<NonNull<Zombie>> {
-    let extra = zone.extra()?.as_ptr();
+    let own = own(zone.extra()?);
     // SAFETY: the words lie in the zone, and there is one for each group; only an address is taken.
-    NonNull::new(unsafe {
-        (&raw mut (*extra).own.zombies).cast::<Zombie>().add(usize::from(group.is_backup()))
-    })
+    NonNull::new(unsafe { (&raw mut (*own).zombies).cast::<Zombie>().add(usize::from(group.is_backup())) })
 }
 
 /// The chains of zombies, that of the primaries first.

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::model::id::Group;
 
+use super::super::extra::own;
 use super::super::handle::Zone;
 use super::super::lock::{Lists, Writing};
 use super::super::nginx_peers::RawPeer;
@@ -22,9 +23,7 @@ impl<'a> Own<'a> {
     /// The words; none while the upstream is only read.
     #[inline]
     pub(super) fn of(zone: &'a Zone) -> Option<Self> {
-        // SAFETY: the words lie in the zone; only an address is taken.
-        let words = unsafe { &raw mut (*zone.extra()?.as_ptr()).own };
-        Some(Self(NonNull::new(words)?, PhantomData))
+        Some(Self(NonNull::new(own(zone.extra()?))?, PhantomData))
     }
 
     /// As they lie there.

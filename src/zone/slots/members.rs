@@ -239,8 +239,8 @@ unsafe fn come<'a>(prepared: &mut Prepared) -> Option<PeerMut<'a>> {
 /// Makes a slot blank. What requests that use it refer to stays.
 fn leave(lists: &Writing, slot: PeerMut<'_>) {
     if let Some(extra) = lists.zone().extra() {
-        // SAFETY: the words live as long as the zone, and those that are used here are atomic.
-        unsafe { (*extra.as_ptr()).depart(slot.address()) };
+        // SAFETY: the words live as long as the zone.
+        unsafe { extra.as_ref() }.depart(slot.address());
     }
     slot.set_down(1);
     slot.set_weight(0);
