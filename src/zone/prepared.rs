@@ -85,32 +85,37 @@ pub(super) unsafe fn calloc<const N: usize>(
 ///
 /// # Safety
 ///
-/// `to` is a zeroed address.
+/// `to` is a zeroed address, and nobody else knows it.
 pub(super) unsafe fn write_address(to: *mut ngx_sockaddr_t, address: &Address) -> socklen_t {
-    // SAFETY: see above; each form fits the union.
-    unsafe {
-        match address {
-            Address::Ip(SocketAddr::V4(ip)) => {
+    match address {
+        Address::Ip(SocketAddr::V4(ip)) => {
+            // SAFETY: see above; each form fits the union.
+            unsafe {
                 (*to).sockaddr_in.sin_family = libc::AF_INET as _;
                 (*to).sockaddr_in.sin_port = ip.port().to_be();
                 (*to).sockaddr_in.sin_addr.s_addr = u32::from_ne_bytes(ip.ip().octets());
-                size_of::<nginx_sys::sockaddr_in>() as socklen_t
             }
-            Address::Ip(SocketAddr::V6(ip)) => {
-                let address: *mut libc::sockaddr_in6 = to.cast();
-                (*address).sin6_family = libc::AF_INET6 as _;
-                (*address).sin6_port = ip.port().to_be();
-                (*address).sin6_addr.s6_addr = ip.ip().octets();
-                size_of::<libc::sockaddr_in6>() as socklen_t
+            size_of::<nginx_sys::sockaddr_in>() as socklen_t
+        }
+        Address::Ip(SocketAddr::V6(ip)) => {
+            let to: *mut libc::sockaddr_in6 = to.cast();
+            // SAFETY: likewise.
+            unsafe {
+                (*to).sin6_family = libc::AF_INET6 as _;
+                (*to).sin6_port = ip.port().to_be();
+                (*to).sin6_addr.s6_addr = ip.ip().octets();
             }
-            Address::Unix(path) => {
-                let address: *mut libc::sockaddr_un = to.cast();
-                (*address).sun_family = libc::AF_UNIX as _;
-                for (to, from) in (*address).sun_path.iter_mut().zip(path.bytes()) {
-                    *to = from as _;
-                }
-                size_of::<libc::sockaddr_un>() as socklen_t
+            size_of::<libc::sockaddr_in6>() as socklen_t
+        }
+        Address::Unix(path) => {
+            let to: *mut libc::sockaddr_un = to.cast();
+            // SAFETY: likewise; nobody else knows the address.
+            let to = unsafe { &mut *to };
+            to.sun_family = libc::AF_UNIX as _;
+            for (to, from) in to.sun_path.iter_mut().zip(path.bytes()) {
+                *to = from as _;
             }
+            size_of::<libc::sockaddr_un>() as socklen_t
         }
     }
 }
