@@ -7,7 +7,7 @@
 
 use std::ptr;
 
-use nginx_sys::{NGX_BUSY, NGX_DONE, NGX_OK, ngx_int_t, ngx_peer_connection_t};
+use nginx_sys::{NGX_BUSY, NGX_DONE, NGX_OK, ngx_int_t, ngx_peer_connection_t, socklen_t};
 
 use crate::zone;
 use crate::zone::backend::Backend;
@@ -67,7 +67,9 @@ unsafe fn untried(ride: &Ride) -> usize {
     // SAFETY: the hook lives as long as the configuration.
     let control = unsafe { ride.hook.as_ref() }.upstream().control();
     // SAFETY: the list of those that failed lies in the pool of the request.
-    let is_new = |address, len| unsafe { !Failed::among(ride.failed, address, len) };
+    let is_new = |address: &[u8]| unsafe {
+        !Failed::among(ride.failed, address.as_ptr().cast(), address.len() as socklen_t)
+    };
     control.map_or(0, |control| control.zone.count_usable(is_new))
 }
 

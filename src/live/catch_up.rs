@@ -102,11 +102,12 @@ fn try_catch_up(control: &Control, limit: Duration, room: &mut usize) -> bool {
     }
     let Some(lists) = control.zone.write() else { return true };
     // What has a place is applied.
-    let seated = control.zone.seat(&lists, &mut edits);
+    // SAFETY: the places are those of the copy, and the count of changes is that of the copy.
+    let seated = unsafe { lists.seat(copy.membership, &mut edits) };
     // Peers that nginx made since are still to be adopted: that sets the count itself.
     let adopted = control.is_newest(&mut locked) && locked.membership(control.record) >= copy.membership;
-    // SAFETY: the places are those of the copy, and the count of changes is that of the copy.
-    let applied = unsafe { control.zone.apply(lists, control.abilities, copy.membership, &mut edits) };
+    // SAFETY: likewise.
+    let applied = unsafe { lists.apply(control.abilities, copy.membership, &mut edits) };
     let Some(membership) = applied else { return false };
     if adopted {
         locked.set_membership(control.record, membership);
@@ -187,7 +188,7 @@ pub(super) fn apply_wishes(control: &Control, locked: &Locked, revision: u64, si
     let Some(lists) = control.zone.write() else { return };
     let mut finder = locked.finder(control.record);
     let is_old = control.is_old.get();
-    control.zone.apply_by_name(lists, control.abilities, |group, server, name| {
+    lists.apply_by_name(control.abilities, |group, server, name| {
         let found = finder.find(group, server, name);
         // Another configuration may have called the same server otherwise.
         let found = if is_old { found.or_else(|| finder.find_address(name)) } else { found };

@@ -12,7 +12,7 @@ use crate::store::records::{Reason, Server};
 use crate::store::{self, Locked, PATIENCE, adopt::Claim};
 use crate::zone::backend::Backend;
 use crate::zone::prepared::Full;
-use crate::zone::{self, Edits, Fate, Lists, NewPeer, NoSeat, Place, Prepared, Setting, Spot};
+use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Place, Prepared, Setting, Spot, Writing};
 
 use super::catch_up::catch_up;
 use super::lookup::know_peers;
@@ -51,7 +51,7 @@ pub struct Task<'a> {
     /// Records that are new, or of servers at another address.
     arriving: Vec<Arrival<'a>>,
     /// The locks of its peers.
-    lists: Option<Lists>,
+    lists: Option<Writing>,
     /// Whether this process runs the newest configuration, whose peers the store knows.
     is_newest: bool,
     /// How many servers there will be.
@@ -186,11 +186,12 @@ impl<'a> Task<'a> {
         if self.is_newest && !find(control, locked, self.ids, &mut self.edits) {
             return Err(CommitError::Moved);
         }
-        let seated = control.zone.seat(lists, &mut self.edits);
+        // SAFETY: the places are those of records whose peers the store knows for the present count of changes.
+        let seated = unsafe { lists.seat(plan.membership, &mut self.edits) };
         for (arrival, place) in self.arriving.iter_mut().zip(self.edits.arriving()) {
             arrival.peer = place.map_or(ptr::null_mut(), Place::as_ptr);
         }
-        self.left = control.zone.sums(lists).number as usize + plan.added.len() - plan.removed.len();
+        self.left = lists.sums().number as usize + plan.added.len() - plan.removed.len();
         seated.map_err(|none| CommitError::Refused(refusal(self.upstream, none)))
     }
 
@@ -214,8 +215,7 @@ impl<'a> Task<'a> {
             let membership = self.plan.membership;
             // SAFETY: the places are those of records whose peers the store knows, which it does for the present count
             // of changes; that is the one of the plan, and stands still while the locks are held.
-            let applied =
-                unsafe { control.zone.apply(lists, control.abilities, membership, &mut self.edits) };
+            let applied = unsafe { lists.apply(control.abilities, membership, &mut self.edits) };
             if let Some(membership) = applied {
                 locked.confirm_peers(control.record, membership);
                 locked.set_membership(control.record, membership);
@@ -241,9 +241,9 @@ impl<'a> Task<'a> {
 }
 
 /// Sets the peers of a plan in a process of an older configuration: its peers are its own, and only set.
-fn set_by_name(control: &Control, locked: &Locked, lists: Lists, plan: &Plan) {
+fn set_by_name(control: &Control, locked: &Locked, lists: Writing, plan: &Plan) {
     let mut finder = locked.finder(control.record);
-    control.zone.apply_by_name(lists, control.abilities, |group, server, name| {
+    lists.apply_by_name(control.abilities, |group, server, name| {
         let id = finder.find(group, server, name)?.id();
         plan.entries.iter().find(|entry| entry.id.0 == id).and_then(setting)
     });

@@ -10,7 +10,7 @@ use crate::ops::{Guard, Lookup, OpError, Selector};
 use crate::store::find::Found;
 use crate::store::records;
 use crate::store::{Locked, PATIENCE};
-use crate::zone::place::Sums;
+use crate::zone::sums::Sums;
 use crate::zone::{Copy, Lists, Place};
 
 use super::catch_up::catch_up;
@@ -86,7 +86,7 @@ pub(super) fn know_peers(control: &Control, locked: &mut Locked, lists: &Lists) 
     // It stands still while the locks are held.
     let membership = control.zone.membership();
     if !locked.knows_peers(control.record, membership) {
-        let peers = control.zone.each(lists);
+        let peers = lists.each();
         let peers = peers.map(|(group, server, name, place)| (group, server, name, place.as_ptr()));
         locked.note_peers(control.record, membership, peers);
     }
@@ -137,7 +137,7 @@ impl<'a> Index<'a> {
             }
             let known = locked.membership(control.record);
             let revision = Revision(locked.revision(control.record));
-            let sums = control.zone.sums(&lists);
+            let sums = lists.sums();
             death::may_come("reading");
             // Else a change is in the store that the lists do not show: it may do so before a plan is carried out.
             let is_shown = control.applied() == revision.0;
@@ -196,7 +196,7 @@ impl Index<'_> {
         if !know_peers(control, &mut locked, &lists) {
             return Ok(false);
         }
-        control.zone.copy_sums(&lists, &mut room.copy);
+        lists.copy_sums(&mut room.copy);
         match wanted {
             Wanted::Id(id) => {
                 if let Some(server) = locked.server(control.record, *id) {
@@ -204,7 +204,7 @@ impl Index<'_> {
                 }
             }
             Wanted::Position(position) => {
-                let found = control.zone.nth(&lists, *position);
+                let found = lists.nth(*position);
                 let server =
                     found.and_then(|(place, name)| locked.server_of(control.record, name, place.as_ptr()));
                 if let Some(server) = server {
@@ -231,7 +231,7 @@ impl Index<'_> {
             return;
         }
         // SAFETY: the lists are those of this zone, and the store knows its peers at the present count of changes.
-        let fits = unsafe { self.control.zone.copy_one(lists, place, slot, &mut room.copy) };
+        let fits = unsafe { lists.copy_one(place, slot, &mut room.copy) };
         if fits {
             let revision = locked.revision(self.control.record);
             room.known.push((Known::of(found, revision), found.reason(revision)));
@@ -304,7 +304,7 @@ impl Lookup for Index<'_> {
         }
         places.sort_unstable();
         let (mut primaries, mut backups) = (0.., 0..);
-        for (group, _, _, place) in control.zone.each(&lists) {
+        for (group, _, _, place) in lists.each() {
             let index = if group.is_backup() { backups.next() } else { primaries.next() };
             let found = places.binary_search_by_key(&place.as_ptr(), |(peer, _)| *peer).ok();
             let at = found.and_then(|found| places.get(found)).map(|(_, at)| *at);

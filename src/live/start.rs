@@ -13,8 +13,8 @@ use crate::nginx::shm::{self, Word};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::lost::{Losses, Name, TOLD};
 use crate::store::{self, Locked, Store};
-use crate::zone::apply::Abilities;
 use crate::zone::backend::Backend;
+use crate::zone::setting::Abilities;
 use crate::zone::{self, Extra, layout};
 
 use super::catalogue::Live;

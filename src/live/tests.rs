@@ -15,8 +15,8 @@ use crate::ops::execute::plan;
 use crate::ops::{Action, Addition, Change, Command, CommitError, Lookup, Selector};
 use crate::store::Store;
 use crate::store::adopt::{Claim, Claimed, Wishes};
-use crate::zone::apply::Abilities;
 use crate::zone::backend::Backend;
+use crate::zone::setting::Abilities;
 use crate::zone::tests::{Server, exact, upstream};
 use crate::zone::{self, Edits, Extra, Fate, NewPeer, Spot, Zone};
 
@@ -158,7 +158,7 @@ fn resolve(control: &Control, leaves: Option<usize>, comes: Option<&str>) {
         edits.append.push((Group::Primary, zone.prepare(&new, ROUND_ROBIN).unwrap()));
     }
     // SAFETY: one thread changes the lists, and the places are those of now.
-    unsafe { zone.apply(zone.write().unwrap(), ROUND_ROBIN, copy.membership, &mut edits) }.unwrap();
+    unsafe { zone.write().unwrap().apply(ROUND_ROBIN, copy.membership, &mut edits) }.unwrap();
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::model::snapshot::{Method, StaticReason};
 use crate::nginx::upstream as nginx;
 use crate::ops::{Guard, OpError};
 use crate::store::{self, Holder, Locked, PATIENCE, Store};
-use crate::zone::apply::Abilities;
 use crate::zone::capacity::Planned;
+use crate::zone::setting::Abilities;
 use crate::zone::{Extra, Zone};
 
 /// An upstream, from the reading of the configuration to the end of its last process.

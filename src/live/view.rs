@@ -14,7 +14,7 @@ use crate::ops::{self, Guard, Lookup, OpError, Selector};
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::store::records;
 use crate::store::{Locked, PATIENCE};
-use crate::zone::apply::{Abilities, admin_of};
+use crate::zone::setting::{Abilities, admin_of};
 use crate::zone::{self, Row};
 
 use super::catch_up::{apply_wishes, catch_up};

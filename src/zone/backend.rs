@@ -7,17 +7,19 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
-
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
-use super::apply::{Abilities, Edits, Touched};
 use super::capacity::Planned;
-use super::lock::Lists;
-use super::peers::Zone;
-use super::place::{Place, Sums};
+use super::edits::{Edits, Touched};
+use super::handle::Zone;
+use super::lock::{Lists, Writing};
+use super::nginx_peers::{RawPeer, UpstreamConf};
+use super::peers::{List, Peer};
+use super::place::Place;
 use super::prepared::{Full, NewPeer};
+use super::setting::Abilities;
+use super::sums::Sums;
 
 /// One kind of nginx.
 pub trait Backend {
@@ -29,9 +31,6 @@ pub trait Backend {
 
     /// What a worker's balancer computed from the lists and would never compute again.
     type Tables;
-
-    /// What the module keeps in the zone of an upstream for this kind of nginx. All zeroes is the start.
-    type Words;
 
     /// Whether a peer may get another name while a request that it served is yet to be logged.
     const NAMES_CHANGE: bool;
@@ -60,7 +59,7 @@ pub trait Backend {
     ///
     /// Words for [`crate::model::snapshot::StaticReason::Layout`].
     unsafe fn tables(
-        us: NonNull<ngx_http_upstream_srv_conf_t>,
+        us: NonNull<UpstreamConf>,
         method: Method,
         settings: NonNull<c_void>,
     ) -> Result<Option<Self::Tables>, &'static str>;
@@ -83,27 +82,19 @@ pub trait Backend {
     fn membership(zone: &Zone) -> u64;
 
     /// Counts a change to the lists, or to weights that balancers keep in tables.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    unsafe fn moved(zone: &Zone);
+    fn moved(lists: &Writing);
 
     /// Requests that hold a reference to the peer; 0 where nginx counts none.
-    fn refs(peer: &ngx_http_upstream_rr_peer_t) -> u64;
+    fn refs(peer: Peer<'_>) -> u64;
 
     /// Whether nginx makes and removes the peer as a name resolves.
-    fn managed(peer: &ngx_http_upstream_rr_peer_t) -> bool;
+    fn managed(peer: Peer<'_>) -> bool;
 
-    /// What nginx counts of the servers of a list. Without the locks it is a guess.
-    ///
-    /// # Safety
-    ///
-    /// It is a list of the zone.
-    unsafe fn sums(zone: &Zone, group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums;
+    /// What nginx counts of the servers of a list of the zone. Without the locks it is a guess.
+    fn sums(zone: &Zone, group: Group, list: List<'_>) -> Sums;
 
     /// Whether the peer is a place that no server has.
-    fn is_blank(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool;
+    fn is_blank(zone: &Zone, peer: Peer<'_>) -> bool;
 
     /// Makes a server ready to be linked.
     ///
@@ -132,43 +123,39 @@ pub trait Backend {
     ///
     /// # Safety
     ///
-    /// The write locks of both lists are held, and stay so until the edits are made or dropped.
-    unsafe fn seat(zone: &Zone, lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat>;
+    /// All places in the edits are those of peers that are linked in the lists.
+    unsafe fn seat(
+        lists: &Writing,
+        edits: &mut Edits<Self::Prepared, Self::PreparedList>,
+    ) -> Result<(), NoSeat>;
 
     /// Makes the edits. Those whose server has no place are left out.
     ///
     /// # Safety
     ///
-    /// The write locks of both lists are held, and the edits were seated under them.
-    unsafe fn edit(zone: &Zone, lists: &mut Lists, abilities: Abilities, edits: &mut Edits) -> Touched;
+    /// All places in the edits are those of peers that are linked in the lists, and the edits were seated under the same
+    /// locks.
+    unsafe fn edit(
+        lists: &mut Writing,
+        abilities: Abilities,
+        edits: &mut Edits<Self::Prepared, Self::PreparedList>,
+    ) -> Touched;
 
     /// Makes what depends on the whole of a list exact, after edits that touched its members.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    unsafe fn settle(zone: &Zone, lists: &Lists);
+    fn settle(lists: &Writing);
 
     /// Whether the peer stands for no server of the upstream any more.
     ///
     /// # Safety
     ///
     /// A request holds the peer.
-    unsafe fn has_left(zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool;
+    unsafe fn has_left(zone: &Zone, peer: NonNull<RawPeer>) -> bool;
 
     /// Servers that left while requests used them.
-    ///
-    /// # Safety
-    ///
-    /// The locks of both lists are held.
-    unsafe fn zombies(zone: &Zone, lists: &Lists) -> Zombies;
+    fn zombies(lists: &Lists) -> Zombies;
 
     /// What is not as it must be, of what the totals do not show.
-    ///
-    /// # Safety
-    ///
-    /// The locks of both lists are held.
-    unsafe fn faults(zone: &Zone, lists: &Lists) -> Faults;
+    fn faults(lists: &Lists) -> Faults;
 
     /// Whether anything is left for [`Backend::reap`].
     fn has_remains(zone: &Zone) -> bool;

@@ -1,16 +1,14 @@
 //! What an upstream that is a pool of another one is worth: how many of its peers a request could be handed to.
 
-use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
-
-use nginx_sys::ngx_http_upstream_rr_peer_t;
 
 use crate::model::state::Failures;
 use crate::model::time::UnixTime;
 
-use super::Current;
 use super::backend::Backend;
-use super::peers::Zone;
+use super::current::Current;
+use super::handle::Zone;
+use super::peers::{List, Peer};
 
 /// The peers of both lists, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,20 +28,16 @@ impl Zone {
     pub fn census(&self, now: UnixTime) -> Option<Census> {
         let lists = self.read()?;
         let mut census = Census::default();
-        // SAFETY: the read locks are held. nginx writes the counters of a peer under the read lock and the peer's own, so
-        // that one may be a request old; each is a word.
-        unsafe {
-            let single = (*lists.primary.as_ptr()).single() != 0;
-            for (_, list) in lists.iter() {
-                for peer in self.servers(list) {
-                    let count = match standing(peer, single, now) {
-                        Standing::Usable => &mut census.usable,
-                        Standing::Down => &mut census.down,
-                        Standing::Unavail => &mut census.unavail,
-                        Standing::Untried => &mut census.untried,
-                    };
-                    *count += 1;
-                }
+        let single = lists.primary().is_single();
+        for (_, list) in lists.iter() {
+            for peer in lists.servers(list) {
+                let count = match standing(peer, single, now) {
+                    Standing::Usable => &mut census.usable,
+                    Standing::Down => &mut census.down,
+                    Standing::Unavail => &mut census.unavail,
+                    Standing::Untried => &mut census.untried,
+                };
+                *count += 1;
             }
         }
         Some(census)
@@ -52,13 +46,8 @@ impl Zone {
     /// How many peers are not down, which is how often a request may be handed to this upstream: as nginx does when a
     /// request begins, without the locks. A number that is just being changed is a try too many or too few.
     pub fn tries(&self) -> usize {
-        // SAFETY: the lists are mapped as long as the upstream, and lists of backups are never freed.
-        unsafe {
-            let primary = self.primary.as_ptr();
-            let backup = (&raw const (*primary).next).read_volatile();
-            let backups = if backup.is_null() { 0 } else { (&raw const (*backup).tries).read_volatile() };
-            (&raw const (*primary).tries).read_volatile().saturating_add(backups)
-        }
+        let backups = self.primary().backups().map_or(0, List::tries);
+        self.primary().tries().saturating_add(backups)
     }
 
     /// Notes that requests which find no peer here are handed to another pool, so that a lone server is not alone: nginx
@@ -78,30 +67,18 @@ impl Zone {
     /// resolves to other addresses, and knows nothing of pools.
     #[inline]
     pub fn settle_pool(&self) {
-        // SAFETY: the list is mapped. The word is read without the lock: the next request sees what this one does not.
-        if unsafe { (*self.primary.as_ptr()).single() } != 0 {
+        // Read without the lock: the next request sees what this one does not.
+        if self.primary().is_single() {
             self.settle_locked();
         }
-    }
-
-    /// Whether requests that find no peer here are handed to another pool.
-    fn has_fallback(&self) -> bool {
-        // SAFETY: the words lie in the zone.
-        self.extra().is_some_and(|extra| unsafe { extra.as_ref() }.has_fallback.load(Ordering::Relaxed))
     }
 
     /// What depends on the whole of the lists.
     #[cold]
     fn settle_locked(&self) {
         if let Some(lists) = self.write() {
-            // SAFETY: the write locks are held.
-            unsafe { Current::settle(self, &lists) };
+            Current::settle(&lists);
         }
-    }
-
-    /// Whether so many servers are one that nginx has no choice but to try.
-    pub(super) fn is_single(&self, primaries: usize, backups: usize) -> bool {
-        primaries == 1 && backups == 0 && !self.has_fallback()
     }
 }
 
@@ -118,21 +95,15 @@ enum Standing {
 }
 
 /// What the balancers make of one peer.
-///
-/// # Safety
-///
-/// The lock of its list is held.
-unsafe fn standing(peer: NonNull<ngx_http_upstream_rr_peer_t>, single: bool, now: UnixTime) -> Standing {
-    // SAFETY: see above.
-    let peer = unsafe { peer.as_ref() };
+fn standing(peer: Peer<'_>, single: bool, now: UnixTime) -> Standing {
     let failures = Failures {
-        fails: peer.fails as u64,
-        max_fails: peer.max_fails as u64,
-        fail_timeout: u64::try_from(peer.fail_timeout).unwrap_or(0),
-        checked: peer.checked,
+        fails: peer.fails() as u64,
+        max_fails: peer.max_fails() as u64,
+        fail_timeout: u64::try_from(peer.fail_timeout()).unwrap_or(0),
+        checked: peer.checked(),
         single,
     };
-    if peer.down != 0 {
+    if !peer.is_up() {
         Standing::Down
     } else if failures.exhausted(now) {
         Standing::Unavail
@@ -146,11 +117,14 @@ unsafe fn standing(peer: NonNull<ngx_http_upstream_rr_peer_t>, single: bool, now
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod tests {
+    use std::ptr::NonNull;
+
     use super::*;
     use crate::nginx::fixture;
     use crate::nginx::shm::Word;
+    use crate::zone::Extra;
+    use crate::zone::nginx_peers::RawPeer;
     use crate::zone::tests::upstream;
-    use crate::zone::{Extra, Zone};
 
     /// A moment.
     const NOW: UnixTime = UnixTime(1_000);
@@ -166,9 +140,10 @@ mod tests {
     }
 
     /// Writes to a peer.
-    fn set(zone: &Zone, at: usize, write: impl FnOnce(&mut ngx_http_upstream_rr_peer_t)) {
+    fn set(zone: &Zone, at: usize, write: impl FnOnce(&mut RawPeer)) {
+        let lists = zone.read().unwrap();
         // SAFETY: the fixture linked it, and the test has it alone.
-        write(unsafe { &mut *zone.servers(zone.primary).nth(at).unwrap().as_ptr() });
+        write(unsafe { &mut *lists.servers(lists.primary()).nth(at).unwrap().raw().as_ptr() });
     }
 
     /// Makes a peer one that failed.
@@ -191,8 +166,7 @@ mod tests {
 
     #[test]
     fn a_lone_server_is_alone_unless_there_is_another_pool() {
-        // SAFETY: the lists live.
-        let single = |zone: &Zone| unsafe { (*zone.primary.as_ptr()).single() } != 0;
+        let single = |zone: &Zone| zone.primary().is_single();
         let zone = zone(&[("a", 1, 1)]);
         fail(&zone, 0, NOW.0);
         assert!(single(&zone));

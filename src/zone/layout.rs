@@ -5,15 +5,19 @@
 
 use std::mem::{offset_of, size_of};
 
-use nginx_sys::{
-    ngx_http_request_t, ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t,
-    ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_peer_connection_t,
-};
+use nginx_sys::ngx_peer_connection_t;
 
-use super::peers::Zone;
+use super::handle::Zone;
+use super::nginx_peers::{RawPeer, RawPeers, RawRequest, RequestUpstream, UpstreamConf};
 
 /// Longest list that the walk believes in.
 const PEERS_MAX: usize = 1_000_000;
+
+/// Longest name that the start-up check believes in: nginx's buffers for it, NGX_SOCKADDR_STRLEN, are shorter.
+const NAME_MAX: usize = 256;
+
+/// Longest `socklen` that a peer can have: that of a unix socket.
+const SOCKLEN_MAX: u32 = size_of::<libc::sockaddr_un>() as u32;
 
 /// Sizes and offsets in bytes; `nuc_layout_t` of csrc/shim.h.
 #[repr(C)]
@@ -78,31 +82,31 @@ unsafe extern "C" {
 
 /// What bindgen says.
 const RUST: Layout = Layout {
-    peer_size: size_of::<ngx_http_upstream_rr_peer_t>(),
-    peer_sockaddr: offset_of!(ngx_http_upstream_rr_peer_t, sockaddr),
-    peer_socklen: offset_of!(ngx_http_upstream_rr_peer_t, socklen),
-    peer_server: offset_of!(ngx_http_upstream_rr_peer_t, server),
-    peer_checked: offset_of!(ngx_http_upstream_rr_peer_t, checked),
-    peer_fail_timeout: offset_of!(ngx_http_upstream_rr_peer_t, fail_timeout),
-    peer_name: offset_of!(ngx_http_upstream_rr_peer_t, name),
-    peer_weight: offset_of!(ngx_http_upstream_rr_peer_t, weight),
-    peer_conns: offset_of!(ngx_http_upstream_rr_peer_t, conns),
-    peer_down: offset_of!(ngx_http_upstream_rr_peer_t, down),
-    peer_lock: offset_of!(ngx_http_upstream_rr_peer_t, lock),
-    peer_next: offset_of!(ngx_http_upstream_rr_peer_t, next),
-    peers_size: size_of::<ngx_http_upstream_rr_peers_t>(),
-    peers_shpool: offset_of!(ngx_http_upstream_rr_peers_t, shpool),
-    peers_rwlock: offset_of!(ngx_http_upstream_rr_peers_t, rwlock),
-    peers_total_weight: offset_of!(ngx_http_upstream_rr_peers_t, total_weight),
-    peers_tries: offset_of!(ngx_http_upstream_rr_peers_t, tries),
-    peers_next: offset_of!(ngx_http_upstream_rr_peers_t, next),
-    peers_peer: offset_of!(ngx_http_upstream_rr_peers_t, peer),
-    upstream_conf_size: size_of::<ngx_http_upstream_srv_conf_t>(),
-    upstream_conf_peer: offset_of!(ngx_http_upstream_srv_conf_t, peer),
-    upstream_conf_shm_zone: offset_of!(ngx_http_upstream_srv_conf_t, shm_zone),
-    upstream_peer: offset_of!(ngx_http_upstream_t, peer),
+    peer_size: size_of::<RawPeer>(),
+    peer_sockaddr: offset_of!(RawPeer, sockaddr),
+    peer_socklen: offset_of!(RawPeer, socklen),
+    peer_server: offset_of!(RawPeer, server),
+    peer_checked: offset_of!(RawPeer, checked),
+    peer_fail_timeout: offset_of!(RawPeer, fail_timeout),
+    peer_name: offset_of!(RawPeer, name),
+    peer_weight: offset_of!(RawPeer, weight),
+    peer_conns: offset_of!(RawPeer, conns),
+    peer_down: offset_of!(RawPeer, down),
+    peer_lock: offset_of!(RawPeer, lock),
+    peer_next: offset_of!(RawPeer, next),
+    peers_size: size_of::<RawPeers>(),
+    peers_shpool: offset_of!(RawPeers, shpool),
+    peers_rwlock: offset_of!(RawPeers, rwlock),
+    peers_total_weight: offset_of!(RawPeers, total_weight),
+    peers_tries: offset_of!(RawPeers, tries),
+    peers_next: offset_of!(RawPeers, next),
+    peers_peer: offset_of!(RawPeers, peer),
+    upstream_conf_size: size_of::<UpstreamConf>(),
+    upstream_conf_peer: offset_of!(UpstreamConf, peer),
+    upstream_conf_shm_zone: offset_of!(UpstreamConf, shm_zone),
+    upstream_peer: offset_of!(RequestUpstream, peer),
     peer_connection_size: size_of::<ngx_peer_connection_t>(),
-    request_size: size_of::<ngx_http_request_t>(),
+    request_size: size_of::<RawRequest>(),
 };
 
 /// Whether the C compiler and bindgen agree.
@@ -126,4 +130,44 @@ pub fn check(zone: &Zone) -> Result<(), &'static str> {
         return Err("the compilers disagree");
     }
     zone.check_lists(PEERS_MAX)
+}
+
+impl Zone {
+    /// Walks both lists and compares what is counted with what nginx wrote; see [`check`].
+    fn check_lists(&self, max: usize) -> Result<(), &'static str> {
+        let lists = self.read().ok_or("lock of the peers")?;
+        for (_, list) in lists.iter() {
+            let (mut number, mut weight, mut usable) = (0_usize, 0_isize, 0_usize);
+            if list.number() > max {
+                return Err("number of peers");
+            }
+            // If the structures are not what we think, the first check that fails ends the walk; until then only words of
+            // nginx's own lists are followed.
+            for peer in lists.peers(list) {
+                let ((address, socklen), name) = (peer.raw_address(), peer.raw_name());
+                if number == list.number() {
+                    return Err("end of the list of peers");
+                }
+                if address.is_null() || socklen == 0 || socklen > SOCKLEN_MAX {
+                    return Err("address of a peer");
+                }
+                if name.data.is_null() || name.len > NAME_MAX {
+                    return Err("name of a peer");
+                }
+                number += 1;
+                weight = weight.wrapping_add(peer.weight());
+                usable += usize::from(peer.is_up());
+            }
+            if number != list.number() {
+                return Err("number of peers");
+            }
+            if usize::try_from(weight) != Ok(list.total_weight()) {
+                return Err("sum of the weights");
+            }
+            if usable != list.tries() {
+                return Err("number of usable peers");
+            }
+        }
+        Ok(())
+    }
 }

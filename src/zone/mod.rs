@@ -1,45 +1,43 @@
-//! nginx's live peers: the only room that names `ngx_http_upstream_rr_*`.
+//! nginx's live peers. `nginx_peers` alone says which of nginx's structures they are.
 //!
 //! A [`Zone`] reads the peers of one upstream into rows and changes their parameters. What differs between nginx
 //! versions is behind [`backend::Backend`].
 
-pub mod apply;
+mod apply;
 pub mod backend;
 pub mod capacity;
-pub mod census;
+mod census;
+mod chosen;
+mod copy;
+mod current;
+mod edits;
 pub mod extra;
+mod handle;
 pub mod layout;
-pub mod lock;
+mod lock;
 #[cfg(nginx_peer_refs)]
 mod native;
-pub mod peers;
+mod nginx_peers;
+mod peers;
 pub mod place;
 pub mod prepared;
+mod read;
+pub mod setting;
 #[cfg(not(nginx_peer_refs))]
 mod slots;
+pub mod sums;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 pub(crate) mod tests;
 
-/// The backend for the nginx that the module is compiled for.
-#[cfg(nginx_peer_refs)]
-pub type Current = native::Native;
-/// The backend for the nginx that the module is compiled for.
-#[cfg(not(nginx_peer_refs))]
-pub type Current = slots::Slots;
-
-/// A server that is ready to be linked.
-pub type Prepared = <Current as backend::Backend>::Prepared;
-/// What a worker's balancer computed from the lists and would never compute again.
-pub type Tables = <Current as backend::Backend>::Tables;
-/// A list of backups that is ready to be linked.
-pub type PreparedList = <Current as backend::Backend>::PreparedList;
-
-pub use apply::{Edits, Fate, Setting};
 pub use backend::NoSeat;
 pub use census::Census;
+pub use chosen::Chosen;
+pub use copy::{Copy, Row};
+pub use current::{Current, Edits, Fate, Prepared, Tables};
 pub use extra::Extra;
-pub use lock::Lists;
-pub use peers::{Chosen, Copy, Row, Zone};
+pub use handle::Zone;
+pub use lock::{Lists, Writing};
 pub use place::{Place, Spot};
 pub use prepared::NewPeer;
+pub use setting::Setting;

@@ -3,8 +3,7 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_shm_zone_t,
-    ngx_slab_alloc, ngx_slab_calloc, ngx_slab_pool_t, ngx_sockaddr_t, ngx_str_t, sockaddr_in,
+    ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_calloc, ngx_slab_pool_t, ngx_sockaddr_t, ngx_str_t, sockaddr_in,
 };
 
 use crate::model::id::{Group, Slot};
@@ -14,9 +13,10 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
-use super::apply::{Abilities, Setting};
 use super::backend::Backend;
 use super::capacity::Planned;
+use super::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
+use super::setting::{Abilities, Setting, admin_of};
 use super::{Current, Edits, Extra, Fate, Spot, Zone, layout};
 
 /// Round robin in a core without sticky.
@@ -56,7 +56,7 @@ fn set(zone: &Zone, abilities: Abilities, membership: u64, settings: Vec<(Slot, 
     let at = settings.into_iter().map(|(slot, setting)| (spot(zone, slot), Fate::Set(setting))).collect();
     let mut edits = Edits { at, ..Edits::default() };
     // SAFETY: one thread changes the lists, and the places are those of now.
-    unsafe { zone.apply(zone.write().unwrap(), abilities, membership, &mut edits) }.is_some()
+    unsafe { zone.write().unwrap().apply(abilities, membership, &mut edits) }.is_some()
 }
 
 /// Whether nginx's numbers are those counted.
@@ -136,9 +136,27 @@ fn draining_is_8_where_the_core_knows_it_and_down_elsewhere() {
 }
 
 #[test]
+fn bits_of_others_stay_in_the_word() {
+    let (zone, drains) = (zone(), Abilities { drains: true, ..ROUND_ROBIN });
+    // SAFETY: the fixture linked the peer; one thread writes it.
+    unsafe { (*(*zone.primary().raw().as_ptr()).peer).down = 2 };
+    let word = || zone.copy().unwrap().rows[0].down;
+    for (abilities, admin, wanted) in [
+        (ROUND_ROBIN, Admin::Down, 3),
+        (drains, Admin::Drain, 10),
+        (drains, Admin::Down, 3),
+        (drains, Admin::Up, 2),
+    ] {
+        set(&zone, abilities, zone.membership(), vec![(primary(0), setting(admin, 1))]);
+        assert_eq!((word(), admin_of(word()), abilities.admin(admin, word())), (wanted, admin, admin));
+    }
+    assert_eq!(zone.copy().unwrap().primary.counted_usable, 2);
+}
+
+#[test]
 fn peers_are_found_by_text_and_address() {
     let zone = zone();
-    zone.apply_by_name(zone.write().unwrap(), ROUND_ROBIN, |group, server, name| {
+    zone.write().unwrap().apply_by_name(ROUND_ROBIN, |group, server, name| {
         (group == Group::Primary && server == b"b" && name == b"127.0.0.1:2").then(|| setting(Admin::Down, 2))
     });
     assert_eq!(zone.copy().unwrap().rows.iter().map(|row| row.down).collect::<Vec<_>>(), [0, 1, 0, 0]);
@@ -175,9 +193,9 @@ fn only_cached_weights_move_the_count_of_changes() {
 fn the_walk_at_start_finds_lists_that_are_not_as_compiled() {
     assert_eq!(layout::check(&zone()), Ok(()));
     /// Spoils a list.
-    type Spoil = fn(&mut ngx_http_upstream_rr_peers_t);
+    type Spoil = fn(&mut RawPeers);
     /// The first peer of a list of a fixture.
-    fn first(list: &mut ngx_http_upstream_rr_peers_t) -> &mut ngx_http_upstream_rr_peer_t {
+    fn first(list: &mut RawPeers) -> &mut RawPeer {
         // SAFETY: the fixture linked it.
         unsafe { &mut *list.peer }
     }
@@ -206,7 +224,7 @@ pub type Server<'a> = (&'a str, u16, isize);
 pub fn upstream(
     primaries: &[Server<'_>],
     backups: &[Server<'_>],
-) -> (NonNull<ngx_http_upstream_srv_conf_t>, NonNull<ngx_shm_zone_t>) {
+) -> (NonNull<UpstreamConf>, NonNull<ngx_shm_zone_t>) {
     let zone = fixture::shm_zone(16);
     let primary = list(zone, primaries);
     // SAFETY: the lists are new; the structure is plain words, for which zeroes are a start.
@@ -215,19 +233,19 @@ pub fn upstream(
             (*primary).next = list(zone, backups);
         }
         let single = primaries.len() == 1 && backups.is_empty();
-        ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
-        let us = Box::leak(Box::new(std::mem::zeroed::<ngx_http_upstream_srv_conf_t>()));
+        RawPeers::set_single_raw(primary, u32::from(single));
+        let us = Box::leak(Box::new(std::mem::zeroed::<UpstreamConf>()));
         us.peer.data = primary.cast();
         (NonNull::from(us), zone)
     }
 }
 
 /// A list of peers, as nginx's zone module leaves it.
-fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut ngx_http_upstream_rr_peers_t {
+fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut RawPeers {
     let pool = fixture::pool(zone);
     // SAFETY: the pool is a test's own; each chunk is as long as what is written to it.
     unsafe {
-        let list = calloc::<ngx_http_upstream_rr_peers_t>(pool);
+        let list = calloc::<RawPeers>(pool);
         (*list).shpool = pool;
         #[cfg(nginx_peer_refs)]
         {
@@ -235,7 +253,7 @@ fn list(zone: NonNull<ngx_shm_zone_t>, servers: &[Server<'_>]) -> *mut ngx_http_
         }
         let mut link = &raw mut (*list).peer;
         for (text, port, weight) in servers {
-            let peer = calloc::<ngx_http_upstream_rr_peer_t>(pool);
+            let peer = calloc::<RawPeer>(pool);
             let address = calloc::<ngx_sockaddr_t>(pool);
             (*address).sockaddr_in.sin_family = libc::AF_INET as _;
             (*address).sockaddr_in.sin_port = port.to_be();

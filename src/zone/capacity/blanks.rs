@@ -2,8 +2,9 @@
 
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_slab_pool_t, ngx_sockaddr_t, sockaddr_in};
+use nginx_sys::{ngx_slab_pool_t, ngx_sockaddr_t, sockaddr_in};
 
+use crate::zone::nginx_peers::RawPeer;
 use crate::zone::prepared::{calloc, name_size};
 
 use super::room::TEXT_SIZE;
@@ -11,7 +12,7 @@ use super::room::TEXT_SIZE;
 /// Blank slots, each linked to the next.
 pub struct Blanks {
     /// The first; null if there is none.
-    pub first: *mut ngx_http_upstream_rr_peer_t,
+    pub first: *mut RawPeer,
     /// How many there are.
     pub count: usize,
 }
@@ -23,14 +24,12 @@ pub struct Blanks {
 /// The pool is mapped.
 pub unsafe fn make(pool: NonNull<ngx_slab_pool_t>, count: usize) -> Blanks {
     let mut blanks = Blanks { first: ptr::null_mut(), count: 0 };
-    let sizes =
-        [size_of::<ngx_http_upstream_rr_peer_t>(), size_of::<ngx_sockaddr_t>(), name_size(), TEXT_SIZE];
+    let sizes = [size_of::<RawPeer>(), size_of::<ngx_sockaddr_t>(), name_size(), TEXT_SIZE];
     while blanks.count < count {
         // SAFETY: see above. The chunks are zeroes, as long as what they are for, and known to nobody else.
         unsafe {
             let Ok([peer, address, name, text]) = calloc(pool, &sizes) else { break };
-            let (peer, address): (*mut ngx_http_upstream_rr_peer_t, *mut ngx_sockaddr_t) =
-                (peer.cast(), address.cast());
+            let (peer, address): (*mut RawPeer, *mut ngx_sockaddr_t) = (peer.cast(), address.cast());
             (*address).sockaddr_in.sin_family = libc::AF_INET as _;
             (*peer).sockaddr = address.cast();
             (*peer).socklen = size_of::<sockaddr_in>() as _;

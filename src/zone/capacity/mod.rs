@@ -12,13 +12,14 @@ pub(super) mod texts;
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_conf_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_pagesize};
+use nginx_sys::{ngx_conf_t, ngx_pagesize};
 
 use crate::model::log::plural;
 use crate::nginx::conf;
 use crate::nginx::log::Log;
 use crate::nginx::upstream::Upstream;
-use crate::zone::peers::Peers;
+use crate::zone::handle::Zone;
+use crate::zone::nginx_peers::UpstreamConf;
 
 use room::{Member, Remark, Slots, TooSmall, Wish};
 
@@ -151,14 +152,12 @@ unsafe fn member(candidate: &Candidate) -> Member {
 ///
 /// Called in `postconfiguration`; one of nginx's own balancers set the upstream up, so that `peer.data` is a list of
 /// round robin peers.
-unsafe fn lengths(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Option<(Vec<usize>, Vec<usize>)> {
-    // SAFETY: see above; this process alone knows the lists, no lock is needed.
-    unsafe {
-        let primary = NonNull::new((*us.as_ptr()).peer.data.cast::<ngx_http_upstream_rr_peers_t>())?;
-        let backup = NonNull::new((*primary.as_ptr()).next);
-        let lengths = |list| Peers::of(list).map(|peer| (*peer.as_ptr()).server.len).collect();
-        Some((lengths(primary), backup.map_or_else(Vec::new, lengths)))
-    }
+unsafe fn lengths(us: NonNull<UpstreamConf>) -> Option<(Vec<usize>, Vec<usize>)> {
+    // SAFETY: see above.
+    let zone = unsafe { Zone::of(us) }?;
+    let lists = zone.read()?;
+    let lengths = |list| lists.peers(list).map(|peer| peer.server().len()).collect();
+    Some((lengths(lists.primary()), lists.backup().map_or_else(Vec::new, lengths)))
 }
 
 /// Lengths of the texts of the primaries and backups that the `server` directives make.

@@ -4,12 +4,10 @@
 //! page. While a zone is set up nothing is freed, so that the number of pages that are taken depends on how many chunks
 //! of each size there are, and not on their order. That is all that this model counts.
 
-use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_page_t, ngx_slab_pool_t,
-    ngx_slab_stat_t, ngx_sockaddr_t, ngx_str_t,
-};
+use nginx_sys::{ngx_slab_page_t, ngx_slab_pool_t, ngx_slab_stat_t, ngx_sockaddr_t, ngx_str_t};
 
 use crate::zone::extra::Extra;
+use crate::zone::nginx_peers::{RawPeer, RawPeers};
 
 /// Bytes that the text of a server may have in any slot: more than addresses and most host names need, and a power of
 /// two, so that a chunk of the slab is used whole.
@@ -244,11 +242,11 @@ const LOG_CONTEXT: usize = c" in upstream zone \"\"".to_bytes_with_nul().len();
 impl Member {
     /// Takes what nginx and the module allocate for what is configured.
     fn take_configured(&self, taken: &mut Taken) {
-        taken.take(size_of::<ngx_http_upstream_rr_peers_t>(), 1);
+        taken.take(size_of::<RawPeers>(), 1);
         taken.take(size_of::<ngx_str_t>(), 1);
         taken.take(self.name, 1);
         if !self.backups.is_empty() {
-            taken.take(size_of::<ngx_http_upstream_rr_peers_t>(), 1);
+            taken.take(size_of::<RawPeers>(), 1);
         }
         for text in self.primaries.iter().chain(&self.backups) {
             take_peer(taken, *text, 1);
@@ -308,7 +306,7 @@ impl Member {
 /// Takes what nginx allocates for so many peers with texts of `text` bytes, in `ngx_http_upstream_zone_copy_peer`, and
 /// the module for as many blank slots.
 fn take_peer(taken: &mut Taken, text: usize, count: usize) {
-    taken.take(size_of::<ngx_http_upstream_rr_peer_t>(), count);
+    taken.take(size_of::<RawPeer>(), count);
     taken.take(size_of::<ngx_sockaddr_t>(), count);
     taken.take(crate::zone::prepared::name_size(), count);
     taken.take(text, count);

@@ -2,12 +2,11 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_slab_alloc,
-};
+use nginx_sys::ngx_slab_alloc;
 
 use crate::nginx::fixture;
 use crate::zone::Zone;
+use crate::zone::nginx_peers::{RawPeer, RawPeers, UpstreamConf};
 use crate::zone::peers::bytes;
 use crate::zone::prepared::name_size;
 use crate::zone::tests::upstream;
@@ -20,21 +19,21 @@ use super::texts::ready;
 const PAGE: usize = 4096;
 
 /// The primaries of an upstream, and its backups.
-fn lists(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Vec<&'static mut ngx_http_upstream_rr_peers_t> {
+fn lists(us: NonNull<UpstreamConf>) -> Vec<&'static mut RawPeers> {
     // SAFETY: the fixture made the lists, and they are never freed; each is borrowed once at a time.
     unsafe {
-        let primary: *mut ngx_http_upstream_rr_peers_t = (*us.as_ptr()).peer.data.cast();
+        let primary: *mut RawPeers = (*us.as_ptr()).peer.data.cast();
         [primary, (*primary).next].into_iter().filter_map(|list| list.as_mut()).collect()
     }
 }
 
 /// The peers of a list.
-fn peers(list: &ngx_http_upstream_rr_peers_t) -> Vec<&'static mut ngx_http_upstream_rr_peer_t> {
+fn peers(list: &RawPeers) -> Vec<&'static mut RawPeer> {
     linked(list.peer)
 }
 
 /// Peers that are linked, from one on.
-fn linked(mut next: *mut ngx_http_upstream_rr_peer_t) -> Vec<&'static mut ngx_http_upstream_rr_peer_t> {
+fn linked(mut next: *mut RawPeer) -> Vec<&'static mut RawPeer> {
     let mut peers = Vec::new();
     // SAFETY: the fixture linked them, or `make` did; each is borrowed once at a time.
     while let Some(peer) = unsafe { next.as_mut() } {
@@ -45,13 +44,13 @@ fn linked(mut next: *mut ngx_http_upstream_rr_peer_t) -> Vec<&'static mut ngx_ht
 }
 
 /// The text of a server.
-fn text(peer: &ngx_http_upstream_rr_peer_t) -> Vec<u8> {
+fn text(peer: &RawPeer) -> Vec<u8> {
     // SAFETY: the text lives as long as the peer.
-    unsafe { bytes(&peer.server) }.to_vec()
+    unsafe { bytes(peer.server) }.to_vec()
 }
 
 /// The zone of an upstream.
-fn zone(us: NonNull<ngx_http_upstream_srv_conf_t>) -> Zone {
+fn zone(us: NonNull<UpstreamConf>) -> Zone {
     // SAFETY: the fixture made lists of peers.
     unsafe { Zone::of(us) }.unwrap()
 }

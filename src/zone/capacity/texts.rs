@@ -2,10 +2,11 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_slab_free, ngx_slab_pool_t};
+use nginx_sys::{ngx_slab_free, ngx_slab_pool_t};
 
-use crate::zone::Zone;
-use crate::zone::peers::Peers;
+use crate::zone::handle::Zone;
+use crate::zone::nginx_peers::RawPeer;
+use crate::zone::peers::Peer;
 use crate::zone::prepared::calloc;
 
 use super::room::{TEXT_SIZE, is_roomy};
@@ -19,12 +20,10 @@ use super::room::{TEXT_SIZE, is_roomy};
 /// Called by the master in `init_module`, once for an upstream: the zone is mapped, and no process uses it yet.
 pub unsafe fn ready(zone: &Zone) -> bool {
     let Some(pool) = zone.pool() else { return false };
-    // SAFETY: see above: nobody else reads or writes the lists, so that no lock is needed.
-    unsafe {
-        let backup = NonNull::new((*zone.primary.as_ptr()).next);
-        let lists = [Some(zone.primary), backup].into_iter().flatten();
-        lists.flat_map(|list| Peers::of(list)).all(|peer| exchange(pool, peer))
-    }
+    let Some(lists) = zone.write() else { return false };
+    // SAFETY: see above.
+    let exchange = |peer: Peer<'_>| unsafe { exchange(pool, peer.raw()) };
+    lists.iter().flat_map(|(_, list)| lists.peers(list)).all(exchange)
 }
 
 /// Gives the text of a peer a chunk of [`TEXT_SIZE`] bytes, unless the one that it has is as large. False if there is
@@ -33,16 +32,16 @@ pub unsafe fn ready(zone: &Zone) -> bool {
 /// # Safety
 ///
 /// See [`ready`]; the pool is that of the peer.
-unsafe fn exchange(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+unsafe fn exchange(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<RawPeer>) -> bool {
     // SAFETY: see above. The old chunk is the peer's own: nginx copied the text for each peer.
     unsafe {
-        let text = &mut (*peer.as_ptr()).server;
-        if is_roomy(text.len) {
+        let text = &raw mut (*peer.as_ptr()).server;
+        if is_roomy((*text).len) {
             return true;
         }
         let Ok([chunk]) = calloc(pool, &[TEXT_SIZE]) else { return false };
-        chunk.copy_from_nonoverlapping(text.data, text.len);
-        let old = std::mem::replace(&mut text.data, chunk);
+        chunk.copy_from_nonoverlapping((*text).data, (*text).len);
+        let old = std::mem::replace(&mut (*text).data, chunk);
         ngx_slab_free(pool.as_ptr(), old.cast());
     }
     true

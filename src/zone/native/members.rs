@@ -1,171 +1,126 @@
 //! Peers that come and go: linked and unlinked under the locks.
 
-use std::ptr::NonNull;
-
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
-
 use crate::model::id::Group;
 
-use super::super::apply::{Abilities, Edits, Fate, Touched, set, set_weighted};
-use super::super::lock::Lists;
-use super::super::peers::Zone;
+use super::super::edits::{Edits, Fate, Touched};
+use super::super::lock::Writing;
+use super::super::nginx_peers::RawPeer;
+use super::super::peers::{Link, ListMut, Peer, PeerMut};
 use super::super::place::Place;
-use super::prepared::PreparedList;
+use super::super::setting::{Abilities, set};
+use super::prepared::{Prepared, PreparedList};
 use super::zombies;
 
 /// Makes the edits of one list.
 ///
 /// # Safety
 ///
-/// The write locks of both lists are held; the places in the edits are those of linked peers.
+/// The places in the edits are those of linked peers, and what was seated was seated under these locks.
 pub(super) unsafe fn edit_list(
-    zone: &Zone,
+    lists: &Writing,
     group: Group,
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
+    list: ListMut<'_>,
     abilities: Abilities,
-    edits: &mut Edits,
+    edits: &mut Edits<Prepared, PreparedList>,
     touched: &mut Touched,
 ) {
-    let of_list = edits.at.iter_mut().filter(|(spot, _)| spot.group == group);
-    // SAFETY: the locks are held. A peer that leaves goes on to exist as a zombie until they are given back, so that the
-    // places in the edits can be looked at; `near` always belongs to the list or to the peer before the one that left.
-    unsafe {
-        let mut near = &raw mut (*list.as_ptr()).peer;
-        for (spot, fate) in of_list {
-            let Some(place) = spot.peer else { continue };
-            if let Fate::Set(setting) = fate {
-                touched.weights |= set(list, place.0, abilities, setting);
-                continue;
-            }
-            let Some(link) = link_to(list, place, spot.before, near) else { continue };
-            let (link, peer) = (link.as_ptr(), place.0.as_ptr());
-            near = link;
-            match fate {
-                Fate::Replace(prepared) => {
-                    prepared.inherit(place.0);
-                    let Some(new) = prepared.take() else { continue };
-                    (*new.as_ptr()).next = (*peer).next;
-                    *link = new.as_ptr();
-                    count_in(list, new);
-                }
-                Fate::Leave | Fate::Set(_) => *link = (*peer).next,
-            }
-            bury(zone, group, list, place.0);
+    // A peer that leaves goes on to exist as a zombie until the locks are given back, so that the places in the edits can
+    // be looked at; `near` always belongs to the list or to the peer before the one that left.
+    let mut near = list.first();
+    for (spot, fate) in edits.at.iter_mut().filter(|(spot, _)| spot.group == group) {
+        // SAFETY: see above.
+        let (Some(peer), before) = (unsafe { (peer_at(spot.peer), peer_at(spot.before)) }) else { continue };
+        if let Fate::Set(setting) = fate {
+            touched.weights |= set(list, peer, abilities, setting);
+            continue;
+        }
+        let Some(link) = link_to(list, peer, before, near) else { continue };
+        near = link;
+        if let Fate::Replace(prepared) = fate {
+            prepared.inherit(peer);
+            // SAFETY: see above.
+            let Some(new) = (unsafe { prepared.take(lists) }) else { continue };
+            link.unlink();
+            link.insert(new);
+            count_in(list, *new);
+        } else {
+            link.unlink();
+        }
+        bury(lists, group, list, peer);
+        touched.members = true;
+    }
+    let [primaries, backups] = edits.last;
+    // SAFETY: see above.
+    let last = unsafe { peer_at(if group.is_backup() { backups } else { primaries }) };
+    let mut appended = edits.append.iter_mut().filter(|(of, _)| *of == group).peekable();
+    if appended.peek().is_none() {
+        return;
+    }
+    let mut link = last.filter(|last| !is_zombie(*last)).map_or(list.first(), PeerMut::link).end();
+    for (_, prepared) in appended {
+        // SAFETY: see above.
+        if let Some(new) = unsafe { prepared.take(lists) } {
+            link.insert(new);
+            link = new.link();
+            count_in(list, *new);
             touched.members = true;
         }
-        let [primaries, backups] = edits.last;
-        let last = if group.is_backup() { backups } else { primaries };
-        let mut appended = edits.append.iter_mut().filter(|(of, _)| *of == group).peekable();
-        if appended.peek().is_none() {
-            return;
-        }
-        let mut link = end_of(list, last);
-        for (_, prepared) in appended {
-            if let Some(new) = prepared.take() {
-                *link = new.as_ptr();
-                link = &raw mut (*new.as_ptr()).next;
-                count_in(list, new);
-                touched.members = true;
-            }
-        }
     }
 }
 
-/// Where the pointer to a peer is, under the locks of its list: behind `before` if that is the one before it, else
-/// behind one that is looked for, first from `near` on, which is where the last one was found.
+/// The peer at a place.
 ///
 /// # Safety
 ///
-/// The write locks are held; `peer` and `before` were linked when they were taken, and what left since is marked as a
-/// zombie; `near` is part of the list, or of a peer that is linked in it.
-unsafe fn link_to(
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
-    peer: Place,
-    before: Option<Place>,
-    near: *mut *mut ngx_http_upstream_rr_peer_t,
-) -> Option<NonNull<*mut ngx_http_upstream_rr_peer_t>> {
-    let peer = peer.0.as_ptr();
+/// Its list has the write lock for `'a`, and the place is that of a linked peer, or of one that left under this lock.
+unsafe fn peer_at<'a>(place: Option<Place>) -> Option<PeerMut<'a>> {
     // SAFETY: see above.
-    unsafe {
-        if let Some(Place(before)) = before
-            && (*before.as_ptr()).zombie() == 0
-            && (*before.as_ptr()).next == peer
-        {
-            return NonNull::new(&raw mut (*before.as_ptr()).next);
-        }
-        for mut link in [near, &raw mut (*list.as_ptr()).peer] {
-            while !(*link).is_null() {
-                if *link == peer {
-                    return NonNull::new(link);
-                }
-                link = &raw mut (**link).next;
-            }
-        }
-    }
-    None
+    place.map(|place| unsafe { PeerMut::new(place.0) })
 }
 
-/// Where the pointer to the next new peer of a list belongs: behind its last one, which is looked for from `near` on.
-///
-/// # Safety
-///
-/// Likewise.
-unsafe fn end_of(
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
-    near: Option<Place>,
-) -> *mut *mut ngx_http_upstream_rr_peer_t {
-    // SAFETY: see above.
-    unsafe {
-        let mut link = match near {
-            Some(Place(near)) if (*near.as_ptr()).zombie() == 0 => &raw mut (*near.as_ptr()).next,
-            _ => &raw mut (*list.as_ptr()).peer,
-        };
-        while !(*link).is_null() {
-            link = &raw mut (**link).next;
-        }
-        link
+/// Whether a peer left.
+fn is_zombie(peer: PeerMut<'_>) -> bool {
+    // SAFETY: the peer stays while its lock is held.
+    unsafe { RawPeer::zombie_raw(peer.raw().as_ptr()) != 0 }
+}
+
+/// Where the pointer to a peer is: behind `before` if that is the one before it, else behind one that is looked for, first
+/// from `near` on, which is where the last one was found.
+fn link_to<'a>(
+    list: ListMut<'a>,
+    peer: PeerMut<'a>,
+    before: Option<PeerMut<'a>>,
+    near: Link<'a>,
+) -> Option<Link<'a>> {
+    let behind = before.filter(|before| !is_zombie(*before)).map(PeerMut::link);
+    if let Some(link) = behind.filter(|link| link.get() == Some(peer)) {
+        return Some(link);
     }
+    let is_it = |found| found == peer;
+    near.find(is_it).or_else(|| list.first().find(is_it))
 }
 
 /// Counts a peer out of its list and keeps it for the requests that use it. The caller has unlinked it.
-///
-/// # Safety
-///
-/// The write locks of both lists are held.
-unsafe fn bury(
-    zone: &Zone,
-    group: Group,
-    list: NonNull<ngx_http_upstream_rr_peers_t>,
-    left: NonNull<ngx_http_upstream_rr_peer_t>,
-) {
-    let (list, peer) = (list.as_ptr(), left.as_ptr());
-    // SAFETY: see above; the words of the zone are guarded by the same locks.
-    unsafe {
-        (*list).number = (*list).number.wrapping_sub(1);
-        (*list).total_weight = (*list).total_weight.wrapping_sub((*peer).weight as usize);
-        (*list).tries = (*list).tries.wrapping_sub(usize::from((*peer).down == 0));
-        set_weighted(list);
-        (*peer).refs += 1;
-        ngx_http_upstream_rr_peer_t::set_zombie_raw(peer, 1);
-        if let Some(extra) = zone.extra() {
-            (*extra.as_ptr()).depart((*peer).sockaddr, (*peer).socklen);
-        }
-        zombies::keep(zone, group, left);
+fn bury(lists: &Writing, group: Group, list: ListMut<'_>, left: PeerMut<'_>) {
+    list.set_number(list.number().wrapping_sub(1));
+    list.set_total_weight(list.total_weight().wrapping_sub(left.weight() as usize));
+    list.set_tries(list.tries().wrapping_sub(usize::from(left.is_up())));
+    list.settle_weighted();
+    if let Some(extra) = lists.zone().extra() {
+        // SAFETY: the words live as long as the zone.
+        unsafe { extra.as_ref() }.depart(left.address());
     }
+    zombies::keep(lists, group, left);
 }
 
 /// Puts an empty list of backups behind the primaries, and locks it with them.
-///
-/// # Safety
-///
-/// The write lock of the primaries is held.
-pub(super) unsafe fn link_backups(lists: &mut Lists, prepared: &mut PreparedList) {
-    if lists.backup.is_some() {
+pub(super) fn link_backups(lists: &mut Writing, prepared: &mut PreparedList) {
+    if lists.backup().is_some() {
         return;
     }
     let Some(backup) = prepared.take() else { return };
-    let primary = lists.primary.as_ptr();
-    // SAFETY: see above; the list is zeroes, and nobody knows it before it is linked.
+    let primary = lists.primary().raw().as_ptr();
+    // SAFETY: the primaries are locked for writing. The list is zeroes, and nobody knows it before it is linked.
     unsafe {
         (*backup.as_ptr()).shpool = (*primary).shpool;
         (*backup.as_ptr()).name = (*primary).name;
@@ -176,32 +131,16 @@ pub(super) unsafe fn link_backups(lists: &mut Lists, prepared: &mut PreparedList
 }
 
 /// Notes whether there is but one server, which nginx treats otherwise.
-///
-/// # Safety
-///
-/// The write locks of both lists are held.
-pub(super) unsafe fn set_single(zone: &Zone, lists: &Lists) {
-    let primary = lists.primary.as_ptr();
-    // SAFETY: see above.
-    unsafe {
-        let backups = lists.backup.map_or(0, |backup| (*backup.as_ptr()).number);
-        let single = zone.is_single((*primary).number, backups);
-        ngx_http_upstream_rr_peers_t::set_single_raw(primary, u32::from(single));
-    }
+pub(super) fn set_single(lists: &Writing) {
+    let backups = lists.backup().map_or(0, |backup| backup.number());
+    let primary = lists.primary_mut();
+    primary.set_single(lists.zone().is_single(primary.number(), backups));
 }
 
 /// Counts a linked peer into its list.
-///
-/// # Safety
-///
-/// The write locks of both lists are held.
-unsafe fn count_in(list: NonNull<ngx_http_upstream_rr_peers_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
-    let (list, peer) = (list.as_ptr(), peer.as_ptr());
-    // SAFETY: see above.
-    unsafe {
-        (*list).number = (*list).number.wrapping_add(1);
-        (*list).total_weight = (*list).total_weight.wrapping_add((*peer).weight as usize);
-        (*list).tries = (*list).tries.wrapping_add(usize::from((*peer).down == 0));
-        set_weighted(list);
-    }
+fn count_in(list: ListMut<'_>, peer: Peer<'_>) {
+    list.set_number(list.number().wrapping_add(1));
+    list.set_total_weight(list.total_weight().wrapping_add(peer.weight() as usize));
+    list.set_tries(list.tries().wrapping_add(usize::from(peer.is_up())));
+    list.settle_weighted();
 }

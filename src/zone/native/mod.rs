@@ -6,27 +6,29 @@ mod sessions;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod tests;
+pub(super) mod words;
 mod zombies;
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
-
 use crate::model::id::Group;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
-use super::apply::{Abilities, Edits, Touched};
 use super::backend::{Backend, NoSeat};
 use super::capacity::Planned;
-use super::lock::Lists;
-use super::peers::Zone;
-use super::place::{Place, Sums};
+use super::edits::{Edits, Touched};
+use super::handle::Zone;
+use super::lock::{Lists, Writing};
+use super::nginx_peers::{RawPeer, UpstreamConf};
+use super::peers::{List, Peer};
+use super::place::Place;
 use super::prepared::{Full, NewPeer};
+use super::setting::Abilities;
+use super::sums::Sums;
 
 use prepared::{Prepared, PreparedList};
-use zombies::Zombie;
 
 /// The backend of nginx with `rr_peers_t.config` and `rr_peer_t.refs`.
 pub struct Native;
@@ -34,19 +36,10 @@ pub struct Native;
 /// Tables that have to be computed by the module: nginx does so itself.
 pub enum Never {}
 
-/// What the module keeps in the zone of an upstream.
-#[repr(C)]
-pub struct Words {
-    /// Peers that left the primaries, and those that left the backups, and may still be in use, linked by their `next`:
-    /// guarded by the write locks of both lists. The module holds a reference to each.
-    zombies: [Zombie; 2],
-}
-
 impl Backend for Native {
     type Prepared = Prepared;
     type PreparedList = PreparedList;
     type Tables = Never;
-    type Words = Words;
 
     // nginx copies it when servers may change.
     const NAMES_CHANGE: bool = false;
@@ -57,7 +50,7 @@ impl Backend for Native {
     }
 
     unsafe fn tables(
-        _us: NonNull<ngx_http_upstream_srv_conf_t>,
+        _us: NonNull<UpstreamConf>,
         _method: Method,
         _settings: NonNull<c_void>,
     ) -> Result<Option<Never>, &'static str> {
@@ -77,39 +70,31 @@ impl Backend for Native {
     }
 
     fn membership(zone: &Zone) -> u64 {
-        // SAFETY: the list is mapped as long as the zone; `config` is set once, before the workers start, and points into
-        // the same zone. Other workers write the word under their locks, so it is read atomically.
-        unsafe {
-            let config = (*zone.primary.as_ptr()).config;
-            if config.is_null() { 0 } else { AtomicU64::from_ptr(config.cast()).load(Ordering::Acquire) }
+        count_of_changes(zone).map_or(0, |count| count.load(Ordering::Acquire))
+    }
+
+    fn moved(lists: &Writing) {
+        if let Some(count) = count_of_changes(lists.zone()) {
+            count.fetch_add(1, Ordering::Release);
         }
     }
 
-    unsafe fn moved(zone: &Zone) {
-        // SAFETY: both write locks are held, as every writer of this word must; see `membership` for the pointer.
-        unsafe {
-            let config = (*zone.primary.as_ptr()).config;
-            if !config.is_null() {
-                AtomicU64::from_ptr(config.cast()).fetch_add(1, Ordering::Release);
-            }
-        }
+    fn refs(peer: Peer<'_>) -> u64 {
+        // SAFETY: the peer stays while it is looked at.
+        unsafe { (&raw const (*peer.raw().as_ptr()).refs).read_volatile() as u64 }
     }
 
-    fn refs(peer: &ngx_http_upstream_rr_peer_t) -> u64 {
-        peer.refs as u64
+    fn managed(peer: Peer<'_>) -> bool {
+        // SAFETY: likewise; the word is written before the peer is linked.
+        unsafe { !(*peer.raw().as_ptr()).host.is_null() }
     }
 
-    fn managed(peer: &ngx_http_upstream_rr_peer_t) -> bool {
-        !peer.host.is_null()
-    }
-
-    unsafe fn sums(_zone: &Zone, _group: Group, list: NonNull<ngx_http_upstream_rr_peers_t>) -> Sums {
-        // SAFETY: see the trait.
-        unsafe { Sums::of(list) }
+    fn sums(_zone: &Zone, _group: Group, list: List<'_>) -> Sums {
+        Sums::of(list)
     }
 
     #[inline]
-    fn is_blank(_zone: &Zone, _peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    fn is_blank(_zone: &Zone, _peer: Peer<'_>) -> bool {
         false
     }
 
@@ -130,48 +115,49 @@ impl Backend for Native {
     }
 
     fn key(prepared: &Prepared) -> Option<u64> {
-        zombies::key(prepared)
+        prepared.key()
     }
 
-    unsafe fn seat(zone: &Zone, _lists: &Lists, edits: &mut Edits) -> Result<(), NoSeat> {
+    unsafe fn seat(lists: &Writing, edits: &mut Edits<Prepared, PreparedList>) -> Result<(), NoSeat> {
         // A new peer brings its own, but one that was here before may have left requests behind.
         // SAFETY: see the trait.
-        unsafe { zombies::seat(zone, edits) };
+        unsafe { zombies::seat(lists, edits) };
         Ok(())
     }
 
-    unsafe fn edit(zone: &Zone, lists: &mut Lists, abilities: Abilities, edits: &mut Edits) -> Touched {
+    unsafe fn edit(
+        lists: &mut Writing,
+        abilities: Abilities,
+        edits: &mut Edits<Prepared, PreparedList>,
+    ) -> Touched {
         let mut touched = Touched::default();
-        // SAFETY: see the trait.
-        unsafe {
-            zombies::take_out(zone, edits);
-            if let Some(backups) = &mut edits.backups {
-                members::link_backups(lists, backups);
-            }
-            for (group, list) in lists.iter() {
-                members::edit_list(zone, group, list, abilities, edits, &mut touched);
-            }
-            zombies::put_back(zone, edits);
+        zombies::take_out(lists, edits);
+        if let Some(backups) = &mut edits.backups {
+            members::link_backups(lists, backups);
         }
+        for (group, list) in lists.iter_mut() {
+            // SAFETY: see the trait.
+            unsafe { members::edit_list(lists, group, list, abilities, edits, &mut touched) };
+        }
+        // SAFETY: the seats were found under these locks.
+        unsafe { zombies::put_back(lists, edits) };
         touched
     }
 
-    unsafe fn settle(zone: &Zone, lists: &Lists) {
-        // SAFETY: see the trait.
-        unsafe { members::set_single(zone, lists) };
+    fn settle(lists: &Writing) {
+        members::set_single(lists);
     }
 
-    unsafe fn has_left(_zone: &Zone, peer: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
+    unsafe fn has_left(_zone: &Zone, peer: NonNull<RawPeer>) -> bool {
         // SAFETY: a peer that is held is not freed; the word is written once, under locks, and read late at worst.
-        unsafe { peer.as_ref() }.zombie() != 0
+        unsafe { RawPeer::zombie_raw(peer.as_ptr()) != 0 }
     }
 
-    unsafe fn zombies(zone: &Zone, _lists: &Lists) -> Zombies {
-        // SAFETY: see the trait.
-        unsafe { zombies::count(zone) }
+    fn zombies(lists: &Lists) -> Zombies {
+        zombies::count(lists)
     }
 
-    unsafe fn faults(_zone: &Zone, _lists: &Lists) -> Faults {
+    fn faults(_lists: &Lists) -> Faults {
         Faults::default()
     }
 
@@ -181,5 +167,15 @@ impl Backend for Native {
 
     fn reap(zone: &Zone) {
         zombies::reap(zone);
+    }
+}
+
+/// nginx's count of changes to the lists; none outside a zone.
+fn count_of_changes(zone: &Zone) -> Option<&AtomicU64> {
+    // SAFETY: the list is mapped as long as the zone; `config` is set once, before the workers start, and points into the
+    // same zone. Other workers write the word under their locks, so that it is used atomically.
+    unsafe {
+        let config = (*zone.primary().raw().as_ptr()).config;
+        NonNull::new(config).map(|config| AtomicU64::from_ptr(config.as_ptr().cast()))
     }
 }

@@ -1,18 +1,21 @@
 //! A new peer, or a list of backups, in the zone's memory.
 
 use std::cell::Cell;
-use std::mem;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_shmtx_lock, ngx_shmtx_unlock,
-    ngx_slab_free, ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t,
+    ngx_shmtx_lock, ngx_shmtx_unlock, ngx_slab_free, ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop,
+    ngx_sockaddr_t,
 };
 
-use super::super::apply::Abilities;
-use super::super::peers::{Zone, bytes};
+use super::super::extra::hash;
+use super::super::handle::Zone;
+use super::super::lock::Writing;
+use super::super::nginx_peers::{RawPeer, RawPeers};
+use super::super::peers::{Peer, PeerMut};
 use super::super::place::Place;
 use super::super::prepared::{Full, NewPeer, calloc, name_size, nuc_take_session, write_address};
+use super::super::setting::Abilities;
 use super::sessions::{self, SID_LEN};
 
 /// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.
@@ -20,9 +23,9 @@ pub struct Prepared {
     /// The pool that it came from.
     pool: NonNull<ngx_slab_pool_t>,
     /// The peer; none once it is linked.
-    peer: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+    peer: Option<NonNull<RawPeer>>,
     /// The peer that the server had before, and that is linked in the place of the new one: requests still use it.
-    pub(super) seat: Cell<Option<NonNull<ngx_http_upstream_rr_peer_t>>>,
+    pub(super) seat: Cell<Option<NonNull<RawPeer>>>,
     /// The TLS session that this one had: given back when the locks are.
     session: *mut u8,
 }
@@ -36,30 +39,40 @@ impl Prepared {
     pub(super) fn new(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self, Full> {
         let pool = zone.pool().ok_or(Full { needed: 0 })?;
         // SAFETY: the pool is mapped as long as the zone.
-        let peer = unsafe { alloc_peer(pool, new.server.as_bytes(), abilities.drains)? };
+        let raw = unsafe { alloc_peer(pool, new.server.as_bytes(), abilities.drains)? };
         // SAFETY: the peer was made above, with buffers of the sizes that are written, and nobody else knows it.
-        unsafe {
-            let peer = peer.as_ptr();
-            let address: *mut ngx_sockaddr_t = (*peer).sockaddr.cast();
-            (*peer).socklen = write_address(address, new.address);
-            (*peer).name.len =
-                ngx_sock_ntop((*peer).sockaddr, (*peer).socklen, (*peer).name.data, name_size(), 1);
-            let weight = isize::try_from(new.params.weight).unwrap_or(isize::MAX);
-            (*peer).weight = weight;
-            (*peer).effective_weight = weight;
-            (*peer).max_conns = new.params.max_conns as usize;
-            (*peer).max_fails = new.params.max_fails as usize;
-            (*peer).fail_timeout = new.params.fail_timeout as _;
-            (*peer).down = abilities.down(new.admin);
+        let peer = unsafe {
+            let peer = raw.as_ptr();
+            (*peer).socklen = write_address((*peer).sockaddr.cast(), new.address);
+            let (name, size) = ((*peer).name.data, name_size());
+            (*peer).name.len = ngx_sock_ntop((*peer).sockaddr, (*peer).socklen, name, size, 1);
             sessions::name(peer, abilities.drains);
-        }
-        Ok(Self { pool, peer: Some(peer), seat: Cell::new(None), session: ptr::null_mut() })
+            PeerMut::new(raw)
+        };
+        let weight = isize::try_from(new.params.weight).unwrap_or(isize::MAX);
+        peer.set_weight(weight);
+        peer.set_effective_weight(weight);
+        peer.set_max_conns(new.params.max_conns as usize);
+        peer.set_max_fails(new.params.max_fails as usize);
+        peer.set_fail_timeout(new.params.fail_timeout as _);
+        peer.set_down(abilities.down(new.admin));
+        Ok(Self { pool, peer: Some(raw), seat: Cell::new(None), session: ptr::null_mut() })
+    }
+
+    /// The peer, as long as it is in no list.
+    fn peer(&self) -> Option<Peer<'_>> {
+        // SAFETY: the peer is this value's own until it is linked.
+        self.peer.map(|peer| unsafe { Peer::new(peer) })
     }
 
     /// Its address, as nginx writes it.
     pub(super) fn name(&self) -> Vec<u8> {
-        // SAFETY: the peer is this value's own until it is linked.
-        self.peer.map_or_else(Vec::new, |peer| unsafe { bytes(&(*peer.as_ptr()).name) }.to_vec())
+        self.peer().map_or_else(Vec::new, |peer| peer.name().to_vec())
+    }
+
+    /// What finds the server among those that left.
+    pub(super) fn key(&self) -> Option<u64> {
+        self.peer().map(|peer| hash(peer.address()))
     }
 
     /// The peer that is about to be linked; none once it is.
@@ -67,36 +80,18 @@ impl Prepared {
         self.seat.get().or(self.peer).map(Place)
     }
 
-    /// Whether a peer that left was this server's, in the place of `before` if it is to have that.
-    ///
-    /// # Safety
-    ///
-    /// The locks of both lists are held; `peer` is kept as a zombie, and `before` is linked.
-    pub(super) unsafe fn had(
-        &self,
-        peer: NonNull<ngx_http_upstream_rr_peer_t>,
-        before: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
-    ) -> bool {
-        let Some(new) = self.peer else { return false };
-        let (peer, new) = (peer.as_ptr(), new.as_ptr());
-        // SAFETY: see above; an address is as long as it says. What a request may look at without a lock stays as it is:
-        // the address, the name, and what sticky sessions know the peer by.
-        unsafe {
-            (*peer).socklen == (*new).socklen
-                && libc::memcmp((*peer).sockaddr.cast(), (*new).sockaddr.cast(), (*new).socklen as usize) == 0
-                && sessions::are_same(peer, new, before.map_or(ptr::null(), |before| before.as_ptr()))
-        }
+    /// Whether a peer that left was this server's, in the place of `before` if it is to have that. What a request may look
+    /// at without a lock stays as it is: the address, the name, and what sticky sessions know the peer by.
+    pub(super) fn had(&self, peer: Peer<'_>, before: Option<Peer<'_>>) -> bool {
+        self.peer()
+            .is_some_and(|new| peer.address() == new.address() && sessions::are_same(peer, new, before))
     }
 
     /// Takes over what sticky sessions know a peer by, if the configuration gave it a name for them.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held, and `peer` is linked.
-    pub(super) unsafe fn inherit(&mut self, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+    pub(super) fn inherit(&mut self, peer: PeerMut<'_>) {
         if let Some(new) = self.peer {
-            // SAFETY: see above; the new peer is this value's own until it is linked.
-            unsafe { sessions::inherit(peer.as_ptr(), new.as_ptr()) };
+            // SAFETY: the lock of `peer` is held, and the new peer is this value's own until it is linked.
+            unsafe { sessions::inherit(peer.raw().as_ptr(), new.as_ptr()) };
         }
     }
 
@@ -105,31 +100,35 @@ impl Prepared {
     ///
     /// # Safety
     ///
-    /// The write locks of both lists are held; the peer that the server had before was found under them, and is in no
-    /// list any more.
-    pub(super) unsafe fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peer_t>> {
-        let (Some(own), Some(new)) = (self.seat.take(), self.peer) else { return self.peer.take() };
-        let (peer, new) = (own.as_ptr(), new.as_ptr());
+    /// The peer that the server had before was found under these locks, and is in no list any more.
+    pub(super) unsafe fn take<'a>(&mut self, _lists: &'a Writing) -> Option<PeerMut<'a>> {
+        let seat = self.seat.take().zip(self.peer);
+        let Some((own, new)) = seat else {
+            // SAFETY: nobody else knows the peer before it is linked.
+            return self.peer.take().map(|peer| unsafe { PeerMut::new(peer) });
+        };
+        let (raw, spare) = (own.as_ptr(), new.as_ptr());
         // SAFETY: see above: nobody else reads or writes these words. The text is read under the locks only, and so is the
         // TLS session, which may be another server's by now. The requests that use the peer have their own references.
-        unsafe {
-            ngx_http_upstream_rr_peer_t::set_zombie_raw(peer, 0);
-            (*peer).refs -= 1;
-            (*peer).next = ptr::null_mut();
-            mem::swap(&mut (*peer).server, &mut (*new).server);
-            self.session = nuc_take_session(peer);
-            (*peer).weight = (*new).weight;
-            (*peer).effective_weight = (*new).effective_weight;
-            (*peer).current_weight = 0;
-            (*peer).max_conns = (*new).max_conns;
-            (*peer).max_fails = (*new).max_fails;
-            (*peer).fail_timeout = (*new).fail_timeout;
-            (*peer).down = (*new).down;
-            (*peer).fails = 0;
-            (*peer).accessed = 0;
-            (*peer).checked = 0;
-        }
-        Some(own)
+        let (peer, new) = unsafe {
+            RawPeer::set_zombie_raw(raw, 0);
+            (*raw).refs -= 1;
+            (*raw).next = ptr::null_mut();
+            ptr::swap(&raw mut (*raw).server, &raw mut (*spare).server);
+            self.session = nuc_take_session(raw);
+            (PeerMut::new(own), Peer::new(new))
+        };
+        peer.set_weight(new.weight());
+        peer.set_effective_weight(new.effective_weight());
+        peer.set_current_weight(0);
+        peer.set_max_conns(new.max_conns());
+        peer.set_max_fails(new.max_fails());
+        peer.set_fail_timeout(new.fail_timeout());
+        peer.set_down(new.down());
+        peer.set_fails(0);
+        peer.set_accessed(0);
+        peer.set_checked(0);
+        Some(peer)
     }
 }
 
@@ -151,7 +150,7 @@ pub struct PreparedList {
     /// The pool that it came from.
     pool: NonNull<ngx_slab_pool_t>,
     /// The list; none once it is linked.
-    list: Option<NonNull<ngx_http_upstream_rr_peers_t>>,
+    list: Option<NonNull<RawPeers>>,
 }
 
 impl PreparedList {
@@ -162,18 +161,17 @@ impl PreparedList {
     /// The zone is full.
     pub(super) fn new(zone: &Zone) -> Result<Option<Self>, Full> {
         let pool = zone.pool().ok_or(Full { needed: 0 })?;
-        // SAFETY: the list is mapped; the word is set at most once, under its lock.
-        if unsafe { !(&raw const (*zone.primary.as_ptr()).next).read_volatile().is_null() } {
+        if zone.primary().backups().is_some() {
             return Ok(None);
         }
         // SAFETY: the pool is mapped as long as the zone.
-        let list = unsafe { calloc(pool, &[size_of::<ngx_http_upstream_rr_peers_t>()]) }?;
+        let list = unsafe { calloc(pool, &[size_of::<RawPeers>()]) }?;
         let list = list.first().copied().and_then(|list| NonNull::new(list.cast()));
         Ok(list.map(|list| Self { pool, list: Some(list) }))
     }
 
     /// Hands the list over.
-    pub(super) fn take(&mut self) -> Option<NonNull<ngx_http_upstream_rr_peers_t>> {
+    pub(super) fn take(&mut self) -> Option<NonNull<RawPeers>> {
         self.list.take()
     }
 }
@@ -196,10 +194,10 @@ unsafe fn alloc_peer(
     pool: NonNull<ngx_slab_pool_t>,
     server: &[u8],
     sessions: bool,
-) -> Result<NonNull<ngx_http_upstream_rr_peer_t>, Full> {
+) -> Result<NonNull<RawPeer>, Full> {
     // The chunks that nginx itself allocates for a peer, and frees when the last request is done with it.
     let sizes = [
-        size_of::<ngx_http_upstream_rr_peer_t>(),
+        size_of::<RawPeer>(),
         size_of::<ngx_sockaddr_t>(),
         name_size(),
         server.len().max(1),
@@ -208,7 +206,7 @@ unsafe fn alloc_peer(
     // SAFETY: the chunks have these sizes, and nobody else knows them.
     unsafe {
         let [peer, address, name, text, sid] = calloc(pool, &sizes)?;
-        let peer = NonNull::new(peer.cast::<ngx_http_upstream_rr_peer_t>()).ok_or(Full { needed: 0 })?;
+        let peer = NonNull::new(peer.cast::<RawPeer>()).ok_or(Full { needed: 0 })?;
         (*peer.as_ptr()).sockaddr = address.cast();
         (*peer.as_ptr()).name.data = name;
         (*peer.as_ptr()).server.data = text;
@@ -224,7 +222,7 @@ unsafe fn alloc_peer(
 /// # Safety
 ///
 /// It came from this pool, and nothing refers to it.
-pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<ngx_http_upstream_rr_peer_t>) {
+pub(super) unsafe fn release(pool: NonNull<ngx_slab_pool_t>, peer: NonNull<RawPeer>) {
     let (pool, peer) = (pool.as_ptr(), peer.as_ptr());
     // SAFETY: nothing refers to the peer; its chunks are the zone's. Which of them nginx filled in depends on how it
     // was built, so each is freed if it is there.

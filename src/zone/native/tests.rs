@@ -4,8 +4,6 @@ mod returns;
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
-
 use crate::model::address::Address;
 use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
@@ -14,10 +12,13 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
-use super::super::apply::{Abilities, Setting};
-use super::super::peers::{Copy, Peers, bytes};
-use super::super::place::{Place, Spot, Sums};
+use super::super::copy::Copy;
+use super::super::nginx_peers::{RawPeer, RawPeers};
+use super::super::peers::bytes;
+use super::super::place::{Place, Spot};
 use super::super::prepared::Full;
+use super::super::setting::{Abilities, Setting};
+use super::super::sums::Sums;
 use super::super::tests::{Server, exact, spot, upstream};
 use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
 
@@ -50,7 +51,7 @@ fn prepare(zone: &Zone, text: &str) -> Result<Prepared, Full> {
 fn apply(zone: &Zone, mut edits: Edits) {
     let lists = zone.write().unwrap();
     // SAFETY: one thread changes the lists, and the places are those of now.
-    assert!(unsafe { zone.apply(lists, ROUND_ROBIN, zone.membership(), &mut edits) }.is_some());
+    assert!(unsafe { lists.apply(ROUND_ROBIN, zone.membership(), &mut edits) }.is_some());
 }
 
 /// Adds a peer.
@@ -72,14 +73,14 @@ fn names(zone: &Zone) -> Vec<String> {
 }
 
 /// The list of primaries.
-fn list(zone: &Zone) -> *mut ngx_http_upstream_rr_peers_t {
-    zone.read().unwrap().primary.as_ptr()
+fn list(zone: &Zone) -> *mut RawPeers {
+    zone.primary().raw().as_ptr()
 }
 
 /// A primary.
-fn peer(zone: &Zone, index: usize) -> *mut ngx_http_upstream_rr_peer_t {
-    // SAFETY: the fixture's lists are read by one thread.
-    unsafe { Peers::of(zone.read().unwrap().primary) }.nth(index).unwrap().as_ptr()
+fn peer(zone: &Zone, index: usize) -> *mut RawPeer {
+    let lists = zone.read().unwrap();
+    lists.peers(lists.primary()).nth(index).unwrap().raw().as_ptr()
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn another_address_takes_the_place_and_leaves_the_old_peer_as_it_was() {
     assert!(zone.has_remains(), "a request still holds it");
     // SAFETY: the request is done: nginx's free.
     unsafe {
-        assert_eq!(bytes(&(*old).name), b"127.0.0.1:2");
+        assert_eq!(bytes((*old).name), b"127.0.0.1:2");
         (*old).conns = 0;
         (*old).refs -= 1;
     }
@@ -183,7 +184,7 @@ fn lists_that_others_changed_are_left_alone() {
     let at = vec![(spot(&zone, Slot { group: Group::Primary, index: 0 }), Fate::Leave)];
     let mut edits = Edits { at, ..Edits::default() };
     // SAFETY: likewise.
-    assert_eq!(unsafe { zone.apply(zone.write().unwrap(), ROUND_ROBIN, stale, &mut edits) }, None);
+    assert_eq!(unsafe { zone.write().unwrap().apply(ROUND_ROBIN, stale, &mut edits) }, None);
     assert_eq!(names(&zone), ["127.0.0.1:2"]);
 }
 
@@ -326,7 +327,7 @@ fn edits_in_any_order_with_any_hints_are_made() {
 #[test]
 fn nginx_counts_what_is_there() {
     let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[("c", 3, 5)]);
-    let sums = |zone: &Zone| zone.sums(&zone.read().unwrap());
+    let sums = |zone: &Zone| zone.read().unwrap().sums();
     assert_eq!(sums(&zone), Sums { number: 3, usable: 3, weight: 8 });
     let down =
         Setting { admin: Admin::Down, params: Params { weight: 4, ..Params::default() }, revive: false };
@@ -347,7 +348,7 @@ fn one_peer_is_copied_within_the_room_that_there_is() {
         copy.text.reserve_exact(text);
         let lists = zone.read().unwrap();
         // SAFETY: one thread changes the lists, and the place is one of now.
-        assert_eq!(unsafe { zone.copy_one(&lists, place, slot, &mut copy) }, fits, "{rows} {text}");
+        assert_eq!(unsafe { lists.copy_one(place, slot, &mut copy) }, fits, "{rows} {text}");
         drop(lists);
         assert_eq!(copy.rows.len(), usize::from(fits));
         for row in &copy.rows {
@@ -364,6 +365,6 @@ fn one_peer_is_copied_within_the_room_that_there_is() {
 fn positions_are_those_of_the_primaries() {
     let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[("c", 3, 5)]);
     let lists = zone.read().unwrap();
-    let names: Vec<_> = (0..3).map(|at| zone.nth(&lists, at).map(|(_, name)| name.to_vec())).collect();
+    let names: Vec<_> = (0..3).map(|at| lists.nth(at).map(|(_, name)| name.to_vec())).collect();
     assert_eq!(names, [Some(b"127.0.0.1:1".to_vec()), Some(b"127.0.0.1:2".to_vec()), None]);
 }

@@ -11,10 +11,9 @@ use std::ptr::{self, NonNull};
 use nginx_sys::{
     NGX_BUSY, NGX_OK, NGX_PEER_FAILED, ngx_addr_t, ngx_array_create, ngx_array_push, ngx_conf_t,
     ngx_connection_t, ngx_create_pool, ngx_cycle, ngx_cycle_t, ngx_destroy_pool, ngx_http_conf_ctx_t,
-    ngx_http_module_t, ngx_http_request_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_module,
-    ngx_http_upstream_rr_peer_data_t, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
-    ngx_http_upstream_t, ngx_int_t, ngx_list_init, ngx_log_t, ngx_module_t, ngx_pool_t, ngx_shm_zone_t,
-    ngx_str_t, ngx_time_init, sockaddr_in,
+    ngx_http_module_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_module,
+    ngx_http_upstream_rr_peer_data_t, ngx_http_upstream_server_t, ngx_int_t, ngx_list_init, ngx_log_t,
+    ngx_module_t, ngx_pool_t, ngx_shm_zone_t, ngx_str_t, ngx_time_init, sockaddr_in,
 };
 
 use crate::model::id::Group;
@@ -23,13 +22,14 @@ use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
 use super::super::backend::Backend;
-use super::super::peers::Peers;
+use super::super::nginx_peers::{RawRequest, RequestUpstream, UpstreamConf};
 use super::super::place::Spot;
 use super::super::tests::exact;
 use super::super::{Edits, Extra, Fate, Zone};
+use super::Slots;
+use super::blanks::Own;
 use super::tables::Tables;
 use super::tests::{Dice, MANY, ROUND_ROBIN, check_walks, places, prepare, slots};
-use super::{Slots, Words};
 
 unsafe extern "C" {
     /// `hash`.
@@ -43,10 +43,7 @@ unsafe extern "C" {
     /// `zone`.
     static mut ngx_http_upstream_zone_module: ngx_module_t;
     /// Sets round robin up.
-    fn ngx_http_upstream_init_round_robin(
-        cf: *mut ngx_conf_t,
-        us: *mut ngx_http_upstream_srv_conf_t,
-    ) -> ngx_int_t;
+    fn ngx_http_upstream_init_round_robin(cf: *mut ngx_conf_t, us: *mut UpstreamConf) -> ngx_int_t;
 }
 
 /// Memory that a test never gives back: plain words of nginx's, all zeroes.
@@ -66,7 +63,7 @@ struct Conf {
     /// What directives are given.
     cf: &'static mut ngx_conf_t,
     /// The upstream.
-    us: &'static mut ngx_http_upstream_srv_conf_t,
+    us: &'static mut UpstreamConf,
     /// Settings of each module, by its index.
     settings: &'static mut [*mut c_void; 8],
 }
@@ -75,7 +72,7 @@ impl Conf {
     /// One that is being read.
     fn new() -> Self {
         fixture::start();
-        let (cf, us) = (zeroed::<ngx_conf_t>(), zeroed::<ngx_http_upstream_srv_conf_t>());
+        let (cf, us) = (zeroed::<ngx_conf_t>(), zeroed::<UpstreamConf>());
         let (main, settings) = (zeroed::<[*mut c_void; 8]>(), zeroed::<[*mut c_void; 8]>());
         let (context, upstreams) =
             (zeroed::<ngx_http_conf_ctx_t>(), zeroed::<ngx_http_upstream_main_conf_t>());
@@ -157,7 +154,7 @@ impl Conf {
 /// An upstream that runs, with requests.
 struct Running {
     /// What nginx knows of it.
-    us: *mut ngx_http_upstream_srv_conf_t,
+    us: *mut UpstreamConf,
     /// Its peers.
     zone: Zone,
     /// What its balancer computed.
@@ -220,15 +217,14 @@ impl Running {
     /// The number of peers that are linked in each list.
     fn lengths(&self) -> Vec<usize> {
         let lists = self.zone.read().unwrap();
-        // SAFETY: the locks are held.
-        lists.iter().map(|(_, list)| unsafe { Peers::of(list) }.take(MANY).count()).collect()
+        lists.iter().map(|(_, list)| lists.peers(list).take(MANY).count()).collect()
     }
 }
 
 /// A request.
 struct Request {
     /// nginx's structure.
-    r: &'static mut ngx_http_request_t,
+    r: &'static mut RawRequest,
     /// How many peers it has room to note.
     noted: usize,
     /// Whether it holds a peer.
@@ -240,7 +236,7 @@ struct Request {
 impl Request {
     /// One whose balancer has prepared.
     fn new(running: &Running, dice: &mut Dice) -> Self {
-        let (r, upstream) = (zeroed::<ngx_http_request_t>(), zeroed::<ngx_http_upstream_t>());
+        let (r, upstream) = (zeroed::<RawRequest>(), zeroed::<RequestUpstream>());
         let (connection, address) = (zeroed::<ngx_connection_t>(), zeroed::<sockaddr_in>());
         // SAFETY: the request has what balancers look at, and one thread runs these tests.
         unsafe {
@@ -260,7 +256,7 @@ impl Request {
             }
             assert_eq!((*running.us).peer.init.unwrap()(r, running.us), NGX_OK as ngx_int_t);
             let rrp: *mut ngx_http_upstream_rr_peer_data_t = (*r.upstream).peer.data.cast();
-            let list = running.zone.primary.as_ptr();
+            let list = running.zone.primary().raw().as_ptr();
             let backups = (*list).next.as_ref().map_or(0, |backups| backups.number);
             let is_own = ptr::eq((*rrp).tried, &raw const (*rrp).data);
             let noted = (*list).number.max(backups);
@@ -333,12 +329,14 @@ impl Running {
         edits.make_room();
         let mut lists = self.zone.write().unwrap();
         // What finds no slot stays out.
-        let _ = self.zone.seat(&lists, &mut edits);
+        let membership = self.zone.membership();
+        // SAFETY: the places are those of now.
+        let _ = unsafe { lists.seat(membership, &mut edits) };
         // SAFETY: the write locks are held, and the edits were seated under them.
         unsafe {
-            if Slots::edit(&self.zone, &mut lists, ROUND_ROBIN, &mut edits).members {
-                Slots::settle(&self.zone, &lists);
-                Slots::moved(&self.zone);
+            if Slots::edit(&mut lists, ROUND_ROBIN, &mut edits).members {
+                Slots::settle(&lists);
+                Slots::moved(&lists);
             }
         }
         drop(lists);
@@ -346,8 +344,7 @@ impl Running {
 
     /// Whether backups can come.
     fn has_backups(&self) -> bool {
-        // SAFETY: the words live as long as the zone.
-        unsafe { Words::slots(Slots::words(&self.zone).unwrap(), Group::Backup) > 0 }
+        Own::of(&self.zone).unwrap().slots(Group::Backup) > 0
     }
 
     /// The slots that servers have.

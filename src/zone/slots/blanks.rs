@@ -1,182 +1,171 @@
 //! The slots that no server has. They are in no list of nginx's, so that nothing that walks the lists meets them, but in
 //! chains of the module's own, one for the primaries and one for the backups.
 
+use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
-
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t};
+use std::sync::atomic::AtomicU64;
 
 use crate::model::id::Group;
 
-use super::super::capacity::{Planned, blanks, texts};
-use super::super::peers::{Peers, Zone};
-use super::members::settle;
-use super::{Slots, Words};
+use super::super::extra::own;
+use super::super::handle::Zone;
+use super::super::lock::{Lists, Writing};
+use super::super::nginx_peers::RawPeer;
+use super::super::peers::{Link, List, Peer, PeerMut, Peers};
+use super::super::sums::Sums;
+use super::words::Words;
 
-/// A slot.
-type Peer = NonNull<ngx_http_upstream_rr_peer_t>;
+/// The module's words in a zone, which live as long as the zone.
+#[derive(Clone, Copy)]
+pub(super) struct Own<'a>(NonNull<Words>, PhantomData<&'a Words>);
 
-/// Peers for which nginx has room in any request to note that they were tried: a word of 64 bits in the request's own
-/// data. Beyond that it allocates as much as the larger of both lists needs when the request begins.
-const ALWAYS_NOTED: usize = 64;
+impl<'a> Own<'a> {
+    /// The words; none while the upstream is only read.
+    #[inline]
+    pub(super) fn of(zone: &'a Zone) -> Option<Self> {
+        Some(Self(NonNull::new(own(zone.extra()?))?, PhantomData))
+    }
 
-impl Words {
+    /// As they lie there.
+    pub(super) fn raw(self) -> *mut Words {
+        self.0.as_ptr()
+    }
+
+    /// How often the lists changed.
+    pub(super) fn membership(self) -> &'a AtomicU64 {
+        // SAFETY: the words live as long as the zone, and this one is atomic.
+        unsafe { &(*self.raw()).membership }
+    }
+
     /// Slots of a list, filled and blank.
-    ///
-    /// # Safety
-    ///
-    /// The words lie in a zone that is mapped.
-    pub(super) unsafe fn slots(words: NonNull<Self>, group: Group) -> usize {
-        // SAFETY: see above; the number is written once, before the workers start.
-        let [primaries, backups] = unsafe { (*words.as_ptr()).slots };
+    pub(super) fn slots(self, group: Group) -> usize {
+        // SAFETY: the number is written once, before the workers start.
+        let [primaries, backups] = unsafe { (*self.raw()).slots };
         if group.is_backup() { backups } else { primaries }
     }
 
-    /// The link to the first blank slot of a list.
-    ///
-    /// # Safety
-    ///
-    /// The words lie in a zone that is mapped.
-    unsafe fn chain(words: NonNull<Self>, group: Group) -> *mut *mut ngx_http_upstream_rr_peer_t {
-        let words = words.as_ptr();
-        // SAFETY: see above; only an address is taken.
-        unsafe { if group.is_backup() { &raw mut (*words).blanks[1] } else { &raw mut (*words).blanks[0] } }
+    /// How many primaries and backups there were at the start.
+    pub(super) fn configured(self) -> [usize; 2] {
+        // SAFETY: likewise.
+        unsafe { (*self.raw()).configured }
+    }
+
+    /// What nginx is told to be the number of a list that has so many servers.
+    pub(super) fn number(self, group: Group, servers: usize) -> usize {
+        // SAFETY: likewise.
+        if group.is_backup() { servers.max(unsafe { (*self.raw()).noted }) } else { servers }
+    }
+
+    /// Whether some slots have less room for a text than others.
+    pub(super) fn is_narrow(self) -> bool {
+        // SAFETY: likewise.
+        unsafe { (*self.raw()).narrow }
+    }
+
+    /// How many backups there are. Without the locks it is a guess.
+    pub(super) fn backups(self) -> usize {
+        // SAFETY: the words live as long as the zone.
+        unsafe { (&raw const (*self.raw()).backups).read_volatile() }
+    }
+
+    /// Notes how many backups there are.
+    pub(super) fn set_backups(self, _lists: &Writing, backups: usize) {
+        // SAFETY: likewise; the write locks are held, which guard the word.
+        unsafe { (&raw mut (*self.raw()).backups).write_volatile(backups) };
+    }
+
+    /// The blank slot that is linked among the primaries. Without the lock it is a guess.
+    #[inline]
+    pub(super) fn sentinel(self) -> Option<Peer<'a>> {
+        // SAFETY: likewise.
+        let sentinel = unsafe { (&raw const (*self.raw()).sentinel).read_volatile() };
+        // SAFETY: slots are never freed.
+        NonNull::new(sentinel).map(|slot| unsafe { Peer::new(slot) })
+    }
+
+    /// Notes which slot that is.
+    fn set_sentinel(self, _lists: &Writing, slot: Option<PeerMut<'_>>) {
+        let slot = slot.map_or(ptr::null_mut(), |slot| slot.raw().as_ptr());
+        // SAFETY: likewise; the write locks are held, which guard the word.
+        unsafe { (&raw mut (*self.raw()).sentinel).write_volatile(slot) };
+    }
+
+    /// Where the pointer to the first blank slot of a list is.
+    fn first(self, group: Group) -> NonNull<*mut RawPeer> {
+        // SAFETY: the words live as long as the zone; only an address is taken, of which there is one for each list.
+        unsafe {
+            let first = (&raw mut (*self.raw()).blanks).cast::<*mut RawPeer>();
+            NonNull::new_unchecked(first.add(usize::from(group.is_backup())))
+        }
     }
 
     /// The blank slots of a list: those of the chain, and the sentinel.
-    ///
-    /// # Safety
-    ///
-    /// The locks of both lists are held for as long as the iterator is used.
-    pub(super) unsafe fn blanks(words: NonNull<Self>, group: Group) -> impl Iterator<Item = Peer> + Clone {
-        // SAFETY: see above; slots are never freed.
-        let (chain, sentinel) =
-            unsafe { (Peers::starting(*Self::chain(words, group)), Self::sentinel(words)) };
+    pub(super) fn blanks<'l>(self, _lists: &'l Lists, group: Group) -> impl Iterator<Item = Peer<'l>> + Clone
+    where
+        'a: 'l,
+    {
+        // SAFETY: the locks are held, which guard the chain; slots are never freed.
+        let chain = unsafe { Peers::starting(self.first(group).read()) };
+        let sentinel: Option<Peer<'l>> = self.sentinel();
         chain.chain(sentinel.filter(|_| !group.is_backup()))
     }
 
-    /// The blank slot that is linked among the primaries.
-    ///
-    /// # Safety
-    ///
-    /// The lock of the primaries is held.
-    pub(super) unsafe fn sentinel(words: NonNull<Self>) -> Option<Peer> {
-        // SAFETY: see above.
-        NonNull::new(unsafe { (*words.as_ptr()).sentinel })
-    }
-
-    /// Puts a blank slot, which is linked nowhere, into its chain.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    pub(super) unsafe fn put(words: NonNull<Self>, group: Group, slot: Peer) {
-        // SAFETY: see above.
-        unsafe {
-            let chain = Self::chain(words, group);
-            (*slot.as_ptr()).next = *chain;
-            *chain = slot.as_ptr();
-        }
-    }
-
-    /// Takes those slots out of the chain that are `wanted`.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    pub(super) unsafe fn take(words: NonNull<Self>, group: Group, wanted: impl Fn(&Peer) -> bool) {
-        // SAFETY: see above; slots are never freed.
-        unsafe {
-            let mut link = Self::chain(words, group);
-            while let Some(slot) = NonNull::new(*link) {
-                if wanted(&slot) {
-                    *link = (*slot.as_ptr()).next;
-                } else {
-                    link = &raw mut (*slot.as_ptr()).next;
-                }
-            }
-        }
+    /// The chain of the blank slots of a list.
+    pub(super) fn chain<'l>(self, _lists: &'l Writing, group: Group) -> Link<'l> {
+        // SAFETY: the write locks are held, which guard the chain; slots are never freed.
+        unsafe { Link::new(self.first(group)) }
     }
 
     /// Links a blank slot as the only primary, with a weight of 1: some balancers divide by the sum of the weights, and
-    /// all of them look at the first of the list.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held, and the list of primaries has no server.
-    pub(super) unsafe fn link_sentinel(words: NonNull<Self>, primary: NonNull<ngx_http_upstream_rr_peers_t>) {
-        // SAFETY: see above. The chain has all slots of the list, of which there is at least the one that nginx refuses
-        // to be without.
-        unsafe {
-            let (list, chain) = (primary.as_ptr(), Self::chain(words, Group::Primary));
-            let words = words.as_ptr();
-            if (*words).sentinel.is_null()
-                && let Some(slot) = NonNull::new(*chain)
-            {
-                *chain = (*slot.as_ptr()).next;
-                (*slot.as_ptr()).next = ptr::null_mut();
-                (*slot.as_ptr()).weight = 1;
-                (*list).peer = slot.as_ptr();
-                (*words).sentinel = slot.as_ptr();
-            }
-            (*list).number = 1;
-            (*list).total_weight = 1;
+    /// all of them look at the first of the list. The list has no server.
+    pub(super) fn link_sentinel(self, lists: &Writing) {
+        let list = lists.primary_mut();
+        // The chain has all slots of the list, of which there is at least the one that nginx refuses to be without.
+        if self.sentinel().is_none()
+            && let Some(slot) = self.chain(lists, Group::Primary).unlink()
+        {
+            slot.link().set(None);
+            slot.set_weight(1);
+            list.first().set(Some(slot));
+            self.set_sentinel(lists, Some(slot));
         }
+        list.set_number(1);
+        list.set_total_weight(1);
     }
 
     /// Makes the sentinel a blank slot like the others. False if there is none.
-    ///
-    /// # Safety
-    ///
-    /// The write locks of both lists are held.
-    pub(super) unsafe fn unlink_sentinel(
-        words: NonNull<Self>,
-        primary: NonNull<ngx_http_upstream_rr_peers_t>,
-    ) -> bool {
-        // SAFETY: see above; while there is a sentinel it is the only one of the list.
-        unsafe {
-            let Some(slot) = Self::sentinel(words) else { return false };
-            (*primary.as_ptr()).peer = ptr::null_mut();
-            (*slot.as_ptr()).weight = 0;
-            (*words.as_ptr()).sentinel = ptr::null_mut();
-            Self::put(words, Group::Primary, slot);
+    pub(super) fn unlink_sentinel(self, lists: &Writing) -> bool {
+        if self.sentinel().is_none() {
+            return false;
+        }
+        // While there is a sentinel it is the only one of the list.
+        if let Some(slot) = lists.primary_mut().first().unlink() {
+            slot.set_weight(0);
+            self.set_sentinel(lists, None);
+            self.chain(lists, Group::Primary).insert(slot);
         }
         true
     }
 }
 
-/// Makes the slots of both lists, as many of those that were planned as the zone has room for; false if it has none for
-/// some, or for the texts of other servers.
-///
-/// # Safety
-///
-/// Called by the master, in `init_module`, with the module's words in the zone: nobody else uses the lists.
-pub(super) unsafe fn begin(zone: &Zone, planned: Planned) -> bool {
-    let Some((words, pool)) = Slots::words(zone).zip(zone.pool()) else { return false };
-    let (own, primary) = (words.as_ptr(), zone.primary.as_ptr());
-    // SAFETY: see above. A list of peers is plain words, for which the zeroes in the zone are a start.
-    unsafe {
-        (*own).narrow = !texts::ready(zone);
-        let lists = [Some(zone.primary), NonNull::new((*primary).next)];
-        let [primaries, backups] = lists.map(|list| list.map_or(0, |list| Peers::of(list).count()));
-        let [planned_primaries, planned_backups] = planned;
-        let blank_primaries = blanks::make(pool, planned_primaries.saturating_sub(primaries));
-        let blank_backups = blanks::make(pool, planned_backups.saturating_sub(backups));
-        let slots = [primaries + blank_primaries.count, backups + blank_backups.count];
-        (*own).configured = [primaries, backups];
-        (*own).blanks = [blank_primaries.first, blank_backups.first];
-        (*own).slots = slots;
-        let [primaries, backups] = slots;
-        let most = primaries.max(backups);
-        (*own).noted = if most > ALWAYS_NOTED { most } else { 0 };
-        if (*primary).next.is_null() && (backups > 0 || (*own).noted > 0) {
-            let backups = &raw mut (*own).list;
-            (*backups).name = (*primary).name;
-            (*backups).shpool = (*primary).shpool;
-            (*primary).next = backups;
-        }
-        if let Some(lists) = zone.write() {
-            settle(zone, &lists);
-        }
-        !(*own).narrow && primaries >= planned_primaries && backups >= planned_backups
+/// What nginx counts of the servers of a list of the zone. Without the locks it is a guess.
+pub(super) fn sums(zone: &Zone, group: Group, list: List<'_>) -> Sums {
+    let sums = Sums::of(list);
+    let Some(own) = Own::of(zone) else { return sums };
+    if group.is_backup() {
+        return Sums { number: own.backups() as u64, ..sums };
     }
+    // The sentinel is no server.
+    let sentinel = u64::from(own.sentinel().is_some());
+    let (number, weight) = (sums.number.saturating_sub(sentinel), sums.weight.saturating_sub(sentinel));
+    Sums { number, weight, ..sums }
+}
+
+/// Whether the peer is a place that no server has. Both words change under the write locks; without them they are read
+/// late at worst.
+#[inline]
+pub(super) fn is_blank(zone: &Zone, peer: Peer<'_>) -> bool {
+    // Outside a zone are no slots, but the servers of upstreams that nobody wrote, which nginx gives no weight.
+    (peer.weight() == 0 && zone.pool().is_some())
+        || Own::of(zone).and_then(Own::sentinel).is_some_and(|sentinel| sentinel == peer)
 }

@@ -2,19 +2,19 @@
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
+use std::slice;
 
-use nginx_sys::{
-    ngx_http_upstream_rr_peer_t, ngx_slab_free, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t, socklen_t,
-    time_t,
-};
+use nginx_sys::{ngx_slab_free, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t, socklen_t, time_t};
 
 use crate::model::params::Params;
 
-use super::super::apply::Abilities;
 use super::super::capacity::room::TEXT_SIZE;
-use super::super::peers::{Zone, bytes};
+use super::super::handle::Zone;
+use super::super::nginx_peers::RawPeer;
+use super::super::peers::{Peer, PeerMut};
 use super::super::prepared::{Full, NewPeer, name_size, nuc_take_session, write_address};
-use super::Slots;
+use super::super::setting::Abilities;
+use super::blanks::Own;
 
 /// A server in no slot yet.
 pub struct Prepared {
@@ -33,9 +33,9 @@ pub struct Prepared {
     /// Whether each slot has room for its text.
     has_room: bool,
     /// The slot that was found for it.
-    pub(super) seat: Cell<Option<NonNull<ngx_http_upstream_rr_peer_t>>>,
+    pub(super) seat: Cell<Option<NonNull<RawPeer>>>,
     /// The slot of the server whose place in the list it takes.
-    pub(super) heir_of: Option<NonNull<ngx_http_upstream_rr_peer_t>>,
+    pub(super) heir_of: Option<NonNull<RawPeer>>,
     /// The TLS session of the server that was in the slot before: given back when the locks are.
     session: *mut u8,
     /// The pool that the session came from.
@@ -69,8 +69,7 @@ impl Prepared {
             server: new.server.into(),
             params: new.params,
             down: abilities.down(new.admin),
-            // SAFETY: the word is written once, before the workers start.
-            has_room: Slots::words(zone).is_some_and(|words| unsafe { !(*words.as_ptr()).narrow }),
+            has_room: Own::of(zone).is_some_and(|own| !own.is_narrow()),
             seat: Cell::new(None),
             heir_of: None,
             session: ptr::null_mut(),
@@ -79,35 +78,48 @@ impl Prepared {
     }
 
     /// Whether this is the server that is or was in a slot, whatever its text was.
-    ///
-    /// # Safety
-    ///
-    /// A lock of the slot's list is held.
-    pub(super) unsafe fn was_in(&self, slot: NonNull<ngx_http_upstream_rr_peer_t>) -> bool {
-        let slot = slot.as_ptr();
-        // SAFETY: see above; an address is as long as its `socklen` says.
-        unsafe {
-            (*slot).socklen == self.socklen
-                && libc::memcmp(
-                    (*slot).sockaddr.cast(),
-                    (&raw const self.address).cast(),
-                    self.socklen as usize,
-                ) == 0
-                && (self.has_room || bytes(&(*slot).server) == self.server)
-        }
+    pub(super) fn was_in(&self, slot: Peer<'_>) -> bool {
+        // SAFETY: an address is as long as its `socklen` says.
+        let address =
+            unsafe { slice::from_raw_parts((&raw const self.address).cast::<u8>(), self.socklen as usize) };
+        slot.address() == address && (self.has_room || slot.server() == self.server)
     }
 
     /// Comes into the slot that was found for it.
     ///
     /// # Safety
     ///
-    /// The write locks of both lists are held; no request uses the slot, or it was this very server's.
-    pub(super) unsafe fn fill(&mut self, slot: NonNull<ngx_http_upstream_rr_peer_t>) {
-        let slot = slot.as_ptr();
+    /// No request uses the slot, or it was this very server's.
+    pub(super) unsafe fn fill(&mut self, slot: PeerMut<'_>) {
+        // SAFETY: see above.
+        unsafe { self.write_texts(slot) };
+        let weight = isize::try_from(self.params.weight).unwrap_or(isize::MAX);
+        slot.set_weight(weight);
+        slot.set_effective_weight(weight);
+        slot.set_current_weight(0);
+        slot.set_max_conns(self.params.max_conns as usize);
+        slot.set_max_fails(self.params.max_fails as usize);
+        slot.set_fail_timeout(time_t::try_from(self.params.fail_timeout).unwrap_or(time_t::MAX));
+        slot.set_fails(0);
+        slot.set_accessed(0);
+        slot.set_checked(0);
+        slot.set_down(self.down);
+        // SAFETY: the write lock is held, which guards the session.
+        self.session = unsafe { nuc_take_session(slot.raw().as_ptr()) };
+    }
+
+    /// Writes the address, the name and the text of the server, of which nobody has a reference.
+    ///
+    /// # Safety
+    ///
+    /// See [`Self::fill`].
+    unsafe fn write_texts(&self, slot: PeerMut<'_>) {
+        let is_idle = slot.conns() == 0;
+        let slot = slot.raw().as_ptr();
         // SAFETY: see above. The buffers of a slot are nginx's: an address of any kind, a name of nginx's longest, and a
         // text of `TEXT_SIZE`, or the slot has this text already. Requests look at the text under the locks only.
         unsafe {
-            if (*slot).conns == 0 {
+            if is_idle {
                 (*slot).sockaddr.cast::<ngx_sockaddr_t>().write(self.address);
                 (*slot).socklen = self.socklen;
                 (*slot).name.data.copy_from_nonoverlapping(self.name.as_ptr(), self.name.len());
@@ -115,18 +127,6 @@ impl Prepared {
             }
             (*slot).server.data.copy_from_nonoverlapping(self.server.as_ptr(), self.server.len());
             (*slot).server.len = self.server.len();
-            let weight = isize::try_from(self.params.weight).unwrap_or(isize::MAX);
-            (*slot).weight = weight;
-            (*slot).effective_weight = weight;
-            (*slot).current_weight = 0;
-            (*slot).max_conns = self.params.max_conns as usize;
-            (*slot).max_fails = self.params.max_fails as usize;
-            (*slot).fail_timeout = time_t::try_from(self.params.fail_timeout).unwrap_or(time_t::MAX);
-            (*slot).fails = 0;
-            (*slot).accessed = 0;
-            (*slot).checked = 0;
-            (*slot).down = self.down;
-            self.session = nuc_take_session(slot);
         }
     }
 }

@@ -10,13 +10,14 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{
-    ngx_alloc, ngx_cycle, ngx_http_complex_value_t, ngx_http_upstream_rr_peer_t,
-    ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t, ngx_str_t, ngx_uint_t,
-};
+use nginx_sys::{ngx_alloc, ngx_cycle, ngx_str_t, ngx_uint_t};
 
-use super::super::peers::{Copy, Peers, Zone};
-use super::{Slots, Words, points};
+use super::super::copy::Copy;
+use super::super::handle::Zone;
+use super::super::nginx_peers::{ComplexValue, RawPeer, UpstreamConf};
+use super::super::peers::Peer;
+use super::blanks::Own;
+use super::points;
 use crate::model::id::Group;
 use crate::model::snapshot::Method;
 
@@ -35,7 +36,7 @@ struct RandomSettings {
 #[derive(Clone, Copy)]
 struct Range {
     /// The peer.
-    peer: *mut ngx_http_upstream_rr_peer_t,
+    peer: *mut RawPeer,
     /// Sum of the weights of the peers before it.
     range: ngx_uint_t,
 }
@@ -44,7 +45,7 @@ struct Range {
 #[repr(C)]
 struct HashSettings {
     /// What is hashed; never read here.
-    key: ngx_http_complex_value_t,
+    key: ComplexValue,
     /// The ring; null unless the hash is consistent.
     ring: *mut RingHead,
 }
@@ -92,7 +93,7 @@ impl Tables {
     ///
     /// Words for [`crate::model::snapshot::StaticReason::Layout`].
     pub unsafe fn of(
-        us: NonNull<ngx_http_upstream_srv_conf_t>,
+        us: NonNull<UpstreamConf>,
         method: Method,
         settings: NonNull<c_void>,
     ) -> Result<Option<Self>, &'static str> {
@@ -105,9 +106,9 @@ impl Tables {
             }
             Method::HashConsistent => {
                 // SAFETY: see above.
-                let primary = NonNull::new(unsafe { (*us.as_ptr()).peer.data }.cast());
+                let zone = unsafe { Zone::of(us) }.ok_or("list of peers")?;
                 // SAFETY: likewise.
-                let ring = unsafe { Ring::of(primary.ok_or("list of peers")?, settings.cast())? };
+                let ring = unsafe { Ring::of(&zone, settings.cast())? };
                 Ok(Some(Self(Kind::Ring(ring))))
             }
             _ => Ok(None),
@@ -187,8 +188,7 @@ impl Ranges {
     ///
     /// See [`Tables::refresh`].
     unsafe fn write(&self, zone: &Zone) -> Option<u64> {
-        // SAFETY: the words live as long as the zone.
-        let slots = unsafe { Words::slots(Slots::words(zone)?, Group::Primary) };
+        let slots = Own::of(zone)?.slots(Group::Primary);
         let present = self.get();
         let ranges = if present.is_null() { Self::make(slots)? } else { present };
         // SAFETY: there are as many ranges as slots, and nobody else uses them.
@@ -219,18 +219,17 @@ impl Ranges {
     unsafe fn fill(ranges: *mut Range, slots: usize, zone: &Zone) -> Option<u64> {
         let lists = zone.read()?;
         let (mut at, mut sum) = (0, 0_usize);
-        // SAFETY: see above; the read locks are held. A list is never empty, and its peers are slots, which are never freed.
-        unsafe {
-            let first = NonNull::new((*lists.primary.as_ptr()).peer)?.as_ptr();
-            for peer in Peers::of(lists.primary).take(slots) {
-                ranges.add(at).write(Range { peer: peer.as_ptr(), range: sum });
-                sum = sum.wrapping_add((*peer.as_ptr()).weight as usize);
-                at += 1;
-            }
-            for at in at..slots {
-                ranges.add(at).write(Range { peer: first, range: usize::MAX });
-            }
+        let peers = || lists.peers(lists.primary()).take(slots);
+        let first = peers().next()?.raw().as_ptr();
+        // SAFETY: there are as many places, see above.
+        let write = |at: usize, peer, range| unsafe { ranges.add(at).write(Range { peer, range }) };
+        for peer in peers() {
+            write(at, peer.raw().as_ptr(), sum);
+            sum = sum.wrapping_add(peer.weight() as usize);
+            at += 1;
         }
+        // A list is never empty, and its peers are slots, which are never freed.
+        (at..slots).for_each(|at| write(at, first, usize::MAX));
         // Counts move under the write locks, so this one is that of the list which was read.
         let membership = zone.membership();
         drop(lists);
@@ -262,16 +261,13 @@ impl Ring {
     /// # Safety
     ///
     /// See [`Tables::of`].
-    unsafe fn of(
-        primary: NonNull<ngx_http_upstream_rr_peers_t>,
-        settings: NonNull<HashSettings>,
-    ) -> Result<Self, &'static str> {
+    unsafe fn of(zone: &Zone, settings: NonNull<HashSettings>) -> Result<Self, &'static str> {
         // SAFETY: see above. Settings of `hash` are as long as the structure in any nginx that could be meant.
         let configured = unsafe { (&raw const (*settings.as_ptr()).ring).read() };
         let head = NonNull::new(configured).filter(|head| head.is_aligned()).ok_or("settings of hash")?;
         // SAFETY: nobody else uses the list while the configuration is read. The ring is walked only as far as it is
         // like one of this list.
-        unsafe { check_ring(primary, head)? };
+        unsafe { check_ring(zone, head)? };
         Ok(Self { settings, configured, own: Cell::new(None) })
     }
 
@@ -298,33 +294,30 @@ impl Drop for Ring {
 ///
 /// # Safety
 ///
-/// Nobody changes the list; the words of the ring can be read as far as they are plausible.
-unsafe fn check_ring(
-    primary: NonNull<ngx_http_upstream_rr_peers_t>,
-    head: NonNull<RingHead>,
-) -> Result<(), &'static str> {
+/// The words of the ring can be read as far as they are plausible.
+unsafe fn check_ring(zone: &Zone, head: NonNull<RingHead>) -> Result<(), &'static str> {
+    let lists = zone.read().ok_or("lock of the peers")?;
+    let primary = lists.primary();
+    // SAFETY: the lock is held; only addresses are taken.
+    let text = |peer: Peer<'_>| unsafe { (&raw const (*peer.raw().as_ptr()).server).cast::<ngx_str_t>() };
+    let mut servers: Vec<_> = lists.peers(primary).take(primary.number()).map(text).collect();
+    servers.sort_unstable();
     // SAFETY: see above.
-    unsafe {
-        let primary = &*primary.as_ptr();
-        let peers = Peers::of(NonNull::from(primary)).take(primary.number);
-        let mut servers: Vec<_> = peers.map(|peer| &raw const (*peer.as_ptr()).server).collect();
-        servers.sort_unstable();
-        let number = (*head.as_ptr()).number;
-        if number == 0 || number > primary.total_weight.saturating_mul(points::PER_WEIGHT) {
-            return Err("number of points of hash");
+    let number = unsafe { (*head.as_ptr()).number };
+    if number == 0 || number > primary.total_weight().saturating_mul(points::PER_WEIGHT) {
+        return Err("number of points of hash");
+    }
+    let mut before = None;
+    for at in 0..number {
+        // SAFETY: see above; the points follow the head.
+        let point = unsafe { (&raw const (*head.as_ptr()).points).cast::<RingPoint>().add(at).read() };
+        if servers.binary_search(&point.server).is_err() {
+            return Err("server of a point of hash");
         }
-        let first: *const RingPoint = (&raw const (*head.as_ptr()).points).cast();
-        let mut before = None;
-        for at in 0..number {
-            let point = first.add(at).read();
-            if servers.binary_search(&point.server).is_err() {
-                return Err("server of a point of hash");
-            }
-            if before >= Some(point.hash) {
-                return Err("order of the points of hash");
-            }
-            before = Some(point.hash);
+        if before >= Some(point.hash) {
+            return Err("order of the points of hash");
         }
+        before = Some(point.hash);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_slab_calloc};
+use nginx_sys::ngx_slab_calloc;
 
 use crate::model::address::Address;
 use crate::model::id::Group;
@@ -15,14 +15,16 @@ use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 
-use super::super::apply::{Abilities, Setting};
 use super::super::backend::Backend;
+use super::super::nginx_peers::{RawPeer, RawPeers};
 use super::super::peers::{Peers, bytes};
 use super::super::place::{Place, Spot};
 use super::super::prepared::name_size;
+use super::super::setting::{Abilities, Setting};
 use super::super::tests::{exact, upstream};
 use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
-use super::{Slots, Words};
+use super::Slots;
+use super::blanks::Own;
 
 /// Round robin.
 pub(super) const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
@@ -49,7 +51,7 @@ impl Dice {
 /// A slot that a request holds, with its name and its text then.
 struct Held {
     /// The slot.
-    slot: NonNull<ngx_http_upstream_rr_peer_t>,
+    slot: NonNull<RawPeer>,
     /// Its name.
     name: Vec<u8>,
     /// Its text.
@@ -58,11 +60,11 @@ struct Held {
 
 impl Held {
     /// Holds a slot.
-    fn new(slot: NonNull<ngx_http_upstream_rr_peer_t>) -> Self {
+    fn new(slot: NonNull<RawPeer>) -> Self {
         // SAFETY: one thread runs these tests.
         unsafe {
             (*slot.as_ptr()).conns += 1;
-            let (name, server) = (&(*slot.as_ptr()).name, &(*slot.as_ptr()).server);
+            let (name, server) = ((*slot.as_ptr()).name, (*slot.as_ptr()).server);
             Self { slot, name: bytes(name).to_vec(), server: bytes(server).to_vec() }
         }
     }
@@ -71,8 +73,8 @@ impl Held {
     fn is_same(&self) -> bool {
         // SAFETY: likewise.
         unsafe {
-            bytes(&(*self.slot.as_ptr()).name) == self.name
-                && bytes(&(*self.slot.as_ptr()).server) == self.server
+            bytes((*self.slot.as_ptr()).name) == self.name
+                && bytes((*self.slot.as_ptr()).server) == self.server
         }
     }
 
@@ -96,9 +98,9 @@ fn zone(servers: [usize; 2], blanks: [usize; 2]) -> Zone {
     unsafe {
         let zone = Zone::of(us).unwrap();
         let lists = zone.write().unwrap();
-        for peer in lists.iter().flat_map(|(_, list)| Peers::of(list)) {
+        for peer in lists.iter().flat_map(|(_, list)| lists.peers(list)) {
             // nginx gives a name a buffer for any.
-            let peer = peer.as_ptr();
+            let peer = peer.raw().as_ptr();
             let name = ngx_slab_calloc(zone.pool().unwrap().as_ptr(), name_size()).cast::<u8>();
             name.copy_from_nonoverlapping((*peer).name.data, (*peer).name.len);
             (*peer).name.data = name;
@@ -123,14 +125,12 @@ pub(super) fn prepare(zone: &Zone, port: usize) -> Prepared {
 /// The slots of each list and of its chain, in no order; each is there once.
 pub(super) fn slots(zone: &Zone) -> Vec<BTreeSet<usize>> {
     let lists = zone.read().unwrap();
-    let words = Slots::words(zone).unwrap();
+    let own = Own::of(zone).unwrap();
     let slots_of = |(group, list)| {
-        // SAFETY: the locks are held.
-        let (linked, blanks, sentinel) =
-            unsafe { (Peers::of(list), Words::blanks(words, group), Words::sentinel(words)) };
+        let (linked, blanks, sentinel) = (lists.peers(list), own.blanks(&lists, group), own.sentinel());
         let blanks = blanks.filter(|slot| Some(*slot) != sentinel);
         let all: Vec<_> =
-            linked.take(MANY).chain(blanks.take(MANY)).map(|slot| slot.as_ptr() as usize).collect();
+            linked.take(MANY).chain(blanks.take(MANY)).map(|slot| slot.raw().as_ptr() as usize).collect();
         let set: BTreeSet<_> = all.iter().copied().collect();
         assert_eq!(set.len(), all.len(), "a slot is there twice");
         set
@@ -140,13 +140,11 @@ pub(super) fn slots(zone: &Zone) -> Vec<BTreeSet<usize>> {
 
 /// What a module of others sees of a list that walks it by its links, and what one sees that counts to its `number`: the
 /// names of the peers. The second ends where it would follow a null pointer.
-pub(super) fn walks(list: NonNull<ngx_http_upstream_rr_peers_t>) -> [Vec<String>; 2] {
+pub(super) fn walks(list: NonNull<RawPeers>) -> [Vec<String>; 2] {
     // SAFETY: one thread runs these tests.
     unsafe {
-        let name = |peer: NonNull<ngx_http_upstream_rr_peer_t>| {
-            String::from_utf8(bytes(&(*peer.as_ptr()).name).to_vec()).unwrap()
-        };
-        let linked = Peers::of(list).take(MANY).map(name).collect();
+        let name = |peer: NonNull<RawPeer>| String::from_utf8(bytes((*peer.as_ptr()).name).to_vec()).unwrap();
+        let linked = Peers::starting((*list.as_ptr()).peer).take(MANY).map(|peer| name(peer.raw())).collect();
         let (mut counted, mut peer) = (Vec::new(), (*list.as_ptr()).peer);
         for _ in 0..(*list.as_ptr()).number {
             let Some(present) = NonNull::new(peer) else {
@@ -170,7 +168,7 @@ pub(super) fn check_walks(zone: &Zone, at: &str, is_wide: bool) {
     };
     let lists = zone.read().unwrap();
     for (group, list) in lists.iter() {
-        let (wanted, [linked, counted]) = (names(group), walks(list));
+        let (wanted, [linked, counted]) = (names(group), walks(list.raw()));
         if group == Group::Primary && wanted.is_empty() {
             assert_eq!((linked.len(), counted.len()), (1, 1), "{at}");
             continue;
@@ -197,16 +195,16 @@ fn servers(zone: &Zone) -> [Vec<usize>; 2] {
 pub(super) fn places(zone: &Zone, group: Group) -> Vec<Place> {
     let lists = zone.read().unwrap();
     let of_group = |(of, _, _, place): (Group, &[u8], &[u8], Place)| (of == group).then_some(place);
-    zone.each(&lists).filter_map(of_group).collect()
+    lists.each().filter_map(of_group).collect()
 }
 
 /// Lets requests hold slots, and lets some go.
 fn serve(zone: &Zone, dice: &mut Dice, held: &mut Vec<Held>) {
     let lists = zone.write().unwrap();
     for (_, list) in lists.iter() {
-        for slot in zone.servers(list) {
+        for slot in lists.servers(list) {
             if dice.roll(5) == 0 && held.len() < 6 {
-                held.push(Held::new(slot));
+                held.push(Held::new(slot.raw()));
             }
         }
     }
@@ -276,14 +274,15 @@ fn run(seed: u64, partly: bool) {
         let (mut edits, wanted) = edits(&zone, &mut dice, has_backups);
         let room = edits.seats.capacity();
         let mut lists = zone.write().unwrap();
-        let seated = zone.seat(&lists, &mut edits);
+        // SAFETY: one thread changes the lists, and the places are those of now.
+        let seated = unsafe { lists.seat(zone.membership(), &mut edits) };
         assert_eq!(edits.seats.capacity(), room, "{at}: memory was allocated under the locks");
         if seated.is_ok() || partly {
             // SAFETY: the write locks are held, and the edits were seated under them.
             unsafe {
-                let touched = Slots::edit(&zone, &mut lists, ROUND_ROBIN, &mut edits);
+                let touched = Slots::edit(&mut lists, ROUND_ROBIN, &mut edits);
                 if touched.members {
-                    Slots::settle(&zone, &lists);
+                    Slots::settle(&lists);
                 }
             }
         }
@@ -333,9 +332,10 @@ fn a_full_zone_is_left_with_the_slots_of_its_servers() {
     let mut edits = Edits { at: at.map(leave).collect(), ..Edits::default() };
     edits.make_room();
     let lists = zone.write().unwrap();
-    assert_eq!(zone.seat(&lists, &mut edits), Ok(()));
+    // SAFETY: one thread changes the lists, and the places are those of now.
+    assert_eq!(unsafe { lists.seat(zone.membership(), &mut edits) }, Ok(()));
     // SAFETY: the edits were seated under these locks, and nobody changed the lists.
-    unsafe { zone.apply(lists, ROUND_ROBIN, 0, &mut edits) }.unwrap();
+    unsafe { lists.apply(ROUND_ROBIN, 0, &mut edits) }.unwrap();
     assert_eq!(zone.copy().unwrap().faults, Faults::default());
     check_walks(&zone, "without servers", false);
 }

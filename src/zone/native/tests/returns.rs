@@ -1,10 +1,9 @@
 //! Servers that leave and return while requests are under way.
 
-use nginx_sys::ngx_http_upstream_rr_peer_t;
-
 use crate::model::id::{Group, Slot};
 use crate::nginx::fixture;
 
+use super::super::super::nginx_peers::RawPeer;
 use super::super::super::place::Place;
 use super::super::super::tests::{exact, spot};
 use super::super::super::{Edits, Fate, Zone};
@@ -14,13 +13,14 @@ use super::{ROUND_ROBIN, add, names, peer, places, prepare, remove, zone};
 fn change(zone: &Zone, mut edits: Edits) {
     edits.make_room();
     let lists = zone.write().unwrap();
-    assert_eq!(zone.seat(&lists, &mut edits), Ok(()));
+    // SAFETY: one thread changes the lists, and the places are those of now.
+    assert_eq!(unsafe { lists.seat(zone.membership(), &mut edits) }, Ok(()));
     // SAFETY: likewise.
-    assert!(unsafe { zone.apply(lists, ROUND_ROBIN, zone.membership(), &mut edits) }.is_some());
+    assert!(unsafe { lists.apply(ROUND_ROBIN, zone.membership(), &mut edits) }.is_some());
 }
 
 /// A request is given a peer.
-fn begin(peer: *mut ngx_http_upstream_rr_peer_t) {
+fn begin(peer: *mut RawPeer) {
     // SAFETY: the peer is linked; one thread reads and writes it.
     unsafe {
         (*peer).conns += 1;
@@ -29,7 +29,7 @@ fn begin(peer: *mut ngx_http_upstream_rr_peer_t) {
 }
 
 /// A request gives a peer back. What nginx would free then is kept by the module's reference.
-fn end(peer: *mut ngx_http_upstream_rr_peer_t) {
+fn end(peer: *mut RawPeer) {
     // SAFETY: the request holds the peer; likewise.
     unsafe {
         (*peer).conns -= 1;
@@ -124,7 +124,7 @@ fn requests_are_counted_where_their_server_is() {
     };
     renew();
     let before = fixture::used(shm);
-    let mut requests: Vec<(String, *mut ngx_http_upstream_rr_peer_t)> = Vec::new();
+    let mut requests: Vec<(String, *mut RawPeer)> = Vec::new();
     for round in 0..4000 {
         let there = names(&zone);
         let absent: Vec<_> = (1..=6).map(address).filter(|name| !there.contains(name)).collect();

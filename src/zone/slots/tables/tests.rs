@@ -6,14 +6,16 @@ use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 use crate::zone::Extra;
 use crate::zone::backend::Backend;
+use crate::zone::nginx_peers::{RawPeer, UpstreamConf};
 use crate::zone::tests::{Server, upstream};
 
+use super::super::Slots;
 use super::*;
 
 /// Settings with a ring as nginx makes it; they are never freed, as little as the list.
 struct Hashed {
     /// The upstream.
-    us: NonNull<ngx_http_upstream_srv_conf_t>,
+    us: NonNull<UpstreamConf>,
     /// Its peers.
     zone: Zone,
     /// The settings.
@@ -28,7 +30,7 @@ impl Hashed {
         // SAFETY: the fixture made lists of peers; the settings are plain words, for which zeroes are a start.
         unsafe {
             let zone = Zone::of(us).unwrap();
-            let peers: Vec<_> = Peers::of(zone.primary).collect();
+            let peers: Vec<_> = zone.primary().peers().map(Peer::raw).collect();
             let ring = points::ring(servers.iter().map(|text| (text.as_bytes(), 1))).unwrap();
             let mut words = vec![ring.len() as u64];
             for point in ring {
@@ -75,15 +77,15 @@ impl Hashed {
     /// What the balancer would see of it.
     fn seen(&mut self) -> Vec<(u32, String)> {
         // SAFETY: a point's server lives as long as the ring.
-        let text = |point: &RingPoint| unsafe { crate::zone::peers::bytes(&*point.server) };
+        let text = |point: &RingPoint| unsafe { crate::zone::peers::bytes(*point.server) };
         let string = |point| String::from_utf8(text(point).to_vec()).unwrap();
         self.points().iter().map(|point| (point.hash, string(point))).collect()
     }
 
     /// A peer.
-    fn peer(&mut self, at: usize) -> &mut ngx_http_upstream_rr_peer_t {
+    fn peer(&mut self, at: usize) -> &mut RawPeer {
         // SAFETY: only this test uses the list.
-        unsafe { Peers::of(self.zone.primary).nth(at).unwrap().as_mut() }
+        unsafe { self.zone.primary().peers().nth(at).unwrap().raw().as_mut() }
     }
 }
 
@@ -171,7 +173,7 @@ fn randomized(slots: usize) -> (Zone, NonNull<RandomSettings>, Tables) {
 fn ranges(zone: &Zone, settings: NonNull<RandomSettings>, slots: usize) -> Vec<(Option<usize>, usize)> {
     // SAFETY: the test is alone with the list; there is a range for each slot.
     let (peers, ranges) = unsafe {
-        let peers: Vec<_> = Peers::of(zone.primary).map(NonNull::as_ptr).collect();
+        let peers: Vec<_> = zone.primary().peers().map(|peer| peer.raw().as_ptr()).collect();
         (peers, std::slice::from_raw_parts(settings.as_ref().ranges, slots))
     };
     let place = |range: &Range| peers.iter().position(|peer| *peer == range.peer);
@@ -192,7 +194,7 @@ fn ranges_follow_the_list_and_are_as_many_as_it_can_have_peers() {
         let with = |range: [(Option<usize>, usize); 3]| [range, tail].concat();
         assert_eq!(ranges(&zone, settings, 6), with([(Some(0), 0), (Some(1), 5), (Some(2), 6)]));
 
-        (*(*zone.primary.as_ptr()).peer).weight = 7;
+        (*(*zone.primary().raw().as_ptr()).peer).weight = 7;
         assert_eq!(tables.refresh(&zone), Some(0));
         assert_eq!(ranges(&zone, settings, 6), with([(Some(0), 0), (Some(1), 7), (Some(2), 8)]));
         assert_eq!(settings.as_ref().ranges, made, "they stay where they are");
@@ -207,7 +209,7 @@ fn ranges_without_memory_are_not_left_to_the_balancer() {
         let (zone, settings, tables) = randomized(6);
         // SAFETY: the test is alone with the words.
         unsafe {
-            (*Slots::words(&zone).unwrap().as_ptr()).slots = [more, 0];
+            (*Own::of(&zone).unwrap().raw()).slots = [more, 0];
             assert_eq!(tables.refresh(&zone), None);
             assert!(!tables.is_usable() && settings.as_ref().ranges.is_null());
         }
@@ -219,7 +221,7 @@ fn ranges_are_not_made_while_the_lists_are_stuck() {
     let (zone, settings, tables) = randomized(6);
     // SAFETY: the test is alone with the list.
     unsafe {
-        (*zone.primary.as_ptr()).rwlock = !0;
+        (*zone.primary().raw().as_ptr()).rwlock = !0;
         assert_eq!(tables.refresh(&zone), None);
         assert!(!tables.is_usable() && settings.as_ref().ranges.is_null());
     }
@@ -254,7 +256,7 @@ fn tables_stay_as_they_are_while_the_lists_are_stuck() {
     unsafe {
         assert!(tables.refresh(&hashed.zone).is_some());
         let before = hashed.head();
-        (*hashed.zone.primary.as_ptr()).rwlock = !0;
+        (*hashed.zone.primary().raw().as_ptr()).rwlock = !0;
         assert_eq!(tables.refresh(&hashed.zone), None);
         assert_eq!(hashed.head(), before);
     }
