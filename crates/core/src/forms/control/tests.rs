@@ -133,7 +133,10 @@ fn a_list_that_is_not_to_be_had() {
         (BodyError::Unreadable, 500, "request body cannot be read"),
     ] {
         let Finish::Answer(answer) = finish(Err(error)) else { panic!("{error:?}") };
-        assert_eq!((answer.response.status, answer.response.body), (status, text.as_bytes().to_vec()));
+        assert_eq!(
+            (answer.response.status, answer.response.body),
+            (status, format!("{text}\n").into_bytes())
+        );
     }
     assert!(matches!(finish(Ok(Vec::new())), Finish::Work(_)));
 }
