@@ -239,7 +239,7 @@ sub captured {
 
 		my $r = http_get("/captured?$DOWN");
 		is($r->status(), 405, 'captured');
-		is($r->body(), 'subrequests are not allowed', 'in words');
+		is($r->body(), "subrequests are not allowed\n", 'in words');
 		is_deeply(servers(), $before, 'nothing was changed');
 		changes('executed');
 	}
