@@ -403,5 +403,5 @@ sub lua ($name) {
 		"200 1 changed, revision 5\n", "$name: up");
 	is_deeply(who('/', 4), { map { $_ => 2 } @two }, "$name: two servers");
 	is(line('/maintenance?up=127.0.0.1:8099'),
-		qq{404 server or peer is not found: "127.0.0.1:8099"\n}, "$name: no such server");
+		qq{404 server or peer is not found: "127.0.0.1:8099"}, "$name: no such server");
 }
