@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::snapshot::{Faults, Method, Peer, Snapshot, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::text::{Text, Whole};
@@ -57,7 +58,7 @@ impl Known {
     /// What its record says, if the upstream is at `revision`.
     pub(super) fn of(server: &Found<'_>, revision: u64) -> Self {
         let wish = server.wish(revision);
-        Self { id: Some(server.id()), told: Some((wish.admin(), wish.revision == 0)) }
+        Self { id: Some(server.id()), told: Some((wish.terms().admin, wish.revision == 0)) }
     }
 }
 
@@ -248,11 +249,11 @@ impl Lookup for View {
 
     fn usable(&self) -> (usize, usize) {
         let peers = &self.snapshot.peers;
-        (peers.iter().filter(|peer| peer.admin == Admin::Up).count(), peers.len())
+        (peers.iter().filter(|peer| peer.terms.admin == Admin::Up).count(), peers.len())
     }
 
     fn total_weight(&self) -> u64 {
-        self.snapshot.peers.iter().fold(0, |sum, peer| sum.saturating_add(peer.params.weight))
+        self.snapshot.peers.iter().fold(0, |sum, peer| sum.saturating_add(peer.terms.params.weight))
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
@@ -319,12 +320,11 @@ pub(super) fn peer(
         slot: row.slot,
         server,
         name,
-        params: row.params,
+        terms: Terms { admin, params: row.params },
         effective_weight: row.effective_weight,
         current_weight: row.current_weight,
         active: row.conns,
         down: row.down,
-        admin,
         managed: row.managed,
         reason,
         failures: Failures {
@@ -440,8 +440,7 @@ pub(super) fn claim<'a>(copy: &'a zone::Copy, row: &Row) -> Claim<'a> {
         group: row.slot.group,
         server: copy.bytes(&row.server),
         name: copy.bytes(&row.name),
-        admin: admin_of(row.down),
-        params: row.params,
+        terms: Terms { admin: admin_of(row.down), params: row.params },
         managed: row.managed,
     }
 }
@@ -461,18 +460,18 @@ fn configured(upstream: &Upstream) -> Vec<Peer> {
     let mut peers = Vec::new();
     for server in upstream.conf.configured() {
         let Configured { weight, max_conns, max_fails, fail_timeout, down, backup, .. } = server;
+        let admin = if down { Admin::Down } else { Admin::Up };
         for name in server.names {
             peers.push(Peer {
                 id: None,
                 slot: slot(backup),
                 server: if server.server.is_empty() { name.as_str() } else { &server.server }.into(),
                 name: name.into(),
-                params: Params { weight, max_conns, max_fails, fail_timeout },
+                terms: Terms { admin, params: Params { weight, max_conns, max_fails, fail_timeout } },
                 effective_weight: i64::try_from(weight).unwrap_or(i64::MAX),
                 current_weight: 0,
                 active: 0,
                 down: u64::from(down),
-                admin: if down { Admin::Down } else { Admin::Up },
                 managed: false,
                 reason: down.then_some(Reason::Configuration),
                 failures: Failures::default(),

@@ -5,13 +5,12 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, fence};
 
 use crate::model::id::Group;
-use crate::model::params::Params;
-use crate::model::state::Admin;
+use crate::model::server::Terms;
 
 use super::death;
 use super::index::Key;
 use super::lock::{Full, Locked};
-use super::records::{Server, Terms, UNKNOWN, Upstream, Wish};
+use super::records::{Server, StoredTerms, UNKNOWN, Upstream, Wish};
 
 /// Generation of a store that was closed.
 const CLOSED: u64 = u64::MAX;
@@ -26,9 +25,7 @@ pub struct Claim<'a> {
     /// Address.
     pub name: &'a [u8],
     /// What it is now.
-    pub admin: Admin,
-    /// Its parameters now.
-    pub params: Params,
+    pub terms: Terms,
     /// Whether nginx makes and removes it as a name resolves.
     pub managed: bool,
 }
@@ -268,7 +265,7 @@ impl Locked {
             };
             texts.copy_from_nonoverlapping(server.as_ptr(), server.len());
             texts.add(server.len()).copy_from_nonoverlapping(name.as_ptr(), name.len());
-            let base = Terms::new(claim.admin, claim.params);
+            let base = StoredTerms::from(claim.terms);
             (*record).texts = texts;
             (*record).server_len = server_len;
             (*record).name_len = name_len;
@@ -286,7 +283,7 @@ impl Locked {
         for (claim, &server) in claims.iter().zip(&claimed.0) {
             // SAFETY: see `answer`.
             unsafe {
-                let base = Terms::new(claim.admin, claim.params);
+                let base = StoredTerms::from(claim.terms);
                 let wanted = (*server).wish(revision);
                 dropped += usize::from(wanted.revision > 0 && !wanted.asks_for(base));
                 self.free_reasons(server);

@@ -8,10 +8,11 @@ use crate::model::address::Address;
 use crate::model::client::Client;
 use crate::model::id::{Group, ServerId};
 use crate::model::log::Level;
-use crate::model::params::{PARAMS, Param, ParamError, Params};
+use crate::model::params::{PARAMS, Param, ParamError};
+use crate::model::server::{Change, Server, Terms};
 use crate::model::state::Admin;
 use crate::nginx::caller::Caller;
-use crate::ops::{Action, Addition, Change, Command, Lookup, OpError, Plan, Selector, Upstreams, execute_if};
+use crate::ops::{Action, Command, Lookup, OpError, Plan, Selector, Upstreams, execute_if};
 
 use super::failure::Failure;
 use super::reply::{Row, Space, bytes};
@@ -199,16 +200,12 @@ impl Words<'_> {
     }
 
     /// The server that is to be.
-    fn addition(&self, change: &Change) -> Result<Addition, Failure> {
+    fn addition(&self, change: &Change) -> Result<Server, Failure> {
         let [(server, false)] = self.servers.as_slice() else { return Err(bad("no server is named")) };
-        let server = lossy(server).into_owned();
-        let address = Address::parse(&server).map_err(OpError::BadAddress)?;
+        let text = lossy(server).into_owned();
+        let address = Address::parse(&text).map_err(OpError::BadAddress)?;
         let group = if self.ask.flags & BACKUP != 0 { Group::Backup } else { Group::Primary };
-        let mut params = Params::default();
-        for &(param, value) in &change.params {
-            params.set(param, value);
-        }
-        Ok(Addition { server, address, group, params, admin: change.admin.unwrap_or_default() })
+        Ok(Server { text, address, group, terms: Terms::default().with(change) })
     }
 }
 

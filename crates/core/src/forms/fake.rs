@@ -6,14 +6,12 @@ use std::any::Any;
 use std::cell::RefCell;
 
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
-use crate::model::params::Params;
 use crate::model::pools::{Pool, Pools, Standing};
+use crate::model::server::{Server, Terms};
 use crate::model::snapshot::{Faults, Memory, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::{Seconds, UnixTime};
-use crate::ops::{
-    Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole,
-};
+use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole};
 
 /// The time of all calls in tests.
 pub const NOW: UnixTime = UnixTime(1_000_000_000);
@@ -32,24 +30,23 @@ pub struct Fake {
 
 /// A primary peer, up, with the default parameters.
 pub fn peer(index: usize, server: &str) -> Peer {
-    let params = Params::default();
+    let terms = Terms::default();
     Peer {
         id: Some(ServerId(index as u64)),
         slot: Slot { group: Group::Primary, index },
         server: server.into(),
         name: server.into(),
-        params,
+        terms,
         effective_weight: 1,
         current_weight: 0,
         active: 0,
         down: 0,
-        admin: Admin::Up,
         managed: false,
         reason: None,
         failures: Failures {
             fails: 0,
-            max_fails: params.max_fails,
-            fail_timeout: params.fail_timeout,
+            max_fails: terms.params.max_fails,
+            fail_timeout: terms.params.fail_timeout,
             checked: 0,
             single: false,
         },
@@ -159,11 +156,10 @@ impl Upstreams for Fake {
         let snapshot = &mut upstreams[upstream.0];
         for entry in &plan.entries {
             let peer = snapshot.peers.iter_mut().find(|peer| peer.id == Some(entry.id)).unwrap();
-            peer.admin = entry.to.admin;
             peer.down = u64::from(entry.to.admin != Admin::Up);
-            peer.params = entry.to.params;
-            if let Some(new) = &entry.readdress {
-                peer.name = new.address.to_string().into();
+            peer.terms = entry.to;
+            if let Some(address) = &entry.readdress {
+                peer.name = address.to_string().into();
                 peer.server.clone_from(&peer.name);
             }
             if entry.restates() {
@@ -180,7 +176,7 @@ impl Upstreams for Fake {
         if is_change || !plan.added.is_empty() || !plan.removed.is_empty() {
             snapshot.revision.0 += 1;
         }
-        let added = plan.added.iter().map(|addition| push(snapshot, addition)).collect();
+        let added = plan.added.iter().map(|server| push(snapshot, server)).collect();
         snapshot.peers.retain(|peer| plan.removed.iter().all(|removal| Some(removal.id) != peer.id));
         renumber(snapshot);
         Ok(Committed { revision: snapshot.revision, added, left: snapshot.peers.len() })
@@ -213,16 +209,15 @@ impl Upstreams for Fake {
 }
 
 /// Makes a server the last of its list.
-fn push(snapshot: &mut Snapshot, addition: &Addition) -> ServerId {
+fn push(snapshot: &mut Snapshot, server: &Server) -> ServerId {
     let id = snapshot.peers.iter().filter_map(|peer| peer.id).max().map_or(0, |id| id.0 + 1);
     snapshot.peers.push(Peer {
         id: Some(ServerId(id)),
-        slot: Slot { group: addition.group, index: usize::MAX },
-        name: addition.address.to_string().into(),
-        params: addition.params,
-        admin: addition.admin,
-        down: u64::from(addition.admin != Admin::Up),
-        ..peer(0, &addition.server)
+        slot: Slot { group: server.group, index: usize::MAX },
+        name: server.address.to_string().into(),
+        terms: server.terms,
+        down: u64::from(!server.terms.is_up()),
+        ..peer(0, &server.text)
     });
     ServerId(id)
 }
@@ -268,11 +263,11 @@ impl Lookup for FakeLookup {
 
     fn usable(&self) -> (usize, usize) {
         let peers = &self.snapshot.peers;
-        (peers.iter().filter(|peer| peer.admin == Admin::Up).count(), peers.len())
+        (peers.iter().filter(|peer| peer.terms.admin == Admin::Up).count(), peers.len())
     }
 
     fn total_weight(&self) -> u64 {
-        self.snapshot.peers.iter().map(|peer| peer.params.weight).sum()
+        self.snapshot.peers.iter().map(|peer| peer.terms.params.weight).sum()
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
@@ -311,7 +306,7 @@ pub fn pooled() -> Fake {
         let mut peers =
             vec![peer(0, &format!("127.0.0.1:{from}")), peer(1, &format!("127.0.0.1:{}", from + 1))];
         for peer in &mut peers {
-            peer.params.weight = 10;
+            peer.terms.params.weight = 10;
         }
         upstream(name, peers)
     };

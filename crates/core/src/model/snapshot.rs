@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::id::{Revision, ServerId, Slot};
-use super::params::Params;
 use super::pools::Pools;
-use super::state::{Admin, Failures, Reason, State, state};
+use super::server::Terms;
+use super::state::{Failures, Reason, State, state};
 use super::text::Text;
 use super::time::UnixTime;
 
@@ -114,8 +114,8 @@ pub struct Peer {
     pub server: Text,
     /// Address, as nginx writes it.
     pub name: Text,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
+    /// What is wanted of it.
+    pub terms: Terms,
     /// Weight lowered after failures.
     pub effective_weight: i64,
     /// Round robin's running sum.
@@ -124,8 +124,6 @@ pub struct Peer {
     pub active: u64,
     /// nginx's `down` word: 0 when the balancers may choose it.
     pub down: u64,
-    /// What is wanted of it.
-    pub admin: Admin,
     /// Whether nginx makes and removes it as a name resolves.
     pub managed: bool,
     /// Who wanted it, unless it is up since the start.
@@ -139,7 +137,7 @@ pub struct Peer {
 impl Peer {
     /// State at `now`.
     pub fn state(&self, now: UnixTime) -> State {
-        state(self.admin, &self.failures, now)
+        state(self.terms.admin, &self.failures, now)
     }
 
     /// Why it is in the state that it has at `now`.

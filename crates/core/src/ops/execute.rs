@@ -3,10 +3,10 @@
 use crate::model::snapshot::Peer;
 
 use super::access::{CommitError, Committed, Lookup, Upstreams};
-use super::command::{Action, Change, Command, Selector};
+use super::command::{Action, Command, Selector};
 use super::error::OpError;
-use super::plan::{Entry, NOTE_MAX, NewAddress, Outcome, Plan, Removal, Wish};
-use super::rules::{check_addition, check_guard, check_weights, id, readdress, select, select_one};
+use super::plan::{Outcome, Plan};
+use super::rules::{Tally, check_addition, check_note, entry, id, readdress, removal, select, select_one};
 
 /// How often a command is planned again when others were faster. Each time another change was made, so that a command
 /// that loses this often has waited for that many others.
@@ -65,11 +65,7 @@ pub fn execute_if(
 ///
 /// Why it cannot be done.
 pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
-    if let Some(note) = &command.note
-        && note.len() > NOTE_MAX
-    {
-        return Err(OpError::NoteTooLong { len: note.len(), max: NOTE_MAX });
-    }
+    check_note(command.note.as_deref())?;
     let mut plan = Plan {
         revision: lookup.revision(),
         membership: lookup.membership(),
@@ -92,47 +88,24 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
             }
             lookup.place(&mut peers);
             for peer in &peers {
-                plan.entries.push(entry(peer, change, None)?);
+                plan.entries.push(entry(peer, change.clone(), None)?);
             }
         }
-        Action::Add(addition) => {
-            check_addition(lookup, addition)?;
-            plan.added.push(addition.clone());
+        Action::Add(server) => {
+            check_addition(lookup, server)?;
+            plan.added.push(server.clone());
         }
-        Action::Remove => {
-            let peer = select_one(lookup, &command.servers)?;
-            plan.removed.push(Removal {
-                id: id(&peer)?,
-                group: peer.slot.group,
-                admin: peer.admin,
-                server: String::from(&peer.server),
-                name: String::from(&peer.name),
-                active: peer.active,
-            });
-        }
+        Action::Remove => plan.removed.push(removal(&select_one(lookup, &command.servers)?)?),
         Action::Readdress { address, change } => {
             let peer = select_one(lookup, &command.servers)?;
-            plan.entries.push(entry(&peer, change, readdress(lookup, &peer, address)?)?);
+            let address = readdress(lookup, &peer, address)?;
+            plan.entries.push(entry(&peer, change.clone(), address)?);
         }
     }
-    check_weights(lookup, &plan)?;
-    if !command.force {
-        check_guard(lookup, &plan)?;
-    }
+    let mut tally = Tally::of(lookup);
+    plan.entries.iter().for_each(|entry| tally.set(&entry.server.terms, &entry.to));
+    plan.removed.iter().for_each(|removal| tally.remove(&removal.server.terms));
+    plan.added.iter().for_each(|server| tally.add(&server.terms));
+    tally.check(lookup.method(), lookup.guard().filter(|_| !command.force))?;
     Ok(plan)
-}
-
-/// What the command makes of one peer.
-fn entry(peer: &Peer, change: &Change, readdress: Option<NewAddress>) -> Result<Entry, OpError> {
-    let from = Wish { admin: peer.admin, params: peer.params };
-    let to = from.with(change);
-    Ok(Entry {
-        id: id(peer)?,
-        group: peer.slot.group,
-        server: String::from(&peer.server),
-        from,
-        to,
-        asked: change.clone(),
-        readdress,
-    })
 }

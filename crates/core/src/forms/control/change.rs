@@ -87,8 +87,9 @@ pub fn carry_out(
 mod tests {
     use super::super::super::fake::fake;
     use super::*;
+    use crate::model::server::Change;
     use crate::model::state::Admin;
-    use crate::ops::{Action, Change, Selector};
+    use crate::ops::{Action, Selector};
 
     #[test]
     fn nothing_is_changed_that_could_not_be_told() {

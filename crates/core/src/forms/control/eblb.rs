@@ -2,8 +2,9 @@
 //! the reply is what a Lua function returned there: a word, a value, an error.
 
 use crate::model::query::{Query, quoted};
+use crate::model::server::Change;
 use crate::model::state::Admin;
-use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
+use crate::ops::{Action, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::{FORMAT, Format};
 use super::super::arguments::{flag, only};

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use crate::model::id::UpstreamIndex;
 use crate::model::log::{Level, escaped};
-use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
+use crate::model::server::Change;
+use crate::ops::{Action, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::Format;
 use super::super::call::Call;
@@ -13,7 +14,7 @@ use super::super::error::{Kind, Refusal};
 use super::super::peer::PeerView;
 use super::super::respond::{self, Answer, ErrorBody};
 use super::change::{Done, Shown, carry_out};
-use super::order::{Choice, Order, Task};
+use super::order::{Choice, Order};
 
 /// The name that stands for all upstreams.
 pub const ALL: &str = "*";
@@ -56,7 +57,7 @@ pub fn answer(
     upstreams: &dyn Upstreams,
     format: Format,
 ) -> Result<Answer, Refusal> {
-    let (host, change) = wanted(order.choice, order.task)?;
+    let (host, change) = wanted(order.choice, order.action)?;
     let selector = Selector::Host(host);
     let mut names = Vec::new();
     for index in 0..upstreams.count() {
@@ -98,9 +99,9 @@ pub fn answer(
 }
 
 /// The host and what it is to be.
-fn wanted(choice: Choice, task: Task) -> Result<(String, Change), Refusal> {
-    match (choice, task) {
-        (Choice::One(Selector::Server(host)), Task::Set(change)) if change.params.is_empty() => {
+fn wanted(choice: Choice, action: Option<Action>) -> Result<(String, Change), Refusal> {
+    match (choice, action) {
+        (Choice::One(Selector::Server(host)), Some(Action::Set(change))) if change.params.is_empty() => {
             Ok((host, change))
         }
         _ => Err(Refusal::argument("upstream=* is only for up, down and drain of a server")),
@@ -226,7 +227,7 @@ mod tests {
         let body = format!("a: 1 servers changed\nb: {text}\n");
         assert_eq!(get("upstream=*&server=10.0.0.1&down=", &fake), (409, body));
         let snapshot = fake.snapshot(UpstreamIndex(3)).unwrap();
-        assert!(snapshot.peers.iter().all(|peer| peer.admin == Admin::Up));
+        assert!(snapshot.peers.iter().all(|peer| peer.terms.admin == Admin::Up));
         let (status, body) = get("upstream=*&server=10.0.0.1&down=&format=json", &fake);
         assert_eq!(status, 409);
         assert!(

@@ -67,8 +67,8 @@ impl<'a> ServersView<'a> {
     pub fn removed_of(snapshot: &'a Snapshot, removed: Option<&'a Removal>, left: usize) -> Self {
         let removed = removed.map(|removal| RemovedView {
             id: removal.id.0,
-            server: &removal.server,
-            name: &removal.name,
+            server: &removal.server.text,
+            name: &removal.server.address,
             active: removal.active,
         });
         Self { removed, left: Some(left), ..Self::empty(snapshot) }

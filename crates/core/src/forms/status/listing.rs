@@ -114,8 +114,8 @@ mod tests {
         let choice = Choice::of(&Query::parse(query.as_bytes()).unwrap()).map_err(|refusal| refusal.text)?;
         let mut peers: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| fake::peer(0, name)).collect();
         peers.push(fake::backup(5, 0, "f"));
-        peers[1].admin = Admin::Down;
-        peers[2].admin = Admin::Drain;
+        peers[1].terms.admin = Admin::Down;
+        peers[2].terms.admin = Admin::Drain;
         peers[3].failures =
             Failures { fails: 1, max_fails: 1, fail_timeout: 10, checked: NOW.0, single: false };
         let listing = Listing::new(fake::upstream("u", peers), choice.as_ref(), NOW);

@@ -47,19 +47,19 @@ const ROWS: [Row; 8] = [
         |it| it.is_shared.then(|| signed(it.peer.active)),
     ),
     ("peer_max_connections", "Most connections to the server at a time (max_conns), 0 for no limit.", |it| {
-        Some(signed(it.peer.params.max_conns))
+        Some(signed(it.peer.terms.params.max_conns))
     }),
-    ("peer_weight", "Weight of the server.", |it| Some(signed(it.peer.params.weight))),
+    ("peer_weight", "Weight of the server.", |it| Some(signed(it.peer.terms.params.weight))),
     (
         "peer_fails",
         "Failures of the server that are counted at present. Only of upstreams with a zone.",
         |it| it.is_shared.then(|| signed(it.peer.failures.fails)),
     ),
     ("peer_max_fails", "Failures after which the server is left alone for a time, 0 for never.", |it| {
-        Some(signed(it.peer.params.max_fails))
+        Some(signed(it.peer.terms.params.max_fails))
     }),
     ("peer_fail_timeout_seconds", "How long the server is left alone after failures.", |it| {
-        Some(signed(it.peer.params.fail_timeout))
+        Some(signed(it.peer.terms.params.fail_timeout))
     }),
     (
         "peer_last_failure_timestamp_seconds",
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn each_series_is_there_once() {
         let mut down = fake::peer(1, "10.0.0.1");
-        down.admin = Admin::Down;
+        down.terms.admin = Admin::Down;
         down.last_failure = Some(UnixTime(7));
         let peers = vec![fake::peer(0, "10.0.0.1"), down, fake::backup(2, 0, "10.0.0.1")];
         let mut fixed = fake::upstream("v", vec![Peer { id: None, ..fake::peer(0, "a") }; 2]);

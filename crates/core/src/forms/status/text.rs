@@ -149,7 +149,7 @@ impl Row {
     /// Takes the cells of a peer.
     fn fill(&mut self, peer: &Peer, now: UnixTime) {
         let Self { text, ends } = self;
-        let params = &peer.params;
+        let params = &peer.terms.params;
         text.clear();
         let mut cells = ends.iter_mut();
         match peer.id {
@@ -271,8 +271,8 @@ mod tests {
     fn columns_begin_at_the_same_place() {
         let mut down = fake::peer(1, "app.example.com");
         down.name = "10.0.0.2:80".into();
-        down.admin = Admin::Down;
-        down.params.weight = 10;
+        down.terms.admin = Admin::Down;
+        down.terms.params.weight = 10;
         down.reason = Some(Reason::Operator {
             at: UnixTime(0),
             client: "::1".into(),

@@ -8,6 +8,7 @@ use super::address::{Address, AddressError};
 use super::id::Group;
 use super::params::{PARAMS, Param, ParamError, Params};
 use super::query::quoted;
+use super::server::{Server, Terms};
 use super::state::Admin;
 
 /// Most bytes of one word or value of a list: nginx's own bound on a parameter of its configuration.
@@ -27,16 +28,8 @@ pub struct Place {
 pub struct Listed {
     /// Where it stands.
     pub place: Place,
-    /// Its text, as it was typed.
-    pub server: String,
-    /// Its address. A text that is none can only mean servers that are there with this very text.
-    pub address: Result<Address, AddressError>,
-    /// Which list of nginx's it is for.
-    pub group: Group,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
-    /// Up, down or draining.
-    pub admin: Admin,
+    /// The server. A text that is no address can only mean servers that are there with this very text.
+    pub server: Server<Result<Address, AddressError>>,
 }
 
 /// The servers that an upstream is to have.
@@ -139,8 +132,8 @@ impl Listed {
     /// # Errors
     ///
     /// If its text can mean no server, or its flags exclude each other.
-    pub fn new(place: Place, server: String, params: Params, flags: Flags) -> Result<Self, ListError> {
-        let address = Address::parse(&server);
+    pub fn new(place: Place, text: String, params: Params, flags: Flags) -> Result<Self, ListError> {
+        let address = Address::parse(&text);
         match &address {
             // Some forms that nginx reads as addresses are no host names in a strict sense.
             Ok(_) | Err(AddressError::HostName(_) | AddressError::InvalidIp(_)) => {}
@@ -156,7 +149,7 @@ impl Listed {
             Flags { drain: true, .. } => Admin::Drain,
             _ => Admin::Up,
         };
-        Ok(Self { place, server, address, group, params, admin })
+        Ok(Self { place, server: Server { text, address, group, terms: Terms { admin, params } } })
     }
 }
 

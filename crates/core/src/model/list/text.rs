@@ -290,6 +290,7 @@ mod tests {
     use super::super::super::address::Address;
     use super::super::super::id::Group;
     use super::super::super::query::random::Random;
+    use super::super::super::server::Terms;
     use super::super::super::state::Admin;
     use super::*;
 
@@ -315,16 +316,17 @@ mod tests {
         let found = servers(text);
         let lines: Vec<_> = found.iter().map(|server| server.place.line).collect();
         assert_eq!(lines, [2, 2, 3, 6]);
-        let texts: Vec<_> = found.iter().map(|server| server.server.as_str()).collect();
+        let texts: Vec<_> = found.iter().map(|server| server.server.text.as_str()).collect();
         assert_eq!(texts, ["127.0.0.1:81", "[::1]", "unix:/s", "app.example.com"]);
+        let found: Vec<_> = found.into_iter().map(|listed| listed.server).collect();
         let [one, two, three, four] = found.as_slice() else { panic!() };
-        assert_eq!((one.group, one.admin, one.params.weight), (Group::Backup, Admin::Down, 2));
-        assert_eq!((two.group, two.admin, two.params), (Group::Primary, Admin::Up, Params::default()));
+        assert_eq!((one.group, one.terms.admin, one.terms.params.weight), (Group::Backup, Admin::Down, 2));
+        assert_eq!((two.group, two.terms), (Group::Primary, Terms::default()));
         assert_eq!(two.address, Address::parse("[::1]:80"));
         let params = Params { weight: 1, max_conns: 5, max_fails: 0, fail_timeout: 60 };
-        assert_eq!((three.admin, three.params), (Admin::Drain, params));
+        assert_eq!(three.terms, Terms { admin: Admin::Drain, params });
         assert!(four.address.is_err());
-        assert_eq!(four.params.weight, 3);
+        assert_eq!(four.terms.params.weight, 3);
     }
 
     #[test]

@@ -12,12 +12,13 @@ use std::collections::HashMap;
 use crate::model::client::Client;
 use crate::model::id::{Revision, ServerId, UpstreamIndex};
 use crate::model::list::{List, Listed, Place};
+use crate::model::server::Server;
 
 use super::access::{CommitError, Committed, Part, Upstreams};
-use super::command::Addition;
 use super::error::OpError;
 use super::execute::ATTEMPTS;
-use super::plan::{Entry, NOTE_MAX, Plan, Removal};
+use super::plan::{Entry, Plan, Removal};
+use super::rules::check_note;
 use difference::{Difference, Keys};
 
 /// Servers that one step is about.
@@ -26,9 +27,9 @@ const CHUNK: usize = 128;
 /// So many servers are too many for a look at them, or for a change of them, beside other work.
 const MANY: usize = 1_000;
 
-/// What is asked for.
+/// A replacement, and who asks for it.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct ReplaceCommand {
     /// The upstreams, and the servers that each is to have.
     pub lists: Vec<List>,
     /// Whether nothing is changed: the plan is all that is wanted.
@@ -53,7 +54,7 @@ pub struct Replaced {
     /// The servers that left.
     pub removed: Vec<Removal>,
     /// The servers that are new.
-    pub added: Vec<Addition>,
+    pub added: Vec<Server>,
     /// Their ids; none if nothing was changed yet.
     pub ids: Vec<ServerId>,
     /// How many servers are as they were.
@@ -62,7 +63,7 @@ pub struct Replaced {
 
 /// Why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct ReplaceError {
     /// The name by which the upstream was called that this is about.
     pub upstream: Option<String>,
     /// The reason.
@@ -82,7 +83,7 @@ pub enum Progress {
 /// A replacement that is under way. Dropped before it is done, it leaves everything as it was.
 pub struct Replacement {
     /// What is asked for.
-    wanted: Wanted,
+    command: ReplaceCommand,
     /// The upstreams, in the order of the lists.
     upstreams: Vec<UpstreamIndex>,
     /// What finds the servers of each list.
@@ -125,20 +126,16 @@ impl Replacement {
     /// # Errors
     ///
     /// If an upstream is not there, or there twice, or a list is empty.
-    pub fn new(upstreams: &dyn Upstreams, wanted: Wanted) -> Result<Self, Failure> {
-        let failed = |list: Option<&List>, error| Failure {
+    pub fn new(upstreams: &dyn Upstreams, command: ReplaceCommand) -> Result<Self, ReplaceError> {
+        let failed = |list: Option<&List>, error| ReplaceError {
             upstream: list.and_then(|list| list.upstream.clone()),
             error,
         };
-        if let Some(note) = &wanted.note
-            && note.len() > NOTE_MAX
-        {
-            return Err(failed(None, OpError::NoteTooLong { len: note.len(), max: NOTE_MAX }));
-        }
+        check_note(command.note.as_deref()).map_err(|error| failed(None, error))?;
         let (mut found, mut keys) = (Vec::new(), Vec::new());
         // No more than the upstreams that there are.
         let mut places: HashMap<usize, Place> = HashMap::new();
-        for list in &wanted.lists {
+        for list in &command.lists {
             let name = list.upstream.as_deref().unwrap_or_default();
             let index = upstreams
                 .find(name)
@@ -147,14 +144,14 @@ impl Replacement {
                 let twice = OpError::Twice { what: "upstream", text: name.to_owned(), place };
                 return Err(failed(Some(list), twice.at(list.place)));
             }
-            if list.servers.is_empty() && !wanted.force {
+            if list.servers.is_empty() && !command.force {
                 return Err(failed(Some(list), OpError::EmptyList));
             }
             found.push(index);
             keys.push(Keys::with_room(list.servers.len()).map_err(|error| failed(Some(list), error))?);
         }
         let stage = Stage::Check(0, 0);
-        Ok(Self { wanted, upstreams: found, keys, stage, planned: Vec::new(), lost: 0 })
+        Ok(Self { command, upstreams: found, keys, stage, planned: Vec::new(), lost: 0 })
     }
 
     /// Does a little more.
@@ -162,7 +159,7 @@ impl Replacement {
     /// # Errors
     ///
     /// Why nothing was changed.
-    pub fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, Failure> {
+    pub fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, ReplaceError> {
         match std::mem::replace(&mut self.stage, Stage::Look(0)) {
             Stage::Check(list, from) => self.check(list, from),
             Stage::Look(list) => self.look(upstreams, list),
@@ -188,18 +185,18 @@ impl Replacement {
     }
 
     /// The failure of one upstream.
-    fn failure(&self, list: usize, error: OpError) -> Failure {
-        Failure { upstream: self.wanted.lists.get(list).and_then(|list| list.upstream.clone()), error }
+    fn failure(&self, list: usize, error: OpError) -> ReplaceError {
+        ReplaceError { upstream: self.command.lists.get(list).and_then(|list| list.upstream.clone()), error }
     }
 
     /// The servers of a list.
     fn servers(&self, list: usize) -> &[Listed] {
-        self.wanted.lists.get(list).map_or(&[], |list| &list.servers)
+        self.command.lists.get(list).map_or(&[], |list| &list.servers)
     }
 
     /// Looks for servers that a list has twice.
-    fn check(&mut self, list: usize, from: usize) -> Result<Progress, Failure> {
-        let (Some(of), Some(keys)) = (self.wanted.lists.get(list), self.keys.get_mut(list)) else {
+    fn check(&mut self, list: usize, from: usize) -> Result<Progress, ReplaceError> {
+        let (Some(of), Some(keys)) = (self.command.lists.get(list), self.keys.get_mut(list)) else {
             self.stage = Stage::Look(0);
             return Ok(self.before_look(0));
         };
@@ -212,9 +209,9 @@ impl Replacement {
     }
 
     /// Looks at an upstream; when all were compared, begins to prepare.
-    fn look(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, Failure> {
+    fn look(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, ReplaceError> {
         let Some(upstream) = self.upstreams.get(list) else {
-            if self.wanted.is_dry {
+            if self.command.is_dry {
                 let planned = std::mem::take(&mut self.planned).into_iter();
                 return Ok(Progress::Done(planned.map(Planned::untouched).collect()));
             }
@@ -233,7 +230,7 @@ impl Replacement {
     }
 
     /// Looks again, from a list on, unless others were faster too often.
-    fn again(&mut self, lost: usize, from: usize) -> Result<Progress, Failure> {
+    fn again(&mut self, lost: usize, from: usize) -> Result<Progress, ReplaceError> {
         self.lost += 1;
         if self.lost >= ATTEMPTS {
             return Err(self.failure(lost, OpError::Busy));
@@ -243,7 +240,7 @@ impl Replacement {
     }
 
     /// Compares a list with its upstream.
-    fn compare(&mut self, list: usize, mut difference: Box<Difference>) -> Result<Progress, Failure> {
+    fn compare(&mut self, list: usize, mut difference: Box<Difference>) -> Result<Progress, ReplaceError> {
         let (Some(keys), Some(upstream)) = (self.keys.get(list), self.upstreams.get(list).copied()) else {
             return Ok(Progress::More);
         };
@@ -255,15 +252,15 @@ impl Replacement {
         }
         let name = difference.name().to_owned();
         let (changes, unchanged) =
-            difference.finish(self.wanted.force).map_err(|error| self.failure(list, error))?;
+            difference.finish(self.command.force).map_err(|error| self.failure(list, error))?;
         let plan = Plan {
             revision: changes.revision,
             membership: changes.membership,
             entries: changes.entries,
             removed: changes.removed,
             added: changes.added,
-            client: self.wanted.client.clone(),
-            note: self.wanted.note.clone(),
+            client: self.command.client.clone(),
+            note: self.command.note.clone(),
         };
         self.planned.push(Planned { name, part: Part { upstream, plan, ready: None }, unchanged });
         self.stage = Stage::Look(list + 1);
@@ -271,7 +268,7 @@ impl Replacement {
     }
 
     /// Makes the servers of an upstream ready.
-    fn prepare(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, Failure> {
+    fn prepare(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, ReplaceError> {
         let Some(planned) = self.planned.get_mut(list) else {
             self.stage = Stage::Commit;
             let changes = self.planned.iter().map(|planned| planned.part.plan.len());
@@ -286,7 +283,7 @@ impl Replacement {
     }
 
     /// Makes the change; upstreams in which nothing differs are left out of it.
-    fn commit(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, Failure> {
+    fn commit(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, ReplaceError> {
         let (mut same, mut changing) = (Vec::new(), Vec::new());
         for (place, planned) in std::mem::take(&mut self.planned).into_iter().enumerate() {
             let list = if planned.part.plan.is_empty() { &mut same } else { &mut changing };

@@ -5,7 +5,7 @@
 use crate::model::log::Level;
 use crate::model::query::Query;
 use crate::model::snapshot::{Peer, Snapshot};
-use crate::ops::{Command, OpError, Selector, Upstreams};
+use crate::ops::{Action, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::Format;
 use super::super::call::Call;
@@ -16,7 +16,7 @@ use super::change::{Done, Shown, carry_out};
 use super::everywhere;
 use super::json::ServersView;
 use super::lines::{Style, listing, pool_lines};
-use super::order::{Choice, Order, Task};
+use super::order::{Choice, Order};
 use super::words::given;
 
 /// What is said in place of the lines of an upstream whose last server was removed: a comment, for who reads lines.
@@ -49,7 +49,7 @@ pub fn answer(
         true => Style::Verbose,
         false => Style::Plain,
     };
-    let Some(action) = order.task.action() else {
+    let Some(action) = order.action.clone() else {
         return list(call, &order, upstreams, format, style);
     };
     let command = Command {
@@ -62,7 +62,7 @@ pub fn answer(
     };
     match carry_out(call, upstreams, &command, shown(&order, format, style)) {
         Ok(done) => Ok(done.log(changed(call, &order, &done, format, style))),
-        Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => {
+        Err(error) if dialect == Dialect::Any && is_so_already(&command.action, &error) => {
             Err(Refusal::new(Kind::NothingToDo, error.to_string()))
         }
         Err(error) => Err(error.into()),
@@ -70,8 +70,11 @@ pub fn answer(
 }
 
 /// Whether ngx_dynamic_upstream answers such an error as if there were nothing to do.
-fn is_so_already(task: &Task, error: &OpError) -> bool {
-    matches!((task, error), (Task::Add(_), OpError::Exists(_)) | (Task::Remove, OpError::ServerNotFound(_)))
+fn is_so_already(action: &Action, error: &OpError) -> bool {
+    matches!(
+        (action, error),
+        (Action::Add(_), OpError::Exists(_)) | (Action::Remove, OpError::ServerNotFound(_))
+    )
 }
 
 /// Lists the upstream, or the server with an id. Other choices without a change choose nothing.
@@ -103,9 +106,9 @@ fn list(
 
 /// How much of the upstream the reply to a change shows.
 fn shown(order: &Order, format: Format, style: Style) -> Shown {
-    match (&order.task, format) {
+    match (&order.action, format) {
         _ if order.brief => Shown::Chosen,
-        (Task::Remove, _) => Shown::All,
+        (Some(Action::Remove), _) => Shown::All,
         (_, Format::Json) => Shown::Chosen,
         (_, Format::Text) if style == Style::Numbered => Shown::Chosen,
         (_, Format::Text) => Shown::All,
@@ -115,18 +118,20 @@ fn shown(order: &Order, format: Format, style: Style) -> Shown {
 /// The reply to a change.
 fn changed(call: &Call<'_>, order: &Order, done: &Done, format: Format, style: Style) -> Answer {
     let (snapshot, peers) = (&done.snapshot, done.peers());
-    match (&order.task, format) {
-        (Task::Remove, Format::Json) if order.brief => {
+    match (&order.action, format) {
+        (Some(Action::Remove), Format::Json) if order.brief => {
             Answer::json(&ServersView::removed_of(snapshot, done.removed.first(), done.left))
         }
-        (Task::Remove, Format::Text) if order.brief && done.left > 0 => {
+        (Some(Action::Remove), Format::Text) if order.brief && done.left > 0 => {
             Answer::text(format!("# {} servers left\n", done.left))
         }
-        (Task::Remove, Format::Json) => {
+        (Some(Action::Remove), Format::Json) => {
             Answer::json(&ServersView::removed(snapshot, done.removed.first(), call.now))
         }
-        (Task::Remove, Format::Text) if snapshot.peers.is_empty() => Answer::text(NONE_LEFT.to_owned()),
-        (Task::Remove, Format::Text) => Answer::text(listing(&snapshot.peers, style)),
+        (Some(Action::Remove), Format::Text) if snapshot.peers.is_empty() => {
+            Answer::text(NONE_LEFT.to_owned())
+        }
+        (Some(Action::Remove), Format::Text) => Answer::text(listing(&snapshot.peers, style)),
         _ if style == Style::Numbered => singly(snapshot, &peers, style, format, call),
         // These are the chosen ones only, if the reply is to be brief.
         (_, Format::Text) => Answer::text(listing(&snapshot.peers, style)),

@@ -120,8 +120,8 @@ impl PoolView {
             up: peers.iter().any(|peer| peer.state(now) == State::Up),
             method: snapshot.method.map_or("unknown", |method| method.as_str()),
             priority,
-            failed_timeout: common(peers.iter().map(|peer| peer.params.fail_timeout)),
-            max_fails: common(peers.iter().map(|peer| peer.params.max_fails)),
+            failed_timeout: common(peers.iter().map(|peer| peer.terms.params.fail_timeout)),
+            max_fails: common(peers.iter().map(|peer| peer.terms.params.max_fails)),
             hosts: peers.iter().zip(1..).map(|(peer, place)| HostView::new(peer, place, now)).collect(),
         }
     }
@@ -131,7 +131,7 @@ impl HostView {
     /// The view of a peer; `place` is that in the list, from 1.
     fn new(peer: &Peer, place: u64, now: UnixTime) -> Self {
         let (host, port) = host_and_port(&peer.name);
-        let (failcount, lastfail) = match (peer.admin, peer.last_failure) {
+        let (failcount, lastfail) = match (peer.terms.admin, peer.last_failure) {
             (Admin::Up, Some(at)) if peer.failures.fails > 0 => (peer.failures.fails, at.0),
             (Admin::Up, _) => (peer.failures.fails, 0),
             // One that failed would come back by itself, in the eyes of those who know this form.
@@ -141,7 +141,7 @@ impl HostView {
             id: peer.id.map_or(place, |id| id.0.saturating_add(1)).to_string(),
             host,
             port,
-            weight: peer.params.weight,
+            weight: peer.terms.params.weight,
             up: peer.state(now) == State::Up,
             failcount,
             lastfail,

@@ -11,8 +11,9 @@ mod tests;
 use crate::model::id::ServerId;
 use crate::model::log::Level;
 use crate::model::query::{Query, quoted};
+use crate::model::server::Change;
 use crate::model::state::Admin;
-use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
+use crate::ops::{Action, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::{FORMAT, Format};
 use super::super::arguments::{flag, only};

@@ -125,7 +125,7 @@ fn all_pools() {
 fn hosts_that_failed_and_hosts_that_were_taken_down() {
     let failed = |admin, fails, checked: i64| {
         let mut peer = fake::peer(4, "[::1]:81");
-        peer.admin = admin;
+        peer.terms.admin = admin;
         peer.failures = Failures { fails, max_fails: 2, fail_timeout: 10, checked, single: false };
         peer.last_failure = Some(UnixTime(checked));
         fake::upstream("p", vec![peer])

@@ -295,10 +295,16 @@ mod tests {
         let lists = read(text).unwrap();
         let [one, two, three] = lists[0].servers.as_slice() else { panic!("{lists:?}") };
         let params = Params { weight: 2, max_conns: 5, max_fails: 0, fail_timeout: 60 };
-        assert_eq!((one.params, one.admin, one.group), (params, Admin::Down, Group::Primary));
+        assert_eq!(
+            (one.server.terms.params, one.server.terms.admin, one.server.group),
+            (params, Admin::Down, Group::Primary)
+        );
         assert_eq!((one.place, two.place.line), (Place { line: 2, item: Some(1) }, 3));
-        assert_eq!((two.server.as_str(), two.admin, two.group), ("unix:/{\"}", Admin::Drain, Group::Backup));
-        assert_eq!((three.place.item, three.params), (Some(3), Params::default()));
+        assert_eq!(
+            (two.server.text.as_str(), two.server.terms.admin, two.server.group),
+            ("unix:/{\"}", Admin::Drain, Group::Backup)
+        );
+        assert_eq!((three.place.item, three.server.terms.params), (Some(3), Params::default()));
         assert_eq!(read(b"[]").unwrap()[0].servers.len(), 0);
     }
 

@@ -10,7 +10,7 @@ use crate::http::Method;
 use crate::model::list::text;
 use crate::model::list::{Fault, List, ListError, Place};
 use crate::model::query::{Query, quoted};
-use crate::ops::replace::{Failure, Wanted};
+use crate::ops::replace::{ReplaceCommand, ReplaceError};
 use crate::ops::{OpError, Progress, Replaced, Replacement, Upstreams};
 
 use super::super::accept::{self, FORMAT, Format};
@@ -58,7 +58,7 @@ pub struct Replacing {
     /// Name of the upstream; none if the list has the names.
     upstream: Option<String>,
     /// What is asked for, without the lists.
-    wanted: Wanted,
+    command: ReplaceCommand,
     /// Form of the reply.
     format: Format,
     /// The only upstream, beside its pools, that the location knows; none if it knows all.
@@ -95,7 +95,7 @@ pub fn begin(call: &Call<'_>, body: Vec<u8>, scope: Option<String>) -> Result<Re
     let format = accept::for_control(&query, call.accept)?;
     only(&query, &KNOWN)?;
     flag(&query, "replace")?;
-    let wanted = Wanted {
+    let command = ReplaceCommand {
         lists: Vec::new(),
         is_dry: flag(&query, "dry_run")?,
         force: flag(&query, "force")?,
@@ -112,7 +112,7 @@ pub fn begin(call: &Call<'_>, body: Vec<u8>, scope: Option<String>) -> Result<Re
         return Err(Refusal::new(Kind::UnsupportedBody, words));
     };
     let upstream = given(&query, "upstream").map(str::to_owned);
-    Ok(Replacing { stage: Some(stage), upstream, wanted, format, scope })
+    Ok(Replacing { stage: Some(stage), upstream, command, format, scope })
 }
 
 impl Replacing {
@@ -161,7 +161,7 @@ impl Replacing {
                 // A change that is made must be told.
                 let _room =
                     if work.is_ready() { Some(respond::room(upstreams, work.changes())?) } else { None };
-                let progress = work.step(upstreams).map_err(|failure| self.refusal(failure))?;
+                let progress = work.step(upstreams).map_err(|error| self.refusal(error))?;
                 let next = match progress {
                     Progress::Done(done) => return Ok(Next::Answer(self.reply(upstreams, &done)?)),
                     Progress::More => Next::More,
@@ -171,8 +171,8 @@ impl Replacing {
                 return Ok(next);
             }
         };
-        let wanted = Wanted { lists: self.named(lists)?, ..self.wanted.clone() };
-        let work = Replacement::new(upstreams, wanted).map_err(|failure| self.refusal(failure))?;
+        let command = ReplaceCommand { lists: self.named(lists)?, ..self.command.clone() };
+        let work = Replacement::new(upstreams, command).map_err(|error| self.refusal(error))?;
         self.stage = Some(Stage::Run(work));
         Ok(Next::More)
     }
@@ -198,8 +198,8 @@ impl Replacing {
     }
 
     /// The refusal of what cannot be done. Where several upstreams are meant, it says which it is about.
-    fn refusal(&self, failure: Failure) -> Refusal {
-        let Failure { upstream, error } = failure;
+    fn refusal(&self, error: ReplaceError) -> Refusal {
+        let ReplaceError { upstream, error } = error;
         let refusal = Refusal::from(error.clone());
         match (upstream, &self.upstream, error) {
             (Some(upstream), None, error) if !matches!(error, OpError::At(..)) => {
@@ -217,17 +217,17 @@ impl Replacing {
     /// There is no memory for what would be done.
     fn reply(&self, upstreams: &dyn Upstreams, done: &[Replaced]) -> Result<Answer, Refusal> {
         let count = |done: &Replaced| done.entries.len() + done.removed.len() + done.added.len();
-        let _room = if self.wanted.is_dry {
+        let _room = if self.command.is_dry {
             Some(respond::room(upstreams, done.iter().map(count).sum())?)
         } else {
             None
         };
-        let reply = reply::Reply { done, is_dry: self.wanted.is_dry, is_list: self.upstream.is_none() };
+        let reply = reply::Reply { done, is_dry: self.command.is_dry, is_list: self.upstream.is_none() };
         let answer = match self.format {
             Format::Json => reply.json(),
             Format::Text => reply.text(),
         };
-        Ok(if self.wanted.is_dry { answer } else { reply.log(answer, &self.wanted) })
+        Ok(if self.command.is_dry { answer } else { reply.log(answer, &self.command) })
     }
 }
 

@@ -6,11 +6,12 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::model::log::{Level, escaped};
+use crate::model::server::{Server, Terms};
 use crate::model::state::Admin;
 use crate::model::time::Seconds;
 use crate::ops::plan::Difference;
-use crate::ops::replace::Wanted;
-use crate::ops::{Addition, Entry, Removal, Replaced};
+use crate::ops::replace::ReplaceCommand;
+use crate::ops::{Entry, Removal, Replaced};
 
 use super::super::super::respond::Answer;
 use super::super::log::Lines;
@@ -153,8 +154,8 @@ impl Reply<'_> {
     }
 
     /// Adds the lines for the log.
-    pub fn log(&self, mut answer: Answer, wanted: &Wanted) -> Answer {
-        let (user, note) = (wanted.client.user.as_deref(), wanted.note.as_deref());
+    pub fn log(&self, mut answer: Answer, command: &ReplaceCommand) -> Answer {
+        let (user, note) = (command.client.user.as_deref(), command.note.as_deref());
         let mut left = LINES;
         for done in self.done {
             let lines = Lines { upstream: &done.upstream, revision: done.revision, user, note };
@@ -189,16 +190,16 @@ fn write_text(out: &mut String, done: &Replaced, is_dry: bool) -> fmt::Result {
         if is_dry { ", dry run" } else { "" }
     )?;
     for Removal { id, server, .. } in removed {
-        writeln!(out, "removed {} id={id}", escaped(server))?;
+        writeln!(out, "removed {} id={id}", escaped(&server.text))?;
     }
     let mut ids = ids.iter();
-    for Addition { server, .. } in added {
-        write!(out, "added {}", escaped(server))?;
+    for server in added {
+        write!(out, "added {}", escaped(&server.text))?;
         ids.next().map_or(Ok(()), |id| write!(out, " id={id}"))?;
         out.push('\n');
     }
     for entry in entries {
-        write!(out, "changed {} id={}", escaped(&entry.server), entry.id)?;
+        write!(out, "changed {} id={}", escaped(&entry.server.text), entry.id)?;
         for Difference { what, from, to } in entry.differences() {
             write!(out, ", {what} {from} -> {to}")?;
         }
@@ -225,31 +226,36 @@ impl<'a> View<'a> {
 
 impl<'a> AddedView<'a> {
     /// The view of a new server.
-    fn new(addition: &'a Addition, id: Option<u64>) -> Self {
-        let params = addition.params;
+    fn new(server: &'a Server, id: Option<u64>) -> Self {
+        let Terms { admin, params } = server.terms;
         Self {
             id,
-            server: &addition.server,
-            name: addition.address.to_string(),
-            backup: addition.group.is_backup(),
+            server: &server.text,
+            name: server.address.to_string(),
+            backup: server.group.is_backup(),
             weight: params.weight,
             max_conns: params.max_conns,
             max_fails: params.max_fails,
             fail_timeout: Seconds(params.fail_timeout).to_string(),
-            state: Admin::as_str(addition.admin),
+            state: Admin::as_str(admin),
         }
     }
 }
 
 impl<'a> From<&'a Removal> for RemovedView<'a> {
     fn from(removal: &'a Removal) -> Self {
-        Self { id: removal.id.0, server: &removal.server, name: &removal.name, active: removal.active }
+        Self {
+            id: removal.id.0,
+            server: &removal.server.text,
+            name: &removal.server.address,
+            active: removal.active,
+        }
     }
 }
 
 impl<'a> From<&'a Entry> for ChangedView<'a> {
     fn from(entry: &'a Entry) -> Self {
-        Self { id: entry.id.0, server: &entry.server, changes: Changes(entry.differences()) }
+        Self { id: entry.id.0, server: &entry.server.text, changes: Changes(entry.differences()) }
     }
 }
 
