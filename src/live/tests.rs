@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::sync::atomic::Ordering;
 
 use crate::model::address::Address;
-use crate::model::id::{Group, ServerId, Slot};
+use crate::model::id::{Group, ServerId, Slot, UpstreamIndex};
 use crate::model::server::{self, Change, Terms};
 use crate::model::snapshot::{Method, Peer};
 use crate::model::state::Admin;
@@ -87,7 +87,7 @@ fn act(upstream: &Upstream, servers: Vec<Selector>, action: Action) -> bool {
 /// The same with look-ups from before.
 fn commit(upstream: &Upstream, lookup: &dyn Lookup, servers: Vec<Selector>, action: Action) -> bool {
     let client = "127.0.0.1".into();
-    let command = Command { upstream: "u".into(), servers, action, force: true, client, note: None };
+    let command = Command { upstream: UpstreamIndex(0), servers, action, force: true, client, note: None };
     let plan = plan(lookup, &command).unwrap();
     match change::commit(upstream, upstream.control().unwrap(), &plan) {
         Ok(_) => true,

@@ -141,7 +141,7 @@ impl Texts {
 
 impl Words<'_> {
     /// The command that they are.
-    fn command(&self, client: Client) -> Result<Command, Failure> {
+    fn command(&self, upstreams: &dyn Upstreams, client: Client) -> Result<Command, Failure> {
         let upstream = str::from_utf8(self.upstream)
             .map_err(|_| OpError::UpstreamNotFound(lossy(self.upstream).into_owned()))?;
         let note = str::from_utf8(self.note).map_err(|_| bad("note: not UTF-8"))?;
@@ -157,7 +157,7 @@ impl Words<'_> {
             _ => return Err(bad("unknown action")),
         };
         Ok(Command {
-            upstream: upstream.to_owned(),
+            upstream: upstreams.upstream(upstream)?,
             servers,
             action,
             force: self.ask.flags & FORCE != 0,
@@ -233,7 +233,7 @@ fn make(
     client: Option<String>,
     is_logged: impl FnOnce() -> bool,
 ) -> Result<(Done, Vec<String>), Failure> {
-    let command = words.command(client.map_or_else(|| CLIENT.into(), Client::from))?;
+    let command = words.command(upstreams, client.map_or_else(|| CLIENT.into(), Client::from))?;
     let keeps_one = words.ask.flags & KEEP_ONE != 0;
     let outcome = execute_if(
         upstreams,
@@ -252,7 +252,7 @@ fn make(
         return Ok((done, Vec::new()));
     }
     // The script may have called it by the name of its zone.
-    let name = upstreams.only(outcome.upstream, &[]).ok().map(|snapshot| snapshot.name);
+    let name = upstreams.only(command.upstream, &[]).ok().map(|snapshot| snapshot.name);
     Ok((done, log::lines(&name.unwrap_or_default(), &command, &outcome)))
 }
 

@@ -94,7 +94,12 @@ pub fn fake() -> Fake {
 
 impl Fake {
     /// These upstreams.
-    pub fn new(upstreams: Vec<Snapshot>) -> Self {
+    pub fn new(mut upstreams: Vec<Snapshot>) -> Self {
+        let names: Vec<_> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        for pool in upstreams.iter_mut().filter_map(|it| it.pools.as_mut()).flat_map(|it| &mut it.list) {
+            let place = names.iter().position(|name| *name == pool.name);
+            pool.upstream = UpstreamIndex(place.unwrap_or(usize::MAX));
+        }
         Self { upstreams: RefCell::new(upstreams), refuse: None, no_memory: false, guard: None }
     }
 
@@ -281,7 +286,10 @@ impl Lookup for FakeLookup {
 
 /// A pool of priority 10 times its place.
 fn pool(place: u32, name: &str, standing: Standing) -> Pool {
-    Pool { name: name.to_owned(), priority: place * 10, failback: Seconds(u64::from(place) * 30), standing }
+    let failback = Seconds(u64::from(place) * 30);
+    // `Fake::new` knows better.
+    let upstream = UpstreamIndex(usize::MAX);
+    Pool { upstream, name: name.to_owned(), priority: place * 10, failback, standing }
 }
 
 /// An upstream of these pools, the first of which is the best.

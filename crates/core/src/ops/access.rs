@@ -19,14 +19,22 @@ pub trait Upstreams {
     /// The upstream with this name, else the one whose zone has it.
     fn find(&self, name: &str) -> Option<UpstreamIndex>;
 
+    /// The same, which must be there.
+    ///
+    /// # Errors
+    ///
+    /// `OpError::UpstreamNotFound`
+    fn upstream(&self, name: &str) -> Result<UpstreamIndex, OpError> {
+        self.find(name).ok_or_else(|| OpError::UpstreamNotFound(name.to_owned()))
+    }
+
     /// A copy of the upstream with this name, from one moment.
     ///
     /// # Errors
     ///
     /// As [`Upstreams::snapshot`].
     fn named(&self, name: &str) -> Result<Snapshot, OpError> {
-        let found = self.find(name).ok_or_else(|| OpError::UpstreamNotFound(name.to_owned()));
-        found.and_then(|upstream| self.snapshot(upstream))
+        self.snapshot(self.upstream(name)?)
     }
 
     /// The pools of an upstream, if it has pools in the place of servers: without a look at their servers one by one.

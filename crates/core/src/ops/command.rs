@@ -2,7 +2,7 @@
 
 use crate::model::address::Address;
 use crate::model::client::Client;
-use crate::model::id::ServerId;
+use crate::model::id::{ServerId, UpstreamIndex};
 use crate::model::server::{Change, Server};
 use crate::model::snapshot::Peer;
 
@@ -68,8 +68,8 @@ pub enum Action {
 /// A change, to whom, and who asks for it.
 #[derive(Clone, Debug)]
 pub struct Command {
-    /// Name of the upstream, or of its zone.
-    pub upstream: String,
+    /// The upstream.
+    pub upstream: UpstreamIndex,
     /// The servers; each must choose at least one, and exactly one to remove it or to change its address.
     pub servers: Vec<Selector>,
     /// What is asked for.

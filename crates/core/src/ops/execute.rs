@@ -36,9 +36,7 @@ pub fn execute_if(
     command: &Command,
     check: impl Fn(&dyn Lookup, &Plan) -> Result<(), OpError>,
 ) -> Result<Outcome, OpError> {
-    let upstream = upstreams
-        .find(&command.upstream)
-        .ok_or_else(|| OpError::UpstreamNotFound(command.upstream.clone()))?;
+    let upstream = command.upstream;
     if command.servers.len() > FEW || command.servers.iter().any(|it| matches!(it, Selector::Host(_))) {
         upstreams.room(upstream)?;
     }
@@ -50,7 +48,7 @@ pub fn execute_if(
             Ok(Committed { revision, added, left }) => {
                 let Plan { entries, removed, added: additions, .. } = plan;
                 let added = added.into_iter().zip(additions).collect();
-                return Ok(Outcome { upstream, revision, entries, removed, added, left });
+                return Ok(Outcome { revision, entries, removed, added, left });
             }
             Err(CommitError::Moved) => {}
             Err(CommitError::Refused(error)) => return Err(error),

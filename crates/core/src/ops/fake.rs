@@ -181,7 +181,14 @@ pub fn fake() -> Fake {
 
 /// A command of a test.
 pub fn act(servers: Vec<Selector>, action: Action) -> Command {
-    Command { upstream: "u".into(), servers, action, force: false, client: "192.0.2.1".into(), note: None }
+    Command {
+        upstream: UpstreamIndex(0),
+        servers,
+        action,
+        force: false,
+        client: "192.0.2.1".into(),
+        note: None,
+    }
 }
 
 /// A change of parameters or state.

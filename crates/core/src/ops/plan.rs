@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::model::address::Address;
 use crate::model::client::Client;
-use crate::model::id::{Revision, ServerId, UpstreamIndex};
+use crate::model::id::{Revision, ServerId};
 use crate::model::params::PARAMS;
 use crate::model::server::{Change, Server, Terms};
 use crate::model::state::Admin;
@@ -128,9 +128,7 @@ impl Plan {
 /// What was done.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The upstream.
-    pub upstream: UpstreamIndex,
-    /// Its number of changes now.
+    /// The upstream's number of changes now.
     pub revision: Revision,
     /// The servers that were chosen, and what changed.
     pub entries: Vec<Entry>,

@@ -9,7 +9,7 @@ use crate::model::server::Change;
 use crate::model::snapshot::{Method, StaticReason};
 use crate::model::state::Admin;
 
-use super::access::Lookup;
+use super::access::{Lookup, Upstreams};
 use super::command::{Action, Command, Selector};
 use super::error::OpError;
 use super::execute::{ATTEMPTS, execute, plan};
@@ -85,8 +85,7 @@ fn one_bad_word_refuses_the_whole_command() {
     assert_eq!(refused.err(), Some(OpError::ServerNotFound("nobody".into())));
     let refused = execute(&fake(), &command(vec![Selector::Position(9)], admin(Admin::Down)));
     assert_eq!(refused.err(), Some(OpError::BadPosition(9)));
-    let unknown = Command { upstream: "v".into(), ..command(vec![], Change::default()) };
-    assert_eq!(execute(&fake(), &unknown).err(), Some(OpError::UpstreamNotFound("v".into())));
+    assert_eq!(fake().upstream("v"), Err(OpError::UpstreamNotFound("v".into())));
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn each_number_has_its_meaning() {
         (Ask { action: 2, ..state(0) }, Action::Remove),
     ];
     for (ask, wanted) in table {
-        let command = words(ask, b"127.0.0.1:8081").command("c".into()).unwrap();
+        let command = words(ask, b"127.0.0.1:8081").command(&fake(), "c".into()).unwrap();
         assert_eq!((&command.action, &command.servers), (&wanted, &one), "{ask:?}");
         assert_eq!((command.client.address.as_str(), command.note, command.force), ("c", None, false));
     }
@@ -45,7 +45,7 @@ fn each_number_has_its_meaning() {
 #[test]
 fn a_new_server() {
     let ask = Ask { action: 1, state: 2, given: 1, params: [5.0; 4], flags: BACKUP | FORCE };
-    let command = words(ask, b"127.0.0.1").command("".into()).unwrap();
+    let command = words(ask, b"127.0.0.1").command(&fake(), "".into()).unwrap();
     let Action::Add(added) = command.action else { panic!("{:?}", command.action) };
     assert_eq!((added.text.as_str(), added.address.to_string().as_str()), ("127.0.0.1", "127.0.0.1:80"));
     assert_eq!((added.group, added.terms.admin, command.force), (Group::Backup, Admin::Down, true));

@@ -117,7 +117,7 @@ fn verb(query: &Query) -> Result<Option<Verb>, Refusal> {
 fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) -> Result<Done, Failure> {
     let stream = query.get("stream").unwrap_or_default();
     // Before the position, which may be missing: of both, scripts know this error.
-    upstreams.find(stream).ok_or_else(|| OpError::UpstreamNotFound(stream.to_owned()))?;
+    let upstream = upstreams.upstream(stream)?;
     let set = |admin| Action::Set(Change { admin: Some(admin), params: Vec::new() });
     let action = match verb {
         Verb::Up => set(Admin::Up),
@@ -128,7 +128,7 @@ fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) ->
         }
     };
     let command = Command {
-        upstream: stream.to_owned(),
+        upstream,
         servers: vec![position(query)?],
         action,
         force: flag(query, "force")?,

@@ -59,13 +59,13 @@ pub fn answer(
 ) -> Result<Answer, Refusal> {
     let (host, change) = wanted(order.choice, order.action)?;
     let selector = Selector::Host(host);
-    let mut names = Vec::new();
-    for index in 0..upstreams.count() {
-        match upstreams.snapshot(UpstreamIndex(index)) {
+    let mut found = Vec::new();
+    for upstream in (0..upstreams.count()).map(UpstreamIndex) {
+        match upstreams.snapshot(upstream) {
             Ok(snapshot)
                 if snapshot.fixed.is_none() && snapshot.peers.iter().any(|peer| selector.chooses(peer)) =>
             {
-                names.push(snapshot.name);
+                found.push((upstream, snapshot.name));
             }
             // This one is not for whoever asks.
             Ok(_) | Err(OpError::UpstreamNotFound(_)) => {}
@@ -73,9 +73,9 @@ pub fn answer(
         }
     }
     // Changes that were made must be told.
-    let _room = respond::room(upstreams, names.len())?;
+    let _room = respond::room(upstreams, found.len())?;
     let mut told = Vec::new();
-    for upstream in names {
+    for (upstream, name) in found {
         let command = Command {
             upstream,
             servers: vec![selector.clone()],
@@ -89,7 +89,7 @@ pub fn answer(
             Err(OpError::ServerNotFound(_)) => {}
             // This worker does not know all that are meant.
             Err(error @ OpError::Reloaded) => return Err(error.into()),
-            result => told.push(Told { upstream: command.upstream, result: result.map_err(Refusal::from) }),
+            result => told.push(Told { upstream: name, result: result.map_err(Refusal::from) }),
         }
     }
     if told.is_empty() {

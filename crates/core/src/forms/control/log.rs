@@ -116,12 +116,12 @@ mod tests {
     use crate::model::id::Group;
     use crate::model::params::Param;
     use crate::model::server::{Change, Terms};
-    use crate::ops::{Action, Selector};
+    use crate::ops::{Action, Selector, Upstreams};
 
     /// A command for servers of `backend`.
     fn command(servers: &[usize], action: Action, note: Option<&str>) -> Command {
         Command {
-            upstream: "backend_zone".to_owned(),
+            upstream: fake().find("backend_zone").unwrap(),
             servers: servers.iter().copied().map(Selector::Position).collect(),
             action,
             force: false,

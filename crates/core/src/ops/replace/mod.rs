@@ -137,9 +137,7 @@ impl Replacement {
         let mut places: HashMap<usize, Place> = HashMap::new();
         for list in &command.lists {
             let name = list.upstream.as_deref().unwrap_or_default();
-            let index = upstreams
-                .find(name)
-                .ok_or_else(|| failed(Some(list), OpError::UpstreamNotFound(name.to_owned())))?;
+            let index = upstreams.upstream(name).map_err(|error| failed(Some(list), error))?;
             if let Some(place) = places.insert(index.0, list.place) {
                 let twice = OpError::Twice { what: "upstream", text: name.to_owned(), place };
                 return Err(failed(Some(list), twice.at(list.place)));

@@ -53,7 +53,7 @@ pub fn answer(
         return list(call, &order, upstreams, format, style);
     };
     let command = Command {
-        upstream: order.upstream.clone(),
+        upstream: upstreams.upstream(&order.upstream)?,
         servers: order.choice.selectors(),
         action,
         force: order.force,

@@ -4,6 +4,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::model::id::UpstreamIndex;
+use crate::model::pools::Pool;
 use crate::model::snapshot::{Peer, Snapshot};
 use crate::model::state::{Admin, State};
 use crate::model::time::UnixTime;
@@ -11,15 +12,6 @@ use crate::ops::Upstreams;
 
 use super::super::super::error::Refusal;
 use super::super::super::respond;
-
-/// An upstream that is a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Named {
-    /// Which.
-    upstream: UpstreamIndex,
-    /// Its priority in the first upstream that has it as a pool.
-    priority: u32,
-}
 
 /// All pools at `now`.
 ///
@@ -37,23 +29,19 @@ pub fn view(upstreams: &dyn Upstreams, now: UnixTime) -> Result<impl Serialize, 
     Ok(PoolsView(views))
 }
 
-/// Name of the upstream that is the pool of this name.
-pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Option<String> {
+/// The upstream that is the pool of this name.
+pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Option<UpstreamIndex> {
     let found = upstreams.find(pool)?;
-    all(upstreams).into_iter().find(|pool| pool.upstream == found)?;
-    upstreams.only(found, &[]).ok().map(|snapshot| snapshot.name)
+    all(upstreams).into_iter().map(|pool| pool.upstream).find(|pool| *pool == found)
 }
 
-/// The upstreams that are pools, each once, in the order of their blocks.
-fn all(upstreams: &dyn Upstreams) -> Vec<Named> {
-    let mut all: Vec<Named> = Vec::new();
+/// The pools, each once, as the first upstream has them that does, in the order of their blocks.
+fn all(upstreams: &dyn Upstreams) -> Vec<Pool> {
+    let mut all: Vec<Pool> = Vec::new();
     let composed = (0..upstreams.count()).filter_map(|index| upstreams.pools(UpstreamIndex(index)));
     for pool in composed.flat_map(|pools| pools.list) {
-        match upstreams.find(&pool.name) {
-            Some(upstream) if all.iter().all(|known| known.upstream != upstream) => {
-                all.push(Named { upstream, priority: pool.priority });
-            }
-            _ => {}
+        if all.iter().all(|known| known.upstream != pool.upstream) {
+            all.push(pool);
         }
     }
     all.sort_by_key(|pool| pool.upstream.0);

@@ -142,9 +142,9 @@ fn set(
 ) -> Result<Answer, Failure> {
     only(query, &KNOWN)?;
     let force = flag(query, "force")?;
-    let name = list::find(upstreams, pool).ok_or(Failure::NoPool)?;
+    let upstream = list::find(upstreams, pool).ok_or(Failure::NoPool)?;
     let command = Command {
-        upstream: name,
+        upstream,
         servers: vec![selector(host).ok_or(Failure::NoHost)?],
         action: Action::Set(Change { admin: Some(admin), params: Vec::new() }),
         force,
