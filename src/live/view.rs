@@ -7,7 +7,7 @@ use crate::model::params::Params;
 use crate::model::server::Terms;
 use crate::model::snapshot::{Faults, Method, Peer, Snapshot, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
-use crate::model::text::{Text, Whole};
+use crate::model::text::{SharedText, Text};
 use crate::model::time::UnixTime;
 use crate::nginx::death;
 use crate::nginx::upstream::Configured;
@@ -148,7 +148,7 @@ impl View {
 
     /// Joins what was copied from the zone with what the store knows.
     fn new(upstream: &Upstream, control: &Control, mut copy: zone::Copy, knowledge: &Knowledge) -> Self {
-        let text = Whole::new(std::mem::take(&mut copy.text));
+        let text = SharedText::new(std::mem::take(&mut copy.text));
         let mut clients = None;
         let mut reasons = knowledge.reasons.iter().peekable();
         let peers = copy.rows.iter().zip(&knowledge.known).enumerate().map(|(at, (row, known))| {
@@ -211,7 +211,7 @@ impl View {
         if let Some(peers) = peers
             && let Some(mut copy) = peers.copy()
         {
-            let text = Whole::new(std::mem::take(&mut copy.text));
+            let text = SharedText::new(std::mem::take(&mut copy.text));
             let told_by_file = |row: &Row| {
                 peer((&copy, &text), row, &Known::default(), None, &mut None, told_nothing(upstream))
             };
@@ -294,7 +294,7 @@ pub(super) fn empty(upstream: &Upstream) -> Snapshot {
 
 /// One peer, from its row and from what the store knows of it. `clients` is the client of the peer before.
 pub(super) fn peer(
-    (copy, text): (&zone::Copy, &Whole),
+    (copy, text): (&zone::Copy, &SharedText),
     row: &Row,
     known: &Known,
     reason: Option<&records::Reason>,

@@ -21,10 +21,10 @@ pub struct PeerView<'a> {
 }
 
 /// A field of a peer: its name, and its value, if it has one.
-type Row = (&'static str, for<'a> fn(&'a Peer, UnixTime) -> Option<Value<'a>>);
+type Field = (&'static str, for<'a> fn(&'a Peer, UnixTime) -> Option<Value<'a>>);
 
 /// The fields, in the order in which they are shown.
-const ROWS: [Row; 16] = [
+const ROWS: [Field; 16] = [
     // None in a static upstream.
     ("id", |peer, _| peer.id.map(|id| Value::Count(id.0))),
     // Text of the `server` directive.

@@ -64,15 +64,8 @@ pub fn execute_if(
 /// Why it cannot be done.
 pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
     check_note(command.note.as_deref())?;
-    let mut plan = Plan {
-        revision: lookup.revision(),
-        membership: lookup.membership(),
-        entries: Vec::new(),
-        removed: Vec::new(),
-        added: Vec::new(),
-        client: command.client.clone(),
-        note: command.note.clone(),
-    };
+    let Command { client, note, .. } = command;
+    let mut plan = Plan::new(lookup.revision(), lookup.membership(), client, note.as_deref());
     match &command.action {
         Action::Set(change) => {
             let mut peers: Vec<Peer> = Vec::new();

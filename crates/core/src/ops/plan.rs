@@ -114,6 +114,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// To do nothing, for an upstream as it is at this change and at nginx's count.
+    pub fn new(revision: Revision, membership: u64, client: &Client, note: Option<&str>) -> Self {
+        Self {
+            revision,
+            membership,
+            entries: Vec::new(),
+            removed: Vec::new(),
+            added: Vec::new(),
+            client: client.clone(),
+            note: note.map(str::to_owned),
+        }
+    }
+
     /// To how many servers something is done.
     pub fn len(&self) -> usize {
         self.entries.len() + self.removed.len() + self.added.len()

@@ -19,7 +19,7 @@ use super::order::{Choice, Order};
 /// The name that stands for all upstreams.
 pub const ALL: &str = "*";
 
-/// What came of the wish in one upstream.
+/// What came of it in one upstream.
 struct Told {
     /// Name of the upstream.
     upstream: String,

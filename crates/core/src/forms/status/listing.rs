@@ -31,7 +31,7 @@ const WORDS: [(&str, State); 5] = [
 
 /// What was asked for of the peers of each upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct Filter {
     /// States to show; all if there are none.
     states: Vec<State>,
     /// How many to leave out.
@@ -50,7 +50,7 @@ pub struct Listing {
     pub matched: Option<usize>,
 }
 
-impl Choice {
+impl Filter {
     /// What a request asks for; none if it asks for all.
     ///
     /// # Errors
@@ -74,8 +74,8 @@ impl Listing {
     }
 
     /// The peers of an upstream that were asked for, at `now`.
-    pub fn new(mut snapshot: Snapshot, choice: Option<&Choice>, now: UnixTime) -> Self {
-        let Some(Choice { states, offset, limit }) = choice else {
+    pub fn new(mut snapshot: Snapshot, choice: Option<&Filter>, now: UnixTime) -> Self {
+        let Some(Filter { states, offset, limit }) = choice else {
             return Self { snapshot, matched: None };
         };
         let peers = &mut snapshot.peers;
@@ -111,7 +111,7 @@ mod tests {
 
     /// The servers that a query chooses of six, and how many matched.
     fn chosen(query: &str) -> Result<(String, Option<usize>), String> {
-        let choice = Choice::of(&Query::parse(query.as_bytes()).unwrap()).map_err(|refusal| refusal.text)?;
+        let choice = Filter::of(&Query::parse(query.as_bytes()).unwrap()).map_err(|refusal| refusal.text)?;
         let mut peers: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| fake::peer(0, name)).collect();
         peers.push(fake::backup(5, 0, "f"));
         peers[1].terms.admin = Admin::Down;

@@ -1,4 +1,4 @@
-//! The status as metrics, in the text format of Prometheus (exposition format 0.0.4), named by its guide: a base unit at
+//! The status as metrics, in the text format of PrometheusForm (exposition format 0.0.4), named by its guide: a base unit at
 //! the end of a name, and sums over a label that mean something.
 //!
 //! The format wants all samples of a metric together, and each series once. A series of a server is that of its id, or,
@@ -36,10 +36,10 @@ struct Sampled<'a> {
 }
 
 /// A metric of peers: its name, what it is, and its value for a peer, if it has one.
-type Row = (&'static str, &'static str, fn(&Sampled<'_>) -> Option<i64>);
+type PeerMetric = (&'static str, &'static str, fn(&Sampled<'_>) -> Option<i64>);
 
 /// The metrics of peers that have one value each.
-const ROWS: [Row; 8] = [
+const ROWS: [PeerMetric; 8] = [
     ("peer_up", "Whether the server takes new requests.", |it| Some(i64::from(it.state == State::Up))),
     (
         "peer_active_connections",
@@ -70,23 +70,23 @@ const ROWS: [Row; 8] = [
 
 /// The form: the upstreams are gone through once for each metric of peers.
 #[derive(Clone)]
-pub struct Prometheus {
+pub struct PrometheusForm {
     /// The time of the reply.
     now: UnixTime,
     /// The metric that is next.
     next: usize,
     /// The metric that is being written, if it is not the state.
-    row: Option<&'static Row>,
+    row: Option<&'static PeerMetric>,
 }
 
-impl Prometheus {
+impl PrometheusForm {
     /// The metrics of upstreams whose names differ.
     pub fn new(now: UnixTime) -> Self {
         Self { now, next: 0, row: None }
     }
 }
 
-impl Form for Prometheus {
+impl Form for PrometheusForm {
     fn answer(body: Vec<u8>) -> Answer {
         Answer::written_metrics(body)
     }
@@ -335,7 +335,7 @@ mod tests {
     /// The metrics of some upstreams.
     fn metrics(snapshots: &[Snapshot], now: UnixTime) -> String {
         let listing = |snapshot| Listing { snapshot, matched: None };
-        whole(&Prometheus::new(now), || snapshots.iter().cloned().map(listing).collect())
+        whole(&PrometheusForm::new(now), || snapshots.iter().cloned().map(listing).collect())
     }
 
     /// The lines of a metric, without its prefix.

@@ -16,7 +16,7 @@ pub const MAX_WORD: usize = 4_096;
 
 /// Where something stands in a list. Both numbers begin at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ListPlace {
     /// The line.
     pub line: usize,
     /// The number of the server in its list, where several may stand in a line.
@@ -27,7 +27,7 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Where it stands.
-    pub place: Place,
+    pub place: ListPlace,
     /// The server. A text that is no address can only mean servers that are there with this very text.
     pub server: Server<Result<Address, AddressError>>,
 }
@@ -36,7 +36,7 @@ pub struct Listed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List {
     /// Where it begins.
-    pub place: Place,
+    pub place: ListPlace,
     /// The upstream that it names; none if it is without a name.
     pub upstream: Option<String>,
     /// The servers.
@@ -47,7 +47,7 @@ pub struct List {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListError {
     /// Where it was noticed.
-    pub place: Place,
+    pub place: ListPlace,
     /// What is wrong.
     pub fault: Fault,
 }
@@ -84,7 +84,7 @@ pub enum Fault {
     /// `upstream` without one name.
     NoName,
     /// The upstream has a list already, there.
-    UpstreamTwice(String, Place),
+    UpstreamTwice(String, ListPlace),
     /// What JSON's parser says, and the text.
     Json(String, String),
     /// There is no memory for more.
@@ -102,7 +102,7 @@ pub struct Flags {
     pub drain: bool,
 }
 
-impl Place {
+impl ListPlace {
     /// A line.
     pub fn line(line: usize) -> Self {
         Self { line, item: None }
@@ -119,7 +119,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}", self.line)?;
         self.item.map_or(Ok(()), |item| write!(f, ", server {item}"))
@@ -132,7 +132,7 @@ impl Listed {
     /// # Errors
     ///
     /// If its text can mean no server, or its flags exclude each other.
-    pub fn new(place: Place, text: String, params: Params, flags: Flags) -> Result<Self, ListError> {
+    pub fn new(place: ListPlace, text: String, params: Params, flags: Flags) -> Result<Self, ListError> {
         let address = Address::parse(&text);
         match &address {
             // Some forms that nginx reads as addresses are no host names in a strict sense.

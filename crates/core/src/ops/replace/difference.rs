@@ -6,13 +6,11 @@ use std::collections::hash_map;
 use std::ops::Range;
 
 use crate::model::address::Address;
-use crate::model::id::Revision;
 use crate::model::list::Listed;
-use crate::model::server::Server;
 
 use super::super::access::Whole;
 use super::super::error::OpError;
-use super::super::plan::{Entry, Removal};
+use super::super::plan::Plan;
 use super::super::rules::{Tally, check_group, entry, removal};
 
 /// Finds the servers of a list.
@@ -88,7 +86,7 @@ struct Match {
 }
 
 /// A comparison that is under way.
-pub struct Difference {
+pub struct Comparison {
     /// The upstream.
     whole: Whole,
     /// For each server of the list, what was found.
@@ -97,48 +95,27 @@ pub struct Difference {
     claims: Vec<Option<usize>>,
     /// How many peers, then servers of the list, then peers again were gone through.
     at: usize,
-    /// What differs.
-    changes: Changes,
+    /// What is to be done.
+    plan: Plan,
     /// How many peers stay as they are.
     unchanged: usize,
     /// What the upstream's sums would be.
     tally: Tally,
 }
 
-/// What differs.
-pub struct Changes {
-    /// The change of the upstream that this is true for.
-    pub revision: Revision,
-    /// How often its lists changed.
-    pub membership: u64,
-    /// Peers that are to be set, in nginx's order.
-    pub entries: Vec<Entry>,
-    /// Peers that leave, in nginx's order.
-    pub removed: Vec<Removal>,
-    /// New servers, in the order of the list.
-    pub added: Vec<Server>,
-}
-
-impl Difference {
-    /// Begins to compare an upstream with a list of so many servers.
+impl Comparison {
+    /// Begins to compare an upstream with a list of so many servers; the plan is still empty.
     ///
     /// # Errors
     ///
     /// There is no memory.
-    pub fn new(whole: Whole, servers: usize) -> Result<Self, OpError> {
-        let changes = Changes {
-            revision: whole.revision,
-            membership: whole.membership,
-            entries: Vec::new(),
-            removed: Vec::new(),
-            added: Vec::new(),
-        };
+    pub fn new(whole: Whole, servers: usize, plan: Plan) -> Result<Self, OpError> {
         Ok(Self {
             matches: filled(servers)?,
             claims: filled(whole.peers.len())?,
             whole,
             at: 0,
-            changes,
+            plan,
             unchanged: 0,
             tally: Tally::default(),
         })
@@ -238,8 +215,8 @@ impl Difference {
         }
         check_group(listed.server.group, self.whole.has_backups).map_err(|error| error.at(listed.place))?;
         self.tally.add(&listed.server.terms);
-        self.changes.added.try_reserve(1)?;
-        self.changes.added.push(listed.server.at(address.clone()));
+        self.plan.added.try_reserve(1)?;
+        self.plan.added.push(listed.server.at(address.clone()));
         Ok(())
     }
 
@@ -250,8 +227,8 @@ impl Difference {
         self.tally.present(&peer.terms);
         if let (None, false) = (listed, peer.managed) {
             self.tally.remove(&peer.terms);
-            self.changes.removed.try_reserve(1)?;
-            self.changes.removed.push(removal(peer)?);
+            self.plan.removed.try_reserve(1)?;
+            self.plan.removed.push(removal(peer)?);
             return Ok(());
         }
         // What nginx makes and removes is left alone.
@@ -260,8 +237,8 @@ impl Difference {
             self.unchanged += usize::from(!peer.managed);
         } else {
             self.tally.set(&peer.terms, &to);
-            self.changes.entries.try_reserve(1)?;
-            self.changes.entries.push(entry(peer, peer.terms.change_to(&to), None)?);
+            self.plan.entries.try_reserve(1)?;
+            self.plan.entries.push(entry(peer, peer.terms.change_to(&to), None)?);
         }
         Ok(())
     }
@@ -271,9 +248,9 @@ impl Difference {
     /// # Errors
     ///
     /// If the upstream must not become so.
-    pub fn finish(self, force: bool) -> Result<(Changes, usize), OpError> {
+    pub fn finish(self, force: bool) -> Result<(Plan, usize), OpError> {
         self.tally.check(self.whole.method, self.whole.guard.filter(|_| !force))?;
-        Ok((self.changes, self.unchanged))
+        Ok((self.plan, self.unchanged))
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use crate::model::client::Client;
 use crate::model::id::{Revision, ServerId, UpstreamIndex};
-use crate::model::list::{List, Listed, Place};
+use crate::model::list::{List, ListPlace, Listed};
 use crate::model::server::Server;
 
 use super::access::{CommitError, Committed, Part, Upstreams};
@@ -19,7 +19,7 @@ use super::error::OpError;
 use super::execute::ATTEMPTS;
 use super::plan::{Entry, Plan, Removal};
 use super::rules::check_note;
-use difference::{Difference, Keys};
+use difference::{Comparison, Keys};
 
 /// Servers that one step is about.
 const CHUNK: usize = 128;
@@ -113,7 +113,7 @@ enum Stage {
     /// To look at an upstream.
     Look(usize),
     /// To find out what differs.
-    Compare(usize, Box<Difference>),
+    Compare(usize, Box<Comparison>),
     /// To prepare the servers of an upstream.
     Prepare(usize),
     /// To make the change.
@@ -134,7 +134,7 @@ impl Replacement {
         check_note(command.note.as_deref()).map_err(|error| failed(None, error))?;
         let (mut found, mut keys) = (Vec::new(), Vec::new());
         // No more than the upstreams that there are.
-        let mut places: HashMap<usize, Place> = HashMap::new();
+        let mut places: HashMap<usize, ListPlace> = HashMap::new();
         for list in &command.lists {
             let name = list.upstream.as_deref().unwrap_or_default();
             let index = upstreams.upstream(name).map_err(|error| failed(Some(list), error))?;
@@ -161,7 +161,7 @@ impl Replacement {
         match std::mem::replace(&mut self.stage, Stage::Look(0)) {
             Stage::Check(list, from) => self.check(list, from),
             Stage::Look(list) => self.look(upstreams, list),
-            Stage::Compare(list, difference) => self.compare(list, difference),
+            Stage::Compare(list, comparison) => self.compare(list, comparison),
             Stage::Prepare(part) => self.prepare(upstreams, part),
             Stage::Commit => self.commit(upstreams),
         }
@@ -220,10 +220,12 @@ impl Replacement {
             Err(OpError::Busy) => return self.again(list, list),
             whole => whole.map_err(|error| self.failure(list, error))?,
         };
-        let difference = Difference::new(whole, self.servers(list).len());
-        let difference = difference.map_err(|error| self.failure(list, error))?;
-        let progress = progress(difference.peers());
-        self.stage = Stage::Compare(list, Box::new(difference));
+        let ReplaceCommand { client, note, .. } = &self.command;
+        let plan = Plan::new(whole.revision, whole.membership, client, note.as_deref());
+        let comparison = Comparison::new(whole, self.servers(list).len(), plan);
+        let comparison = comparison.map_err(|error| self.failure(list, error))?;
+        let progress = progress(comparison.peers());
+        self.stage = Stage::Compare(list, Box::new(comparison));
         Ok(progress)
     }
 
@@ -238,28 +240,19 @@ impl Replacement {
     }
 
     /// Compares a list with its upstream.
-    fn compare(&mut self, list: usize, mut difference: Box<Difference>) -> Result<Progress, ReplaceError> {
+    fn compare(&mut self, list: usize, mut comparison: Box<Comparison>) -> Result<Progress, ReplaceError> {
         let (Some(keys), Some(upstream)) = (self.keys.get(list), self.upstreams.get(list).copied()) else {
             return Ok(Progress::More);
         };
         let done =
-            difference.step(self.servers(list), keys, CHUNK).map_err(|error| self.failure(list, error));
+            comparison.step(self.servers(list), keys, CHUNK).map_err(|error| self.failure(list, error));
         if !done? {
-            self.stage = Stage::Compare(list, difference);
+            self.stage = Stage::Compare(list, comparison);
             return Ok(Progress::More);
         }
-        let name = difference.name().to_owned();
-        let (changes, unchanged) =
-            difference.finish(self.command.force).map_err(|error| self.failure(list, error))?;
-        let plan = Plan {
-            revision: changes.revision,
-            membership: changes.membership,
-            entries: changes.entries,
-            removed: changes.removed,
-            added: changes.added,
-            client: self.command.client.clone(),
-            note: self.command.note.clone(),
-        };
+        let name = comparison.name().to_owned();
+        let (plan, unchanged) =
+            comparison.finish(self.command.force).map_err(|error| self.failure(list, error))?;
         self.planned.push(Planned { name, part: Part { upstream, plan, ready: None }, unchanged });
         self.stage = Stage::Look(list + 1);
         Ok(self.before_look(list + 1))

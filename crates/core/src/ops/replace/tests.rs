@@ -3,9 +3,10 @@
 use std::cell::Cell;
 
 use crate::model::id::Group;
-use crate::model::list::text::Reader;
-use crate::model::list::{List, Place};
+use crate::model::list::text::TextReader;
+use crate::model::list::{List, ListPlace};
 use crate::model::params::Params;
+use crate::model::query::random::Random;
 use crate::model::server::Terms;
 use crate::model::snapshot::{Method, Peer};
 use crate::model::state::Admin;
@@ -20,11 +21,11 @@ use super::*;
 
 /// A wish for the upstream of the fake.
 fn wanted(text: &str) -> ReplaceCommand {
-    let mut reader = Reader::new(text.as_bytes().to_vec());
+    let mut reader = TextReader::new(text.as_bytes().to_vec());
     while reader.step().unwrap() {}
     let servers = reader.into_lists().into_iter().next().map(|list| list.servers).unwrap_or_default();
     ReplaceCommand {
-        lists: vec![List { place: Place::line(1), upstream: Some("u".into()), servers }],
+        lists: vec![List { place: ListPlace::line(1), upstream: Some("u".into()), servers }],
         is_dry: false,
         force: false,
         client: "192.0.2.1".into(),
@@ -186,24 +187,11 @@ fn it_is_planned_again_when_others_were_faster_but_not_for_ever() {
 #[test]
 fn upstreams_that_are_not_there_or_there_twice() {
     let mut two = wanted(SAME);
-    two.lists.push(List { place: Place::line(9), ..two.lists[0].clone() });
+    two.lists.push(List { place: ListPlace::line(9), ..two.lists[0].clone() });
     assert_eq!(carry_out(&fake(), two).unwrap_err().to_string(), "line 9: upstream \"u\" is also in line 1");
     let mut other = wanted(SAME);
     other.lists[0].upstream = Some("v".into());
     assert_eq!(carry_out(&fake(), other).unwrap_err(), OpError::UpstreamNotFound("v".into()));
-}
-
-/// Random numbers: xorshift (Marsaglia 2003).
-struct Random(u64);
-
-impl Random {
-    /// A number below `limit`.
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 33) as usize) % limit
-    }
 }
 
 /// A server, as the model knows it.
@@ -226,7 +214,7 @@ fn random_servers(random: &mut Random) -> Vec<Known> {
 
 #[test]
 fn random_lists() {
-    let mut random = Random(42);
+    let mut random = Random::new(42);
     for _ in 0..60 {
         let before = random_servers(&mut random);
         // Most of them are there in both.

@@ -24,9 +24,9 @@ pub fn view(upstreams: &dyn Upstreams, now: UnixTime) -> Result<impl Serialize, 
         let snapshot = upstreams.snapshot(pool.upstream)?;
         servers = servers.saturating_add(snapshot.peers.len());
         drop(respond::room(upstreams, servers)?);
-        views.push((snapshot.name.clone(), PoolView::new(&snapshot, pool.priority, now)));
+        views.push((snapshot.name.clone(), PoolHosts::new(&snapshot, pool.priority, now)));
     }
-    Ok(PoolsView(views))
+    Ok(PoolMap(views))
 }
 
 /// The upstream that is the pool of this name.
@@ -49,9 +49,9 @@ fn all(upstreams: &dyn Upstreams) -> Vec<Pool> {
 }
 
 /// The pools: an object, in their order.
-struct PoolsView(Vec<(String, PoolView)>);
+struct PoolMap(Vec<(String, PoolHosts)>);
 
-impl Serialize for PoolsView {
+impl Serialize for PoolMap {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, pool) in &self.0 {
@@ -63,7 +63,7 @@ impl Serialize for PoolsView {
 
 /// One pool.
 #[derive(Serialize)]
-struct PoolView {
+struct PoolHosts {
     /// Whether any of its hosts takes requests.
     up: bool,
     /// How it chooses.
@@ -100,7 +100,7 @@ struct HostView {
     lastfail: i64,
 }
 
-impl PoolView {
+impl PoolHosts {
     /// The view of an upstream.
     fn new(snapshot: &Snapshot, priority: u32, now: UnixTime) -> Self {
         let peers = &snapshot.peers;

@@ -8,7 +8,7 @@ mod tests;
 
 use crate::http::Method;
 use crate::model::list::text;
-use crate::model::list::{Fault, List, ListError, Place};
+use crate::model::list::{Fault, List, ListError, ListPlace};
 use crate::model::query::{Query, quoted};
 use crate::ops::replace::{ReplaceCommand, ReplaceError};
 use crate::ops::{OpError, Progress, Replaced, Replacement, Upstreams};
@@ -54,7 +54,7 @@ pub fn misplaced(method: Method) -> Refusal {
 /// A replacement that is under way.
 pub struct Replacing {
     /// What is left to do; none at the end.
-    stage: Option<Stage>,
+    stage: Option<Phase>,
     /// Name of the upstream; none if the list has the names.
     upstream: Option<String>,
     /// What is asked for, without the lists.
@@ -66,11 +66,11 @@ pub struct Replacing {
 }
 
 /// What is left to do.
-enum Stage {
+enum Phase {
     /// To read a list in nginx's words.
-    Text(text::Reader),
+    Text(text::TextReader),
     /// To read a list in JSON.
-    Json(json::Reader),
+    Json(json::JsonReader),
     /// To carry it out.
     Run(Replacement),
 }
@@ -103,9 +103,9 @@ pub fn begin(call: &Call<'_>, body: Vec<u8>, scope: Option<String>) -> Result<Re
         note: given(&query, "note").map(str::to_owned),
     };
     let stage = if is_media(call.content_type, JSON) {
-        Stage::Json(json::Reader::new(body))
+        Phase::Json(json::JsonReader::new(body))
     } else if call.content_type.is_none() || is_media(call.content_type, TEXT) {
-        Stage::Text(text::Reader::new(body))
+        Phase::Text(text::TextReader::new(body))
     } else {
         // What curl says of a body unless it is told otherwise is a form.
         let words = format!("replace: the list must be \"{TEXT}\" or \"{JSON}\", say so by Content-Type");
@@ -143,21 +143,21 @@ impl Replacing {
     fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Next, Refusal> {
         let stage = self.stage.take().ok_or_else(|| Refusal::new(Kind::Internal, "nothing is left to do"))?;
         let lists = match stage {
-            Stage::Text(mut reader) => {
+            Phase::Text(mut reader) => {
                 if read(|| reader.step())? {
-                    self.stage = Some(Stage::Text(reader));
+                    self.stage = Some(Phase::Text(reader));
                     return Ok(Next::More);
                 }
                 reader.into_lists()
             }
-            Stage::Json(mut reader) => {
+            Phase::Json(mut reader) => {
                 if read(|| reader.step())? {
-                    self.stage = Some(Stage::Json(reader));
+                    self.stage = Some(Phase::Json(reader));
                     return Ok(Next::More);
                 }
                 reader.into_lists()
             }
-            Stage::Run(mut work) => {
+            Phase::Run(mut work) => {
                 // A change that is made must be told.
                 let _room =
                     if work.is_ready() { Some(respond::room(upstreams, work.changes())?) } else { None };
@@ -167,13 +167,13 @@ impl Replacing {
                     Progress::More => Next::More,
                     Progress::Pause => Next::Pause,
                 };
-                self.stage = Some(Stage::Run(work));
+                self.stage = Some(Phase::Run(work));
                 return Ok(next);
             }
         };
         let command = ReplaceCommand { lists: self.named(lists)?, ..self.command.clone() };
         let work = Replacement::new(upstreams, command).map_err(|error| self.refusal(error))?;
-        self.stage = Some(Stage::Run(work));
+        self.stage = Some(Phase::Run(work));
         Ok(Next::More)
     }
 
@@ -184,7 +184,7 @@ impl Replacing {
             return if has_names { Ok(lists) } else { Err(Refusal::argument("upstream required")) };
         };
         if lists.is_empty() {
-            lists.push(List { place: Place::line(1), upstream: None, servers: Vec::new() });
+            lists.push(List { place: ListPlace::line(1), upstream: None, servers: Vec::new() });
         }
         for list in &mut lists {
             if list.upstream.is_some() {
@@ -222,7 +222,7 @@ impl Replacing {
         } else {
             None
         };
-        let reply = reply::Reply { done, is_dry: self.command.is_dry, is_list: self.upstream.is_none() };
+        let reply = reply::Report { done, is_dry: self.command.is_dry, is_list: self.upstream.is_none() };
         let answer = match self.format {
             Format::Json => reply.json(),
             Format::Text => reply.text(),

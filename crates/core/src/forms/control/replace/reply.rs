@@ -14,13 +14,14 @@ use crate::ops::replace::ReplaceCommand;
 use crate::ops::{Entry, Removal, Replaced};
 
 use super::super::super::respond::Answer;
+use super::super::json::RemovedView;
 use super::super::log::Lines;
 
 /// Servers that the log has a line for; of the others it has the number.
 const LINES: usize = 100;
 
 /// What was done, or would be.
-pub struct Reply<'a> {
+pub struct Report<'a> {
     /// The upstreams, in the order of their lists.
     pub done: &'a [Replaced],
     /// Whether nothing was changed.
@@ -73,19 +74,6 @@ struct AddedView<'a> {
     state: &'static str,
 }
 
-/// A server that left.
-#[derive(Serialize)]
-struct RemovedView<'a> {
-    /// Its identity, which no other server will get.
-    id: u64,
-    /// Its text.
-    server: &'a str,
-    /// Its address.
-    name: &'a str,
-    /// Requests that it still served then.
-    active: u64,
-}
-
 /// A server that was set.
 #[derive(Serialize)]
 struct ChangedView<'a> {
@@ -94,11 +82,11 @@ struct ChangedView<'a> {
     /// Its text.
     server: &'a str,
     /// What changed, by name.
-    changes: Changes,
+    changes: ChangesView,
 }
 
 /// What changed of a server.
-struct Changes(Vec<Difference>);
+struct ChangesView(Vec<Difference>);
 
 /// One thing that changed.
 #[derive(Serialize)]
@@ -126,7 +114,7 @@ impl<'a> Scalar<'a> {
     }
 }
 
-impl Serialize for Changes {
+impl Serialize for ChangesView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for Difference { what, from, to } in &self.0 {
@@ -136,7 +124,7 @@ impl Serialize for Changes {
     }
 }
 
-impl Reply<'_> {
+impl Report<'_> {
     /// The reply in JSON: an object, or a list of them if the body named the upstreams.
     pub fn json(&self) -> Answer {
         let mut views = self.done.iter().map(|done| View::new(done, self.is_dry));
@@ -242,20 +230,9 @@ impl<'a> AddedView<'a> {
     }
 }
 
-impl<'a> From<&'a Removal> for RemovedView<'a> {
-    fn from(removal: &'a Removal) -> Self {
-        Self {
-            id: removal.id.0,
-            server: &removal.server.text,
-            name: &removal.server.address,
-            active: removal.active,
-        }
-    }
-}
-
 impl<'a> From<&'a Entry> for ChangedView<'a> {
     fn from(entry: &'a Entry) -> Self {
-        Self { id: entry.id.0, server: &entry.server.text, changes: Changes(entry.differences()) }
+        Self { id: entry.id.0, server: &entry.server.text, changes: ChangesView(entry.differences()) }
     }
 }
 
