@@ -3,7 +3,7 @@
 //! The work is done in steps, none of which takes long but the look at an upstream and the commit, so that a long list
 //! does not hold up other requests.
 
-mod difference;
+mod comparison;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +19,7 @@ use super::error::OpError;
 use super::execute::ATTEMPTS;
 use super::plan::{Entry, Plan, Removal};
 use super::rules::check_note;
-use difference::{Comparison, Keys};
+use comparison::{Comparison, Keys};
 
 /// Servers that one step is about.
 const CHUNK: usize = 128;
