@@ -10,6 +10,7 @@ use crate::model::id::Group;
 use crate::model::params::Params;
 use crate::model::server::Terms;
 use crate::model::state::Admin;
+use crate::ops::plan::NOTE_MAX;
 
 use super::index::{Chains, Index};
 use super::lease::{LEASES, Lease};
@@ -19,9 +20,6 @@ pub const CLIENT_MAX: usize = 46;
 
 /// Longest user that is kept, in bytes.
 pub const USER_MAX: usize = 64;
-
-/// Longest note that is kept, in bytes.
-pub const NOTE_MAX: usize = 128;
 
 /// First words of the zone.
 #[repr(C)]

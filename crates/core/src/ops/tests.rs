@@ -98,6 +98,10 @@ fn consistent_hash_has_a_largest_sum_of_weights() {
     let wanted = OpError::WeightTooLarge { total: CONSISTENT_WEIGHT_MAX + 1, max: CONSISTENT_WEIGHT_MAX };
     assert_eq!(refused.err(), Some(wanted));
     assert!(execute(&fake(), &command(vec![Selector::Position(0)], weight(most + 1))).is_ok());
+    let mut heavy = hash;
+    heavy.peers[1].terms.params.weight = CONSISTENT_WEIGHT_MAX;
+    let down = command(vec![Selector::Position(1)], admin(Admin::Down));
+    assert!(execute(&heavy, &down).is_ok(), "the configuration may have more");
 }
 
 #[test]

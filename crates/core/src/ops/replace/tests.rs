@@ -172,6 +172,11 @@ fn the_rules_of_single_changes_hold() {
         carry_out(&hash, wanted(&heavy(most + 1))).unwrap_err(),
         OpError::WeightTooLarge { total: most + 1, max: most }
     );
+    let mut two = Fake { backups: false, method: Method::HashConsistent, ..fake() };
+    two.peers = vec![peer(0, Group::Primary, 0, "unix:/s", "unix:/s"), two.peers.remove(0)];
+    two.peers[0].terms.params.weight = most;
+    let same = format!("server unix:/s down weight={most}; server host:81;");
+    assert!(carry_out(&two, wanted(&same)).is_ok(), "the configuration may have more");
     let long = ReplaceCommand { note: Some("n".repeat(NOTE_MAX + 1)), ..wanted(SAME) };
     assert!(matches!(carry_out(&fake(), long), Err(OpError::NoteTooLong { .. })));
 }
