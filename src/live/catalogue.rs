@@ -64,7 +64,7 @@ impl Live {
         let members = pools.iter().filter_map(|&(place, priority, failback)| {
             let pool = self.upstreams.get(place)?.as_ref();
             pool.is_pool.set(true);
-            Some(Member::new(NonNull::from(pool), priority, failback))
+            Some(Member::new(UpstreamIndex(place), NonNull::from(pool), priority, failback))
         });
         // Once for an upstream: while the configuration is read.
         drop(upstream.pools.set(Pools::new(members.collect())));

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use crate::model::address::Address;
 use crate::model::id::{Revision, ServerId, Slot};
 use crate::model::snapshot::{Method, Peer, Snapshot};
-use crate::model::text::Whole;
+use crate::model::text::SharedText;
 use crate::nginx::death;
 use crate::ops::{Guard, Lookup, OpError, Selector};
 use crate::store::records::{self, Server};
@@ -174,7 +174,7 @@ impl Index<'_> {
                 return Ok(None);
             }
             if room.is_whole() {
-                let text = Whole::new(std::mem::take(&mut room.copy.text));
+                let text = SharedText::new(std::mem::take(&mut room.copy.text));
                 let Room { copy, known, .. } = &room;
                 let abilities = self.control.abilities;
                 let peers = copy.rows.iter().zip(known);

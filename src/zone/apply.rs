@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_int_t, time_t};
 
 use crate::model::id::Group;
-use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::snapshot::Method;
 use crate::model::state::Admin;
 use crate::nginx::death;
@@ -27,10 +27,8 @@ const DRAINING: usize = 8;
 /// What a peer is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Up, down or draining.
-    pub admin: Admin,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
+    /// Its state and its parameters.
+    pub terms: Terms,
     /// Whether its failures are forgotten; they are, too, when it comes up.
     pub revive: bool,
 }
@@ -249,8 +247,8 @@ pub(super) unsafe fn set(
     setting: &Setting,
 ) -> bool {
     let (list, peer) = (list.as_ptr(), peer.as_ptr());
-    let down = abilities.down(setting.admin);
-    let weight = ngx_int_t::try_from(setting.params.weight).unwrap_or(ngx_int_t::MAX);
+    let down = abilities.down(setting.terms.admin);
+    let weight = ngx_int_t::try_from(setting.terms.params.weight).unwrap_or(ngx_int_t::MAX);
     // SAFETY: under the write lock nobody else reads or writes these words. The locks beside them are words that other
     // workers spin on, which is why no reference to the whole structure is made.
     unsafe {
@@ -275,9 +273,9 @@ pub(super) unsafe fn set(
             set_weighted(list);
         }
 
-        (*peer).max_conns = setting.params.max_conns as usize;
-        (*peer).max_fails = setting.params.max_fails as usize;
-        (*peer).fail_timeout = time_t::try_from(setting.params.fail_timeout).unwrap_or(time_t::MAX);
+        (*peer).max_conns = setting.terms.params.max_conns as usize;
+        (*peer).max_fails = setting.terms.params.max_fails as usize;
+        (*peer).fail_timeout = time_t::try_from(setting.terms.params.fail_timeout).unwrap_or(time_t::MAX);
 
         if revive {
             (*peer).fails = 0;

@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
 
 use crate::model::id::Group;
+use crate::model::server::Server;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::apply::{Abilities, Edits, Touched};
@@ -17,7 +18,7 @@ use super::capacity::Planned;
 use super::lock::Lists;
 use super::peers::Zone;
 use super::place::{Place, Sums};
-use super::prepared::{Full, NewPeer};
+use super::prepared::Full;
 
 /// One kind of nginx.
 pub trait Backend {
@@ -110,7 +111,7 @@ pub trait Backend {
     /// # Errors
     ///
     /// The zone is full; nothing of it stays taken.
-    fn prepare(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self::Prepared, Full>;
+    fn prepare(zone: &Zone, new: &Server, abilities: Abilities) -> Result<Self::Prepared, Full>;
 
     /// Its address, as nginx writes it.
     fn name(prepared: &Self::Prepared) -> Vec<u8>;

@@ -42,4 +42,3 @@ pub use extra::Extra;
 pub use lock::Lists;
 pub use peers::{Chosen, Copy, Row, Zone};
 pub use place::{Place, Spot};
-pub use prepared::NewPeer;

@@ -6,25 +6,12 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_slab_pool_t, ngx_sockaddr_t, socklen_t};
 
 use crate::model::address::Address;
-use crate::model::params::Params;
-use crate::model::state::Admin;
+use crate::model::server::Server;
 
 use super::apply::Abilities;
 use super::backend::Backend;
 use super::peers::Zone;
 use super::{Current, Prepared, PreparedList};
-
-/// What a new peer is to be.
-pub struct NewPeer<'a> {
-    /// Text of the server.
-    pub server: &'a str,
-    /// Its address.
-    pub address: &'a Address,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
-    /// Up, down or draining.
-    pub admin: Admin,
-}
 
 /// The zone of the upstream has no room for a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +26,7 @@ impl Zone {
     /// # Errors
     ///
     /// The zone is full; nothing of it stays taken.
-    pub fn prepare(&self, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
+    pub fn prepare(&self, new: &Server, abilities: Abilities) -> Result<Prepared, Full> {
         Current::prepare(self, new, abilities)
     }
 

@@ -9,10 +9,12 @@ use nginx_sys::{
     ngx_slab_free, ngx_slab_free_locked, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t,
 };
 
+use crate::model::server::Server;
+
 use super::super::apply::Abilities;
 use super::super::peers::{Zone, bytes};
 use super::super::place::Place;
-use super::super::prepared::{Full, NewPeer, calloc, name_size, nuc_take_session, write_address};
+use super::super::prepared::{Full, calloc, name_size, nuc_take_session, write_address};
 use super::sessions::{self, SID_LEN};
 
 /// A peer in the zone's memory, linked in no list. Dropping it gives the memory back.
@@ -33,24 +35,24 @@ impl Prepared {
     /// # Errors
     ///
     /// The zone is full; nothing of it stays taken.
-    pub(super) fn new(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self, Full> {
+    pub(super) fn new(zone: &Zone, new: &Server, abilities: Abilities) -> Result<Self, Full> {
         let pool = zone.pool().ok_or(Full { needed: 0 })?;
         // SAFETY: the pool is mapped as long as the zone.
-        let peer = unsafe { alloc_peer(pool, new.server.as_bytes(), abilities.drains)? };
+        let peer = unsafe { alloc_peer(pool, new.text.as_bytes(), abilities.drains)? };
         // SAFETY: the peer was made above, with buffers of the sizes that are written, and nobody else knows it.
         unsafe {
             let peer = peer.as_ptr();
             let address: *mut ngx_sockaddr_t = (*peer).sockaddr.cast();
-            (*peer).socklen = write_address(address, new.address);
+            (*peer).socklen = write_address(address, &new.address);
             (*peer).name.len =
                 ngx_sock_ntop((*peer).sockaddr, (*peer).socklen, (*peer).name.data, name_size(), 1);
-            let weight = isize::try_from(new.params.weight).unwrap_or(isize::MAX);
+            let weight = isize::try_from(new.terms.params.weight).unwrap_or(isize::MAX);
             (*peer).weight = weight;
             (*peer).effective_weight = weight;
-            (*peer).max_conns = new.params.max_conns as usize;
-            (*peer).max_fails = new.params.max_fails as usize;
-            (*peer).fail_timeout = new.params.fail_timeout as _;
-            (*peer).down = abilities.down(new.admin);
+            (*peer).max_conns = new.terms.params.max_conns as usize;
+            (*peer).max_fails = new.terms.params.max_fails as usize;
+            (*peer).fail_timeout = new.terms.params.fail_timeout as _;
+            (*peer).down = abilities.down(new.terms.admin);
             sessions::name(peer, abilities.drains);
         }
         Ok(Self { pool, peer: Some(peer), seat: Cell::new(None), session: ptr::null_mut() })

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nginx_sys::{ngx_http_upstream_rr_peer_t, ngx_http_upstream_rr_peers_t, ngx_http_upstream_srv_conf_t};
 
 use crate::model::id::Group;
+use crate::model::server::Server;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::apply::{Abilities, Edits, Touched};
@@ -31,7 +32,7 @@ use super::capacity::Planned;
 use super::lock::Lists;
 use super::peers::Zone;
 use super::place::{Place, Sums};
-use super::prepared::{Full, NewPeer};
+use super::prepared::Full;
 
 use prepared::Prepared;
 use tables::Tables;
@@ -161,7 +162,7 @@ impl Backend for Slots {
         }
     }
 
-    fn prepare(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
+    fn prepare(zone: &Zone, new: &Server, abilities: Abilities) -> Result<Prepared, Full> {
         Prepared::new(zone, new, abilities)
     }
 

@@ -102,7 +102,7 @@ pub fn without_body(
 
 /// Whether a request asks for a replacement, whose body is a list.
 fn is_replacement(call: &Call<'_>, dialect: Dialect) -> bool {
-    replace::is_meant(call.args, dialect) && pools::wish(call.uri, dialect).is_none()
+    replace::is_meant(call.args, dialect) && pools::order(call.uri, dialect).is_none()
 }
 
 /// Whether a request may go on, and the settings of its location; its body was not read yet.
@@ -121,25 +121,25 @@ fn answer(
     settings: &Settings,
 ) -> Answer {
     let dialect = settings.dialect;
-    let wish = pools::wish(call.uri, dialect);
+    let path_order = pools::order(call.uri, dialect);
     let parsed = arguments(call, body).and_then(|query| {
         let format = accept::for_control(&query, call.accept)?;
         Ok((query, format))
     });
     let (query, format) = match parsed {
         Ok(parsed) => parsed,
-        Err(refusal) if wish.is_some() => return pools::refused(&refusal, likely_format(call)),
+        Err(refusal) if path_order.is_some() => return pools::refused(&refusal, likely_format(call)),
         Err(refusal) => return Answer::refused(&refusal, likely_format(call)),
     };
-    if wish.is_none() && dialect == Dialect::Any && query.has("replace") {
+    if path_order.is_none() && dialect == Dialect::Any && query.has("replace") {
         return Answer::refused(&replace::misplaced(call.method), format);
     }
     let Some(upstreams) = upstreams else {
         return Answer::refused(&Refusal::no_memory_zone(), format);
     };
     let upstreams = &Scope::new(upstreams, settings.upstream.as_deref());
-    if let Some(wish) = wish {
-        return pools::answer(call, &query, upstreams, format, &wish, settings.host_errors);
+    if let Some(path_order) = path_order {
+        return pools::answer(call, &query, upstreams, format, &path_order, settings.host_errors);
     }
     if dialect == Dialect::Any && !query.has("upstream") && words::given(&query, "stream").is_some() {
         return eblb::answer(call, &query, upstreams, format);
