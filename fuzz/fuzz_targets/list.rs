@@ -6,13 +6,13 @@ use std::fmt::Write;
 
 use nginx_upstream_control_fuzz::fuzz_target;
 use upstream_control_core::model::list::List;
-use upstream_control_core::model::list::text::Reader;
+use upstream_control_core::model::list::text::TextReader;
 use upstream_control_core::model::params::PARAMS;
 use upstream_control_core::model::state::Admin;
 
 /// Everything that a text says; none if it is refused.
 fn read(text: &[u8]) -> Option<Vec<List>> {
-    let mut reader = Reader::new(text.to_vec());
+    let mut reader = TextReader::new(text.to_vec());
     for _ in 0..=text.len() + 1 {
         match reader.step() {
             Ok(true) => {}
@@ -40,15 +40,15 @@ fn write(lists: &[List]) -> String {
         if let Some(name) = &list.upstream {
             let _ = write!(text, "upstream {} {{ ", quote(name));
         }
-        for server in &list.servers {
-            let _ = write!(text, "server {}", quote(&server.server));
+        for server in list.servers.iter().map(|listed| &listed.server) {
+            let _ = write!(text, "server {}", quote(&server.text));
             for row in &PARAMS {
-                let _ = write!(text, " {}={}", row.name, server.params.get(row.param));
+                let _ = write!(text, " {}={}", row.name, server.terms.params.get(row.param));
             }
             if server.group.is_backup() {
                 text.push_str(" backup");
             }
-            text.push_str(match server.admin {
+            text.push_str(match server.terms.admin {
                 Admin::Up => ";",
                 Admin::Down => " down;",
                 Admin::Drain => " drain;",
@@ -68,8 +68,7 @@ fuzz_target!(|text: &[u8]| {
     for (list, again) in lists.iter().zip(&again) {
         assert_eq!((&list.upstream, list.servers.len()), (&again.upstream, again.servers.len()));
         for (server, again) in list.servers.iter().zip(&again.servers) {
-            assert_eq!((&server.server, &server.address), (&again.server, &again.address));
-            assert_eq!((server.params, server.admin, server.group), (again.params, again.admin, again.group));
+            assert_eq!(server.server, again.server);
         }
     }
 });

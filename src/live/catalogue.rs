@@ -65,7 +65,7 @@ impl Live {
         let members = pools.iter().filter_map(|&(place, priority, failback)| {
             let pool = self.upstreams.get(place)?;
             pool.is_pool.set(true);
-            Some(Member::new(Rc::clone(pool), priority, failback))
+            Some(Member::new(UpstreamIndex(place), Rc::clone(pool), priority, failback))
         });
         let pools = Pools::new(upstream.name.clone(), members.collect());
         self.pools.insert(place, Rc::new(pools));

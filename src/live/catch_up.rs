@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use crate::model::address::Address;
 use crate::model::id::Group;
+use crate::model::server::Server;
 use crate::store::{Locked, records};
-use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Prepared, Row, Setting, Spot};
+use crate::zone::{self, Edits, Fate, NoSeat, Prepared, Row, Setting, Spot};
 
 use super::room;
 use super::upstream::Control;
@@ -174,9 +175,8 @@ fn text(from: &[u8]) -> Text {
 /// Makes the peer of a missing server.
 fn prepare(control: &Control, missing: &Missing) -> Option<Prepared> {
     let read = |(bytes, len): &Text| String::from_utf8(bytes.get(..*len)?.to_vec()).ok();
-    let (server, address) = (read(&missing.server)?, Address::parse(&read(&missing.name)?).ok()?);
-    let (params, admin) = (missing.wish.params(), missing.wish.admin());
-    let new = NewPeer { server: &server, address: &address, params, admin };
+    let (text, address) = (read(&missing.server)?, Address::parse(&read(&missing.name)?).ok()?);
+    let new = Server { text, address, group: missing.group, terms: missing.wish.terms() };
     control.zone.prepare(&new, control.abilities).ok()
 }
 
@@ -193,7 +193,7 @@ pub(super) fn apply_wishes(control: &Control, locked: &Locked, revision: u64, si
         // Another configuration may have called the same server otherwise.
         let found = if is_old { found.or_else(|| finder.find_address(name)) } else { found };
         let wish = found?.wish(revision);
-        (wish.revision > since).then(|| Setting { admin: wish.admin(), params: wish.params(), revive: false })
+        (wish.revision > since).then(|| Setting { terms: wish.terms(), revive: false })
     });
 }
 

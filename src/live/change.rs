@@ -3,16 +3,16 @@
 use std::ptr::{self, NonNull};
 
 use crate::model::id::{Group, Revision, ServerId};
+use crate::model::server::{Server, Terms};
 use crate::nginx::death;
 use crate::nginx::time::now;
-use crate::ops::plan::Wish;
-use crate::ops::{Addition, CommitError, Committed, Entry, OpError, Part, Plan};
+use crate::ops::{CommitError, Committed, Entry, OpError, Part, Plan};
 use crate::store::commit::{Arrival, Change};
-use crate::store::records::{Reason, Server};
+use crate::store::records::{self, Reason};
 use crate::store::{self, Locked, PATIENCE, adopt::Claim};
 use crate::zone::backend::Backend;
 use crate::zone::prepared::Full;
-use crate::zone::{self, Edits, Fate, NewPeer, NoSeat, Place, Prepared, Setting, Spot, Writing};
+use crate::zone::{self, Edits, Fate, NoSeat, Place, Prepared, Setting, Spot, Writing};
 
 use super::catch_up::catch_up;
 use super::lookup::know_peers;
@@ -47,7 +47,7 @@ pub struct Task<'a> {
     /// Records that get other wishes.
     changes: Vec<Change>,
     /// Records that leave.
-    leaving: Vec<NonNull<Server>>,
+    leaving: Vec<NonNull<records::Server>>,
     /// Records that are new, or of servers at another address.
     arriving: Vec<Arrival<'a>>,
     /// The locks of its peers.
@@ -149,25 +149,23 @@ impl<'a> Task<'a> {
             let server = locked.server(control.record, entry.id.0).ok_or(CommitError::Moved)?;
             let reason = entry.restates().then_some(reason);
             // A worker of an older configuration knows the server as that had it: only what is asked for may change.
-            let current = locked.wish(control.record, server);
-            let current = Wish { admin: current.admin(), params: current.params() };
+            let current = locked.wish(control.record, server).terms();
             let wanted = current.with(&entry.asked);
             if entry.readdress.is_some() {
                 let (text, name) = names.next().ok_or(CommitError::Moved)?;
                 let reason = reason.or_else(|| locked.reason(control.record, server));
                 self.leaving.push(server);
-                let claim = claim(entry.group, text, name, wanted);
+                let claim = claim(entry.server.group, text, name, wanted);
                 self.arriving.push(Arrival::new(claim, Some(server), reason));
             } else if wanted != current || (entry.restates() && plan.note.is_some()) {
-                self.changes.push(Change::new(server, wanted.admin, wanted.params, reason));
+                self.changes.push(Change::new(server, wanted, reason));
             }
         }
         for removal in &plan.removed {
             self.leaving.push(locked.server(control.record, removal.id.0).ok_or(CommitError::Moved)?);
         }
-        for (addition, (text, name)) in plan.added.iter().zip(names) {
-            let wanted = Wish { admin: addition.admin, params: addition.params };
-            self.arriving.push(Arrival::new(claim(addition.group, text, name, wanted), None, Some(reason)));
+        for (new, (text, name)) in plan.added.iter().zip(names) {
+            self.arriving.push(Arrival::new(claim(new.group, text, name, new.terms), None, Some(reason)));
         }
 
         let store_full =
@@ -251,8 +249,8 @@ fn set_by_name(control: &Control, locked: &Locked, lists: Writing, plan: &Plan) 
 
 /// What the peer of an entry is to be, if anything else than it is.
 fn setting(entry: &Entry) -> Option<Setting> {
-    let (revive, Wish { admin, params }) = (entry.revives(), entry.to);
-    (revive || entry.is_change()).then_some(Setting { admin, params, revive })
+    let (revive, terms) = (entry.revives(), entry.to);
+    (revive || entry.is_change()).then_some(Setting { terms, revive })
 }
 
 /// Finds the peers of the servers that the edits are about; false if one has none.
@@ -305,38 +303,36 @@ fn zone_full(upstream: &Upstream, needed: usize) -> OpError {
 /// Makes the servers of a plan, at most `limit` new ones. True when all are made.
 fn make(control: &Control, plan: &Plan, made: &mut Made, limit: usize) -> Result<bool, Full> {
     let Made { edits, ids, names } = made;
-    let mut prepare = |new: NewPeer<'_>| -> Result<Prepared, Full> {
-        let prepared = control.zone.prepare(&new, control.abilities)?;
-        names.push((new.server.to_owned(), zone::Current::name(&prepared)));
+    let mut prepare = |new: &Server| -> Result<Prepared, Full> {
+        let prepared = control.zone.prepare(new, control.abilities)?;
+        names.push((new.text.clone(), zone::Current::name(&prepared)));
         Ok(prepared)
     };
     if edits.at.is_empty() && edits.append.is_empty() {
         for entry in &plan.entries {
-            if let Some(new) = &entry.readdress {
-                let text = new.address.to_string();
-                let Wish { admin, params } = entry.to;
-                let prepared = prepare(NewPeer { server: &text, address: &new.address, params, admin })?;
+            let spot = Spot::unknown(entry.server.group);
+            if let Some(moved) = entry.moved() {
+                let prepared = prepare(&moved)?;
                 ids.push(entry.id);
-                edits.at.push((Spot::unknown(entry.group), Fate::Replace(prepared)));
+                edits.at.push((spot, Fate::Replace(prepared)));
             } else if let Some(setting) = setting(entry) {
                 ids.push(entry.id);
-                edits.at.push((Spot::unknown(entry.group), Fate::Set(setting)));
+                edits.at.push((spot, Fate::Set(setting)));
             }
         }
         for removal in &plan.removed {
             ids.push(removal.id);
-            edits.at.push((Spot::unknown(removal.group), Fate::Leave));
+            edits.at.push((Spot::unknown(removal.server.group), Fate::Leave));
         }
     }
-    for addition in plan.added.iter().skip(edits.append.len()).take(limit) {
-        let Addition { server, address, group, params, admin } = addition;
-        let prepared = prepare(NewPeer { server, address, params: *params, admin: *admin })?;
-        edits.append.push((*group, prepared));
+    for new in plan.added.iter().skip(edits.append.len()).take(limit) {
+        let prepared = prepare(new)?;
+        edits.append.push((new.group, prepared));
     }
     if edits.append.len() < plan.added.len() {
         return Ok(false);
     }
-    if plan.added.iter().any(|addition| addition.group.is_backup()) {
+    if plan.added.iter().any(|new| new.group.is_backup()) {
         edits.backups = control.zone.prepare_backups()?;
     }
     edits.make_room();
@@ -344,7 +340,6 @@ fn make(control: &Control, plan: &Plan, made: &mut Made, limit: usize) -> Result
 }
 
 /// A new server, or one with another address, as the store is asked for its record.
-fn claim<'a>(group: Group, server: &'a str, name: &'a [u8], wanted: Wish) -> Claim<'a> {
-    let Wish { admin, params } = wanted;
-    Claim { group, server: server.as_bytes(), name, admin, params, managed: false }
+fn claim<'a>(group: Group, server: &'a str, name: &'a [u8], terms: Terms) -> Claim<'a> {
+    Claim { group, server: server.as_bytes(), name, terms, managed: false }
 }

@@ -16,6 +16,6 @@ impl Known {
     /// What its record says, if the upstream is at `revision`.
     pub fn of(server: &Found<'_>, revision: u64) -> Self {
         let wish = server.wish(revision);
-        Self { id: Some(server.id()), told: Some((wish.admin(), wish.revision == 0)) }
+        Self { id: Some(server.id()), told: Some((wish.terms().admin, wish.revision == 0)) }
     }
 }

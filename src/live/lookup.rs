@@ -4,7 +4,7 @@
 use crate::model::address::Address;
 use crate::model::id::{Revision, ServerId, Slot};
 use crate::model::snapshot::{Method, Peer, Snapshot};
-use crate::model::text::Whole;
+use crate::model::text::SharedText;
 use crate::nginx::death;
 use crate::ops::{Guard, Lookup, OpError, Selector};
 use crate::store::find::Found;
@@ -175,7 +175,7 @@ impl Index<'_> {
                 return Ok(None);
             }
             if room.is_whole() {
-                let text = Whole::new(std::mem::take(&mut room.copy.text));
+                let text = SharedText::new(std::mem::take(&mut room.copy.text));
                 let Room { copy, known, .. } = &room;
                 let abilities = self.control.abilities;
                 let peers = copy.rows.iter().zip(known);

@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::model::id::UpstreamIndex;
 use crate::model::log::Level;
 use crate::model::pools::{self as model, Standing};
 use crate::model::time::{Seconds, UnixTime};
@@ -49,7 +50,9 @@ pub struct Pools {
 
 /// One of the pools.
 pub struct Member {
-    /// The upstream that is the pool.
+    /// The place of the upstream that is the pool.
+    index: UpstreamIndex,
+    /// That upstream.
     upstream: Rc<Upstream>,
     /// Lower ones are better.
     priority: u32,
@@ -97,8 +100,8 @@ impl Shared {
 
 impl Member {
     /// A pool.
-    pub fn new(upstream: Rc<Upstream>, priority: u32, failback: Seconds) -> Self {
-        Self { upstream, priority, failback, usable_since: Shared::new(ALWAYS) }
+    pub fn new(index: UpstreamIndex, upstream: Rc<Upstream>, priority: u32, failback: Seconds) -> Self {
+        Self { index, upstream, priority, failback, usable_since: Shared::new(ALWAYS) }
     }
 
     /// The upstream that is the pool.
@@ -196,6 +199,7 @@ impl Pools {
         let Found { standings, active } = self.look(now, at);
         let since = self.note(active, &standings, at);
         let list = self.members.iter().zip(standings).map(|(member, standing)| model::Pool {
+            upstream: member.index,
             name: member.upstream().name.clone(),
             priority: member.priority,
             failback: member.failback,

@@ -4,21 +4,21 @@ use std::cell::{OnceCell, RefCell};
 use std::sync::atomic::Ordering;
 
 use crate::model::address::Address;
-use crate::model::id::{Group, ServerId, Slot};
-use crate::model::params::Params;
+use crate::model::id::{Group, ServerId, Slot, UpstreamIndex};
+use crate::model::server::{self, Change, Terms};
 use crate::model::snapshot::{Method, Peer};
 use crate::model::state::Admin;
 use crate::nginx::fixture;
 use crate::nginx::shm::Word;
 use crate::nginx::upstream as nginx;
 use crate::ops::execute::plan;
-use crate::ops::{Action, Addition, Change, Command, CommitError, Lookup, Selector};
+use crate::ops::{Action, Command, CommitError, Lookup, Selector};
 use crate::store::Store;
 use crate::store::adopt::{Claim, Claimed, Wishes};
 use crate::zone::backend::Backend;
 use crate::zone::setting::Abilities;
 use crate::zone::tests::{Server, exact, upstream};
-use crate::zone::{self, Edits, Extra, Fate, NewPeer, Spot, Zone};
+use crate::zone::{self, Edits, Extra, Fate, Spot, Zone};
 
 use super::change;
 use super::lookup::{know_peers, look_up, only};
@@ -86,7 +86,7 @@ fn act(upstream: &Upstream, servers: Vec<Selector>, action: Action) -> bool {
 /// The same with look-ups from before.
 fn commit(upstream: &Upstream, lookup: &dyn Lookup, servers: Vec<Selector>, action: Action) -> bool {
     let client = "127.0.0.1".into();
-    let command = Command { upstream: "u".into(), servers, action, force: true, client, note: None };
+    let command = Command { upstream: UpstreamIndex(0), servers, action, force: true, client, note: None };
     let plan = plan(lookup, &command).unwrap();
     match change::commit(upstream, upstream.control().unwrap(), &plan) {
         Ok(_) => true,
@@ -98,8 +98,7 @@ fn commit(upstream: &Upstream, lookup: &dyn Lookup, servers: Vec<Selector>, acti
 /// A new primary.
 fn addition(text: &str) -> Action {
     let address = Address::parse(text).unwrap();
-    let (group, params, admin) = (Group::Primary, Params::default(), Admin::Up);
-    Action::Add(Addition { server: text.into(), address, group, params, admin })
+    Action::Add(server::Server { text: text.into(), address, group: Group::Primary, terms: Terms::default() })
 }
 
 /// A change of state.
@@ -109,7 +108,7 @@ fn admin(admin: Admin) -> Action {
 
 /// What is shown of a peer here.
 fn shown(peer: &Peer) -> (u64, String, Admin, u64) {
-    (peer.id.unwrap().0, peer.name.to_string(), peer.admin, peer.down)
+    (peer.id.unwrap().0, peer.name.to_string(), peer.terms.admin, peer.down)
 }
 
 /// Sees that single look-ups say what the copy of the whole says.
@@ -153,8 +152,8 @@ fn resolve(control: &Control, leaves: Option<usize>, comes: Option<&str>) {
     edits.at.extend(leaves.map(|index| (spot(index), Fate::Leave)));
     if let Some(text) = comes {
         let address = Address::parse(text).unwrap();
-        let (params, admin) = (Params::default(), Admin::Up);
-        let new = NewPeer { server: text, address: &address, params, admin };
+        let (text, group) = (text.into(), Group::Primary);
+        let new = server::Server { text, address, group, terms: Terms::default() };
         edits.append.push((Group::Primary, zone.prepare(&new, ROUND_ROBIN).unwrap()));
     }
     // SAFETY: one thread changes the lists, and the places are those of now.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::model::id::{Revision, ServerId};
 use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::snapshot::{Faults, Method, Peer, Snapshot, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
-use crate::model::text::{Text, Whole};
+use crate::model::text::{SharedText, Text};
 use crate::model::time::UnixTime;
 use crate::nginx::death;
 use crate::nginx::upstream::Configured;
@@ -130,7 +131,7 @@ impl View {
 
     /// Joins what was copied from the zone with what the store knows.
     fn new(upstream: &Upstream, control: &Control, mut copy: zone::Copy, knowledge: &Knowledge) -> Self {
-        let text = Whole::new(std::mem::take(&mut copy.text));
+        let text = SharedText::new(std::mem::take(&mut copy.text));
         let mut clients = None;
         let mut reasons = knowledge.reasons.iter().peekable();
         let peers = copy.rows.iter().zip(&knowledge.known).enumerate().map(|(at, (row, known))| {
@@ -190,7 +191,7 @@ impl View {
         if let Some(peers) = peers
             && let Some(mut copy) = peers.copy()
         {
-            let text = Whole::new(std::mem::take(&mut copy.text));
+            let text = SharedText::new(std::mem::take(&mut copy.text));
             let told_by_file = |row: &Row| {
                 peer((&copy, &text), row, &Known::default(), None, &mut None, told_nothing(upstream))
             };
@@ -228,11 +229,11 @@ impl Lookup for View {
 
     fn usable(&self) -> (usize, usize) {
         let peers = &self.snapshot.peers;
-        (peers.iter().filter(|peer| peer.admin == Admin::Up).count(), peers.len())
+        (peers.iter().filter(|peer| peer.terms.admin == Admin::Up).count(), peers.len())
     }
 
     fn total_weight(&self) -> u64 {
-        self.snapshot.peers.iter().fold(0, |sum, peer| sum.saturating_add(peer.params.weight))
+        self.snapshot.peers.iter().fold(0, |sum, peer| sum.saturating_add(peer.terms.params.weight))
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
@@ -273,7 +274,7 @@ pub(super) fn empty(upstream: &Upstream) -> Snapshot {
 
 /// One peer, from its row and from what the store knows of it. `clients` is the client of the peer before.
 pub(super) fn peer(
-    (copy, text): (&zone::Copy, &Whole),
+    (copy, text): (&zone::Copy, &SharedText),
     row: &Row,
     known: &Known,
     reason: Option<&records::Reason>,
@@ -299,12 +300,11 @@ pub(super) fn peer(
         slot: row.slot,
         server,
         name,
-        params: row.params,
+        terms: Terms { admin, params: row.params },
         effective_weight: row.effective_weight,
         current_weight: row.current_weight,
         active: row.conns,
         down: row.down,
-        admin,
         managed: row.managed,
         reason,
         failures: Failures {
@@ -404,8 +404,7 @@ pub(super) fn claim<'a>(copy: &'a zone::Copy, row: &Row) -> Claim<'a> {
         group: row.slot.group,
         server: copy.bytes(&row.server),
         name: copy.bytes(&row.name),
-        admin: admin_of(row.down),
-        params: row.params,
+        terms: Terms { admin: admin_of(row.down), params: row.params },
         managed: row.managed,
     }
 }
@@ -425,18 +424,18 @@ fn configured(upstream: &Upstream) -> Vec<Peer> {
     let mut peers = Vec::new();
     for server in upstream.conf.configured() {
         let Configured { weight, max_conns, max_fails, fail_timeout, down, backup, .. } = server;
+        let admin = if down { Admin::Down } else { Admin::Up };
         for name in server.names {
             peers.push(Peer {
                 id: None,
                 slot: slot(backup),
                 server: if server.server.is_empty() { name.as_str() } else { &server.server }.into(),
                 name: name.into(),
-                params: Params { weight, max_conns, max_fails, fail_timeout },
+                terms: Terms { admin, params: Params { weight, max_conns, max_fails, fail_timeout } },
                 effective_weight: i64::try_from(weight).unwrap_or(i64::MAX),
                 current_weight: 0,
                 active: 0,
                 down: u64::from(down),
-                admin: if down { Admin::Down } else { Admin::Up },
                 managed: false,
                 reason: down.then_some(Reason::Configuration),
                 failures: Failures::default(),

@@ -5,14 +5,13 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, fence};
 
 use crate::model::id::Group;
-use crate::model::params::Params;
-use crate::model::state::Admin;
+use crate::model::server::Terms;
 
 use super::death;
 use super::index::Key;
 use super::lock::{Full, Locked};
 use super::lost::{Losses, What};
-use super::records::{Server, Terms, UNKNOWN, Upstream, Wish};
+use super::records::{Server, StoredTerms, UNKNOWN, Upstream, Wish};
 
 /// Generation of a store that was closed.
 const CLOSED: u64 = u64::MAX;
@@ -27,9 +26,7 @@ pub struct Claim<'a> {
     /// Address.
     pub name: &'a [u8],
     /// What it is now.
-    pub admin: Admin,
-    /// Its parameters now.
-    pub params: Params,
+    pub terms: Terms,
     /// Whether nginx makes and removes it as a name resolves.
     pub managed: bool,
 }
@@ -279,7 +276,7 @@ impl Locked {
             };
             texts.copy_from_nonoverlapping(server.as_ptr(), server.len());
             texts.add(server.len()).copy_from_nonoverlapping(name.as_ptr(), name.len());
-            let base = Terms::new(claim.admin, claim.params);
+            let base = StoredTerms::from(claim.terms);
             (*record).texts = texts;
             (*record).server_len = server_len;
             (*record).name_len = name_len;
@@ -304,7 +301,7 @@ impl Locked {
             let Claimed { records, losses } = claimed;
             for (claim, &server) in claims.iter().zip(&*records) {
                 if (*server).taken.get() == 1 {
-                    losses.note_wish(name, &*server, revision, Terms::new(claim.admin, claim.params));
+                    losses.note_wish(name, &*server, revision, claim.terms.into());
                 } else if upstream.let_go(claim.name) {
                     losses.note(name, claim.server, What::Removed);
                 }
@@ -326,7 +323,7 @@ impl Locked {
         for (claim, &server) in claims.iter().zip(&claimed.records) {
             // SAFETY: see `answer`.
             unsafe {
-                let base = Terms::new(claim.admin, claim.params);
+                let base = StoredTerms::from(claim.terms);
                 self.free_reasons(server);
                 (*server).base = base;
                 (*server).wishes = [Wish::of_configuration(base); 2];

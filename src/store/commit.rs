@@ -4,24 +4,21 @@ use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
-use crate::model::params::Params;
-use crate::model::state::Admin;
+use crate::model::server::Terms;
 use crate::nginx;
 
 use super::adopt::Claim;
 use super::death;
 use super::index::Key;
 use super::lock::{Full, Locked};
-use super::records::{Reason, Server, Terms, UNKNOWN, Upstream, Wish};
+use super::records::{Reason, Server, UNKNOWN, Upstream, Wish};
 
 /// What one server is to be.
 pub struct Change {
     /// Its record, found under the same lock.
     pub server: NonNull<Server>,
-    /// Up, down or draining.
-    pub admin: Admin,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
+    /// What it is to be.
+    pub terms: Terms,
     /// Who asks, if the state was asked for; else the reason stays.
     pub reason: Option<Reason>,
     /// Room for the reasons of a server that has none, while the change is made.
@@ -30,8 +27,8 @@ pub struct Change {
 
 impl Change {
     /// A change of one server.
-    pub fn new(server: NonNull<Server>, admin: Admin, params: Params, reason: Option<Reason>) -> Self {
-        Self { server, admin, params, reason, reserved: ptr::null_mut() }
+    pub fn new(server: NonNull<Server>, terms: Terms, reason: Option<Reason>) -> Self {
+        Self { server, terms, reason, reserved: ptr::null_mut() }
     }
 }
 
@@ -101,7 +98,7 @@ impl Locked {
                 Some(reason) => server.keep(reason, &current),
                 None => current.reason,
             };
-            *server.spare(revision) = Wish::new(next, Terms::new(change.admin, change.params), reason);
+            *server.spare(revision) = Wish::new(next, change.terms.into(), reason);
             death::may_come();
         }
         for server in leaving {
@@ -183,7 +180,8 @@ impl Locked {
                 match self.alloc() {
                     Ok(room) => change.reserved = room,
                     // Back into service, or to what the file says, it goes without a reason: the log has it.
-                    Err(_) if change.admin == Admin::Up || change.admin == server.base.admin() => {}
+                    Err(_)
+                        if change.terms.is_up() || change.terms.admin == Terms::from(server.base).admin => {}
                     Err(full) => return Err(full),
                 }
             }

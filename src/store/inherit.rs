@@ -3,8 +3,6 @@
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use crate::model::params::Params;
-
 use super::adopt::Claim;
 use super::lock::{Full, Locked};
 use super::records::{Reason, Server};
@@ -35,8 +33,7 @@ impl Locked {
                         group: server.group(),
                         server: server.server(),
                         name: server.name(),
-                        admin: server.base.admin(),
-                        params: Params::default(),
+                        terms: server.base.into(),
                         managed: server.managed != 0,
                     })?;
                     (*copy).id = server.id;

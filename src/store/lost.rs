@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use crate::ops::plan::Wish;
+use crate::model::server::Terms;
 
 use super::index::Key;
 use super::lock::Locked;
-use super::records::{Server, Terms, Upstream};
+use super::records::{Server, StoredTerms, Upstream};
 
 /// Servers that are told one by one; more are counted.
 pub const TOLD: usize = 8;
@@ -47,9 +47,9 @@ pub enum What {
     /// It was wanted to be otherwise.
     Changed {
         /// What was wanted at run time.
-        from: Wish,
+        from: Terms,
         /// What the configuration says.
-        to: Wish,
+        to: Terms,
     },
     /// It was added at run time, and is gone.
     Added,
@@ -125,12 +125,11 @@ impl Losses {
     }
 
     /// Notes what is lost of a record, if `base` is what counts from now on.
-    pub(super) fn note_wish(&mut self, upstream: &[u8], server: &Server, revision: u64, base: Terms) {
+    pub(super) fn note_wish(&mut self, upstream: &[u8], server: &Server, revision: u64, base: StoredTerms) {
         let wanted = server.wish(revision);
         if wanted.revision > 0 && !wanted.asks_for(base) {
-            let from = Wish { admin: wanted.admin(), params: wanted.params() };
-            let to = Wish { admin: base.admin(), params: base.params() };
-            self.note(upstream, server.server(), What::Changed { from, to });
+            let what = What::Changed { from: wanted.terms(), to: base.into() };
+            self.note(upstream, server.server(), what);
         }
     }
 

@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 
 use crate::model::id::Group;
 use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::state::Admin;
 use crate::nginx::fixture;
 
@@ -26,7 +27,7 @@ fn set(
     commit(
         locked,
         record,
-        &mut [Change::new(locked.server(record, id).unwrap(), admin, params, reason)],
+        &mut [Change::new(locked.server(record, id).unwrap(), Terms { admin, params }, reason)],
         &[],
         &mut [],
     )
@@ -75,7 +76,7 @@ fn what_was_taken_down_comes_up_in_a_full_zone() {
 fn a_full_zone_keeps_nothing_from_service_and_nothing_from_what_the_file_says() {
     let (store, zone) = store();
     let mut locked = store.lock();
-    let down_by_file = Claim { admin: Admin::Down, ..claim("a", "1") };
+    let down_by_file = Claim { terms: Terms { admin: Admin::Down, ..Terms::default() }, ..claim("a", "1") };
     let (record, _) = adopt(&mut locked, &[down_by_file, claim("b", "2")]);
     drop(locked);
     fixture::exhaust(zone);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
 
 use crate::model::id::Group;
-use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::state::Admin;
 use crate::nginx::fixture;
 
@@ -56,8 +56,7 @@ fn claim(server: &Server) -> Claim<'_> {
         group: server.group,
         server: server.server.as_bytes(),
         name: server.name.as_bytes(),
-        admin: Admin::Up,
-        params: Params::default(),
+        terms: Terms::default(),
         managed: false,
     }
 }
@@ -137,7 +136,7 @@ fn perform(locked: &mut Locked, record: NonNull<Upstream>, model: &[Server], ste
         Step::Down(at, down) => {
             let admin = if *down { Admin::Down } else { Admin::Up };
             let reason = super::records::Reason::new(1, &"".into(), Some(note(*down)));
-            changes.push(Change::new(find(locked, *at), admin, Params::default(), Some(reason)));
+            changes.push(Change::new(find(locked, *at), Terms { admin, ..Terms::default() }, Some(reason)));
         }
         Step::Exchange(at, name) => {
             leaving.push(find(locked, *at));
@@ -198,7 +197,7 @@ fn look(locked: &mut Locked, record: NonNull<Upstream>) -> Vec<Server> {
         assert_eq!(locked.server(record, server.id), Some(at), "by id");
         names.entry(server.name().to_vec()).or_default().push(server.id);
         texts.entry(server.server().to_vec()).or_default().push(server.id);
-        let down = server.wish(revision).admin() == Admin::Down;
+        let down = server.wish(revision).terms().admin == Admin::Down;
         if let Some(reason) = locked.reason(record, at) {
             assert_eq!(reason.note().as_deref(), Some(note(down)), "the reason of its state");
         }

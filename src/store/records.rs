@@ -8,7 +8,9 @@ use crate::model::client::Client;
 use crate::model::departures::Departed;
 use crate::model::id::Group;
 use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::state::Admin;
+use crate::ops::plan::NOTE_MAX;
 
 use super::index::{Chains, Index};
 use super::lease::{LEASES, Lease};
@@ -18,9 +20,6 @@ pub const CLIENT_MAX: usize = 46;
 
 /// Longest user that is kept, in bytes.
 pub const USER_MAX: usize = 64;
-
-/// Longest note that is kept, in bytes.
-pub const NOTE_MAX: usize = 128;
 
 /// First words of the zone.
 #[repr(C)]
@@ -129,7 +128,7 @@ pub struct Server {
     /// The change that removed it; 0 for none.
     pub gone: u64,
     /// What the configuration says of it.
-    pub base: Terms,
+    pub base: StoredTerms,
     /// What was wanted last, and before: the one with the larger revision, unless that is beyond the revision of the
     /// upstream, counts.
     pub wishes: [Wish; 2],
@@ -209,42 +208,37 @@ impl Server {
     }
 }
 
-/// What a server is to be. The enumerations of other rooms are kept as numbers, since a later build of the module may
-/// read them.
+/// [`Terms`] as they lie in the zone. The enumerations of other rooms are kept as numbers, since a later build of the
+/// module may read them.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct StoredTerms {
     /// 0 up, 1 down, 2 draining.
     admin: u64,
     /// weight, max_conns, max_fails, fail_timeout.
     params: [u64; 4],
 }
 
-impl Terms {
-    /// What a server is to be.
-    pub fn new(admin: Admin, params: Params) -> Self {
+impl From<Terms> for StoredTerms {
+    fn from(Terms { admin, params }: Terms) -> Self {
         let admin = match admin {
             Admin::Up => 0,
             Admin::Down => 1,
             Admin::Drain => 2,
         };
-        let params = [params.weight, params.max_conns, params.max_fails, params.fail_timeout];
-        Self { admin, params }
+        Self { admin, params: [params.weight, params.max_conns, params.max_fails, params.fail_timeout] }
     }
+}
 
-    /// Up, down or draining.
-    pub fn admin(self) -> Admin {
-        match self.admin {
+impl From<StoredTerms> for Terms {
+    fn from(stored: StoredTerms) -> Self {
+        let admin = match stored.admin {
             0 => Admin::Up,
             1 => Admin::Down,
             _ => Admin::Drain,
-        }
-    }
-
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub fn params(self) -> Params {
-        let [weight, max_conns, max_fails, fail_timeout] = self.params;
-        Params { weight, max_conns, max_fails, fail_timeout }
+        };
+        let [weight, max_conns, max_fails, fail_timeout] = stored.params;
+        Self { admin, params: Params { weight, max_conns, max_fails, fail_timeout } }
     }
 }
 
@@ -255,19 +249,19 @@ pub struct Wish {
     /// The change of the upstream that brought it; 0 for the configuration.
     pub revision: u64,
     /// What it is to be.
-    terms: Terms,
+    terms: StoredTerms,
     /// Who asked for the state: the first or the second reason of the server, from 1; 0 for nobody since the start.
     pub reason: u64,
 }
 
 impl Wish {
     /// A wish.
-    pub fn new(revision: u64, terms: Terms, reason: u64) -> Self {
+    pub fn new(revision: u64, terms: StoredTerms, reason: u64) -> Self {
         Self { revision, terms, reason }
     }
 
     /// What the configuration wants.
-    pub fn of_configuration(terms: Terms) -> Self {
+    pub fn of_configuration(terms: StoredTerms) -> Self {
         Self::new(0, terms, 0)
     }
 
@@ -281,18 +275,13 @@ impl Wish {
         if self.revision > revision { 0 } else { self.revision.saturating_add(1) }
     }
 
-    /// Up, down or draining.
-    pub fn admin(&self) -> Admin {
-        self.terms.admin()
-    }
-
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub fn params(&self) -> Params {
-        self.terms.params()
+    /// What the server is to be.
+    pub fn terms(&self) -> Terms {
+        self.terms.into()
     }
 
     /// Whether it asks for this.
-    pub fn asks_for(&self, terms: Terms) -> bool {
+    pub fn asks_for(&self, terms: StoredTerms) -> bool {
         self.terms == terms
     }
 }

@@ -5,7 +5,7 @@ mod lost;
 use std::ptr;
 
 use crate::model::id::Group;
-use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::state::Admin;
 use crate::nginx::fixture;
 
@@ -36,8 +36,7 @@ pub(super) fn claim<'a>(server: &'a str, name: &'a str) -> Claim<'a> {
         group: Group::Primary,
         server: server.as_bytes(),
         name: name.as_bytes(),
-        admin: Admin::Up,
-        params: Params::default(),
+        terms: Terms::default(),
         managed: false,
     }
 }
@@ -82,7 +81,13 @@ pub(super) fn down(
 ) -> Result<u64, super::lock::Full> {
     let server = locked.server(record, id).unwrap();
     let reason = Some(Reason::new(1, &"127.0.0.1".into(), Some("test")));
-    commit(locked, record, &mut [Change::new(server, Admin::Down, Params::default(), reason)], &[], &mut [])
+    commit(
+        locked,
+        record,
+        &mut [Change::new(server, Terms { admin: Admin::Down, ..Terms::default() }, reason)],
+        &[],
+        &mut [],
+    )
 }
 
 /// What is wanted of the first server with this text, and the note of it.
@@ -94,7 +99,7 @@ pub(super) fn wanted(
 ) -> (Admin, Option<String>) {
     let revision = locked.revision(record);
     let found = locked.finder(record).find(Group::Primary, server.as_bytes(), name.as_bytes()).unwrap();
-    (found.wish(revision).admin(), found.reason(revision).and_then(|reason| reason.note()))
+    (found.wish(revision).terms().admin, found.reason(revision).and_then(|reason| reason.note()))
 }
 
 #[test]
@@ -318,7 +323,7 @@ fn servers_come_go_and_move() {
     down(&mut locked, record, 1).unwrap();
     let old = locked.server(record, 1).unwrap();
     let reason = locked.reason(record, old);
-    let moved = Claim { admin: Admin::Down, ..claim("b2", "22") };
+    let moved = Claim { terms: Terms { admin: Admin::Down, ..Terms::default() }, ..claim("b2", "22") };
     commit(&mut locked, record, &mut [], &[old], &mut [Arrival::new(moved, Some(old), reason)]).unwrap();
     assert_eq!(ids(&locked, record), [1, 3, 2, 4], "it keeps its id and its place");
     assert_eq!(wanted(&locked, record, "b2", "22"), (Admin::Down, Some("test".into())));

@@ -2,6 +2,7 @@
 //! out, a few dozen instructions a peer.
 
 use crate::model::id::Group;
+use crate::model::server::Server;
 use crate::nginx::death;
 
 use super::backend::{Backend, NoSeat, caches_weights};
@@ -10,7 +11,7 @@ use super::edits::Touched;
 use super::handle::Zone;
 use super::lock::Writing;
 use super::place::Place;
-use super::prepared::{Full, NewPeer};
+use super::prepared::Full;
 use super::setting::{Abilities, Setting, set};
 
 impl Edits {
@@ -122,7 +123,7 @@ impl Zone {
     /// # Errors
     ///
     /// The zone is full; nothing of it stays taken.
-    pub fn prepare(&self, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
+    pub fn prepare(&self, new: &Server, abilities: Abilities) -> Result<Prepared, Full> {
         Current::prepare(self, new, abilities)
     }
 

@@ -8,6 +8,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use crate::model::id::Group;
+use crate::model::server::Server;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::capacity::Planned;
@@ -17,7 +18,7 @@ use super::lock::{Lists, Writing};
 use super::nginx_peers::{RawPeer, UpstreamConf};
 use super::peers::{List, Peer};
 use super::place::Place;
-use super::prepared::{Full, NewPeer};
+use super::prepared::Full;
 use super::setting::Abilities;
 use super::sums::Sums;
 
@@ -101,7 +102,7 @@ pub trait Backend {
     /// # Errors
     ///
     /// The zone is full; nothing of it stays taken.
-    fn prepare(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self::Prepared, Full>;
+    fn prepare(zone: &Zone, new: &Server, abilities: Abilities) -> Result<Self::Prepared, Full>;
 
     /// Its address, as nginx writes it.
     fn name(prepared: &Self::Prepared) -> Vec<u8>;

@@ -39,5 +39,4 @@ pub use extra::Extra;
 pub use handle::Zone;
 pub use lock::{Lists, Writing};
 pub use place::{Place, Spot};
-pub use prepared::NewPeer;
 pub use setting::Setting;

@@ -6,22 +6,8 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_slab_pool_t, ngx_sockaddr_t, socklen_t};
 
 use crate::model::address::Address;
-use crate::model::params::Params;
-use crate::model::state::Admin;
 
 use super::nginx_peers::RawPeer;
-
-/// What a new peer is to be.
-pub struct NewPeer<'a> {
-    /// Text of the server.
-    pub server: &'a str,
-    /// Its address.
-    pub address: &'a Address,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
-    /// Up, down or draining.
-    pub admin: Admin,
-}
 
 /// The zone of the upstream has no room for a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

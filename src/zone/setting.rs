@@ -2,7 +2,7 @@
 
 use nginx_sys::{ngx_int_t, time_t};
 
-use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::snapshot::Method;
 use crate::model::state::Admin;
 
@@ -20,10 +20,8 @@ const ASKED: usize = FAILED | DRAINING;
 /// What a peer is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Up, down or draining.
-    pub admin: Admin,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
+    /// Its state and its parameters.
+    pub terms: Terms,
     /// Whether its failures are forgotten; they are, too, when it comes up.
     pub revive: bool,
 }
@@ -67,7 +65,7 @@ impl Abilities {
 pub(super) fn set(list: ListMut<'_>, peer: PeerMut<'_>, abilities: Abilities, setting: &Setting) -> bool {
     let mut revive = setting.revive;
     let before = peer.down();
-    let down = before & !ASKED | abilities.down(setting.admin);
+    let down = before & !ASKED | abilities.down(setting.terms.admin);
     if down != before {
         let tries = list.tries().wrapping_add(usize::from(down == 0));
         list.set_tries(tries.wrapping_sub(usize::from(before == 0)));
@@ -75,7 +73,8 @@ pub(super) fn set(list: ListMut<'_>, peer: PeerMut<'_>, abilities: Abilities, se
         revive |= down & ASKED == 0;
     }
 
-    let (old, weight) = (peer.weight(), ngx_int_t::try_from(setting.params.weight).unwrap_or(ngx_int_t::MAX));
+    let (old, weight) =
+        (peer.weight(), ngx_int_t::try_from(setting.terms.params.weight).unwrap_or(ngx_int_t::MAX));
     if weight != old {
         let sum = list.total_weight().wrapping_add(weight as usize);
         list.set_total_weight(sum.wrapping_sub(old as usize));
@@ -86,9 +85,9 @@ pub(super) fn set(list: ListMut<'_>, peer: PeerMut<'_>, abilities: Abilities, se
         list.settle_weighted();
     }
 
-    peer.set_max_conns(setting.params.max_conns as usize);
-    peer.set_max_fails(setting.params.max_fails as usize);
-    peer.set_fail_timeout(time_t::try_from(setting.params.fail_timeout).unwrap_or(time_t::MAX));
+    peer.set_max_conns(setting.terms.params.max_conns as usize);
+    peer.set_max_fails(setting.terms.params.max_fails as usize);
+    peer.set_fail_timeout(time_t::try_from(setting.terms.params.fail_timeout).unwrap_or(time_t::MAX));
 
     if revive {
         peer.set_fails(0);

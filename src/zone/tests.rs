@@ -8,6 +8,7 @@ use nginx_sys::{
 
 use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
+use crate::model::server::Terms;
 use crate::model::snapshot::{Method, Totals};
 use crate::model::state::Admin;
 use crate::nginx::fixture;
@@ -41,7 +42,8 @@ fn primary(index: usize) -> Slot {
 
 /// A setting that brings nothing up.
 fn setting(admin: Admin, weight: u64) -> Setting {
-    Setting { admin, params: Params { weight, ..Params::default() }, revive: false }
+    let params = Params { weight, ..Params::default() };
+    Setting { terms: Terms { admin, params }, revive: false }
 }
 
 /// Where the peer is that stands at a place.

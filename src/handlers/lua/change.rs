@@ -8,10 +8,11 @@ use crate::model::address::Address;
 use crate::model::client::Client;
 use crate::model::id::{Group, ServerId};
 use crate::model::log::Level;
-use crate::model::params::{PARAMS, Param, ParamError, Params};
+use crate::model::params::{PARAMS, Param, ParamError};
+use crate::model::server::{Change, Server, Terms};
 use crate::model::state::Admin;
 use crate::nginx::caller::Caller;
-use crate::ops::{Action, Addition, Change, Command, Lookup, OpError, Plan, Selector, Upstreams, execute_if};
+use crate::ops::{Action, Command, Lookup, OpError, Plan, Selector, Upstreams, execute_if};
 
 use super::failure::Failure;
 use super::reply::{Row, Space, bytes};
@@ -140,7 +141,7 @@ impl Texts {
 
 impl Words<'_> {
     /// The command that they are.
-    fn command(&self, client: Client) -> Result<Command, Failure> {
+    fn command(&self, upstreams: &dyn Upstreams, client: Client) -> Result<Command, Failure> {
         let upstream = str::from_utf8(self.upstream)
             .map_err(|_| OpError::UpstreamNotFound(lossy(self.upstream).into_owned()))?;
         let note = str::from_utf8(self.note).map_err(|_| bad("note: not UTF-8"))?;
@@ -156,7 +157,7 @@ impl Words<'_> {
             _ => return Err(bad("unknown action")),
         };
         Ok(Command {
-            upstream: upstream.to_owned(),
+            upstream: upstreams.find(upstream)?,
             servers,
             action,
             force: self.ask.flags & FORCE != 0,
@@ -199,16 +200,12 @@ impl Words<'_> {
     }
 
     /// The server that is to be.
-    fn addition(&self, change: &Change) -> Result<Addition, Failure> {
+    fn addition(&self, change: &Change) -> Result<Server, Failure> {
         let [(server, false)] = self.servers.as_slice() else { return Err(bad("no server is named")) };
-        let server = lossy(server).into_owned();
-        let address = Address::parse(&server).map_err(OpError::BadAddress)?;
+        let text = lossy(server).into_owned();
+        let address = Address::parse(&text).map_err(OpError::BadAddress)?;
         let group = if self.ask.flags & BACKUP != 0 { Group::Backup } else { Group::Primary };
-        let mut params = Params::default();
-        for &(param, value) in &change.params {
-            params.set(param, value);
-        }
-        Ok(Addition { server, address, group, params, admin: change.admin.unwrap_or_default() })
+        Ok(Server { text, address, group, terms: Terms::default().with(change) })
     }
 }
 
@@ -236,7 +233,7 @@ fn make(
     client: Option<String>,
     is_logged: impl FnOnce() -> bool,
 ) -> Result<(Done, Vec<String>), Failure> {
-    let command = words.command(client.map_or_else(|| CLIENT.into(), Client::from))?;
+    let command = words.command(upstreams, client.map_or_else(|| CLIENT.into(), Client::from))?;
     let keeps_one = words.ask.flags & KEEP_ONE != 0;
     let outcome = execute_if(
         upstreams,
@@ -255,7 +252,7 @@ fn make(
         return Ok((done, Vec::new()));
     }
     // The script may have called it by the name of its zone.
-    let name = upstreams.only(outcome.upstream, &[]).ok().map(|snapshot| snapshot.name);
+    let name = upstreams.only(command.upstream, &[]).ok().map(|snapshot| snapshot.name);
     Ok((done, log::lines(&name.unwrap_or_default(), &command, &outcome)))
 }
 

@@ -127,7 +127,7 @@ fn upstream(snapshot: &Snapshot, space: &mut Space<'_>) -> UpstreamRow {
 
 /// The row of a server, whose texts are written.
 fn peer(peer: &Peer, now: UnixTime, space: &mut Space<'_>) -> PeerRow {
-    let (params, why) = (peer.params, peer.why(now));
+    let (params, why) = (peer.terms.params, peer.why(now));
     let (at, client, user, note) = match &why {
         Some(Reason::Operator { at, client, user, note }) => (
             at.0 as f64,

@@ -47,9 +47,9 @@ fn text(memory: &[u8], at: usize) -> &str {
 fn an_upstream_and_its_servers() {
     let mut second = peer(1, "app.example.com");
     second.name = "127.0.0.1:8082".into();
-    second.admin = Admin::Down;
+    second.terms.admin = Admin::Down;
     second.down = 1;
-    second.params.weight = 7;
+    second.terms.params.weight = 7;
     second.active = 3;
     second.last_failure = Some(UnixTime(5));
     let (user, note) = (Some("alice".to_owned()), Some("upgrade".to_owned()));

@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::id::Group;
+use crate::model::server::Server;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::backend::{Backend, NoSeat};
@@ -24,7 +25,7 @@ use super::lock::{Lists, Writing};
 use super::nginx_peers::{RawPeer, UpstreamConf};
 use super::peers::{List, Peer};
 use super::place::Place;
-use super::prepared::{Full, NewPeer};
+use super::prepared::Full;
 use super::setting::Abilities;
 use super::sums::Sums;
 
@@ -98,7 +99,7 @@ impl Backend for Native {
         false
     }
 
-    fn prepare(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
+    fn prepare(zone: &Zone, new: &Server, abilities: Abilities) -> Result<Prepared, Full> {
         Prepared::new(zone, new, abilities)
     }
 

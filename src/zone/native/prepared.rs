@@ -8,13 +8,15 @@ use nginx_sys::{
     ngx_sockaddr_t,
 };
 
+use crate::model::server::Server;
+
 use super::super::extra::hash;
 use super::super::handle::Zone;
 use super::super::lock::Writing;
 use super::super::nginx_peers::{RawPeer, RawPeers};
 use super::super::peers::{Peer, PeerMut};
 use super::super::place::Place;
-use super::super::prepared::{Full, NewPeer, calloc, name_size, nuc_take_session, write_address};
+use super::super::prepared::{Full, calloc, name_size, nuc_take_session, write_address};
 use super::super::setting::Abilities;
 use super::sessions::{self, SID_LEN};
 
@@ -36,26 +38,26 @@ impl Prepared {
     /// # Errors
     ///
     /// The zone is full; nothing of it stays taken.
-    pub(super) fn new(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self, Full> {
+    pub(super) fn new(zone: &Zone, new: &Server, abilities: Abilities) -> Result<Self, Full> {
         let pool = zone.pool().ok_or(Full { needed: 0 })?;
         // SAFETY: the pool is mapped as long as the zone.
-        let raw = unsafe { alloc_peer(pool, new.server.as_bytes(), abilities.drains)? };
+        let raw = unsafe { alloc_peer(pool, new.text.as_bytes(), abilities.drains)? };
         // SAFETY: the peer was made above, with buffers of the sizes that are written, and nobody else knows it.
         let peer = unsafe {
             let peer = raw.as_ptr();
-            (*peer).socklen = write_address((*peer).sockaddr.cast(), new.address);
+            (*peer).socklen = write_address((*peer).sockaddr.cast(), &new.address);
             let (name, size) = ((*peer).name.data, name_size());
             (*peer).name.len = ngx_sock_ntop((*peer).sockaddr, (*peer).socklen, name, size, 1);
             sessions::name(peer, abilities.drains);
             PeerMut::new(raw)
         };
-        let weight = isize::try_from(new.params.weight).unwrap_or(isize::MAX);
+        let weight = isize::try_from(new.terms.params.weight).unwrap_or(isize::MAX);
         peer.set_weight(weight);
         peer.set_effective_weight(weight);
-        peer.set_max_conns(new.params.max_conns as usize);
-        peer.set_max_fails(new.params.max_fails as usize);
-        peer.set_fail_timeout(new.params.fail_timeout as _);
-        peer.set_down(abilities.down(new.admin));
+        peer.set_max_conns(new.terms.params.max_conns as usize);
+        peer.set_max_fails(new.terms.params.max_fails as usize);
+        peer.set_fail_timeout(new.terms.params.fail_timeout as _);
+        peer.set_down(abilities.down(new.terms.admin));
         Ok(Self { pool, peer: Some(raw), seat: Cell::new(None), session: ptr::null_mut() })
     }
 

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use crate::model::address::Address;
 use crate::model::id::{Group, Slot};
 use crate::model::params::Params;
+use crate::model::server::{self, Terms};
 use crate::model::snapshot::Method;
 use crate::model::state::Admin;
 use crate::nginx::fixture;
@@ -20,7 +21,7 @@ use super::super::prepared::Full;
 use super::super::setting::{Abilities, Setting};
 use super::super::sums::Sums;
 use super::super::tests::{Server, exact, spot, upstream};
-use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
+use super::super::{Edits, Extra, Fate, Prepared, Zone};
 
 /// Round robin in a core without sticky.
 const ROUND_ROBIN: Abilities = Abilities { method: Method::RoundRobin, drains: false };
@@ -44,7 +45,8 @@ fn address(text: &str) -> Address {
 /// Makes a peer, or says that there is no room.
 fn prepare(zone: &Zone, text: &str) -> Result<Prepared, Full> {
     let params = Params { weight: 2, ..Params::default() };
-    zone.prepare(&NewPeer { server: text, address: &address(text), params, admin: Admin::Up }, ROUND_ROBIN)
+    let (text, address, terms) = (text.into(), address(text), Terms { admin: Admin::Up, params });
+    zone.prepare(&server::Server { text, address, group: Group::Primary, terms }, ROUND_ROBIN)
 }
 
 /// Applies edits to the lists as they are.
@@ -329,8 +331,8 @@ fn nginx_counts_what_is_there() {
     let (zone, _) = zone(&[("a", 1, 1), ("b", 2, 2)], &[("c", 3, 5)]);
     let sums = |zone: &Zone| zone.read().unwrap().sums();
     assert_eq!(sums(&zone), Sums { number: 3, usable: 3, weight: 8 });
-    let down =
-        Setting { admin: Admin::Down, params: Params { weight: 4, ..Params::default() }, revive: false };
+    let params = Params { weight: 4, ..Params::default() };
+    let down = Setting { terms: Terms { admin: Admin::Down, params }, revive: false };
     let at = vec![(spot(&zone, Slot { group: Group::Primary, index: 0 }), Fate::Set(down))];
     apply(&zone, Edits { at, ..Edits::default() });
     assert_eq!(sums(&zone), Sums { number: 3, usable: 2, weight: 11 });

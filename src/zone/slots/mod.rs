@@ -23,6 +23,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use crate::model::id::Group;
+use crate::model::server::Server;
 use crate::model::snapshot::{Faults, Method, Zombies};
 
 use super::backend::{Backend, NoSeat};
@@ -33,7 +34,7 @@ use super::lock::{Lists, Writing};
 use super::nginx_peers::{RawPeer, UpstreamConf};
 use super::peers::{List, Peer};
 use super::place::Place;
-use super::prepared::{Full, NewPeer};
+use super::prepared::Full;
 use super::setting::Abilities;
 use super::sums::Sums;
 
@@ -109,7 +110,7 @@ impl Backend for Slots {
         blanks::is_blank(zone, peer)
     }
 
-    fn prepare(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Prepared, Full> {
+    fn prepare(zone: &Zone, new: &Server, abilities: Abilities) -> Result<Prepared, Full> {
         Prepared::new(zone, new, abilities)
     }
 

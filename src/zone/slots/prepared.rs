@@ -7,12 +7,13 @@ use std::slice;
 use nginx_sys::{ngx_slab_free, ngx_slab_pool_t, ngx_sock_ntop, ngx_sockaddr_t, socklen_t, time_t};
 
 use crate::model::params::Params;
+use crate::model::server::Server;
 
 use super::super::capacity::room::TEXT_SIZE;
 use super::super::handle::Zone;
 use super::super::nginx_peers::RawPeer;
 use super::super::peers::{Peer, PeerMut};
-use super::super::prepared::{Full, NewPeer, name_size, nuc_take_session, write_address};
+use super::super::prepared::{Full, name_size, nuc_take_session, write_address};
 use super::super::setting::Abilities;
 use super::blanks::Own;
 
@@ -48,16 +49,16 @@ impl Prepared {
     /// # Errors
     ///
     /// The text is longer than what slots have room for.
-    pub(super) fn new(zone: &Zone, new: &NewPeer<'_>, abilities: Abilities) -> Result<Self, Full> {
+    pub(super) fn new(zone: &Zone, new: &Server, abilities: Abilities) -> Result<Self, Full> {
         let pool = zone.pool().ok_or(Full { needed: 0 })?;
-        if new.server.len() > TEXT_SIZE {
-            return Err(Full { needed: new.server.len() });
+        if new.text.len() > TEXT_SIZE {
+            return Err(Full { needed: new.text.len() });
         }
         let mut name = vec![0; name_size()];
         // SAFETY: zeroes are an address of nginx's union; nginx writes a name of at most the size that it is told.
         let (address, socklen, len) = unsafe {
             let mut address: ngx_sockaddr_t = std::mem::zeroed();
-            let socklen = write_address(&raw mut address, new.address);
+            let socklen = write_address(&raw mut address, &new.address);
             let sockaddr = (&raw mut address).cast();
             (address, socklen, ngx_sock_ntop(sockaddr, socklen, name.as_mut_ptr(), name.len(), 1))
         };
@@ -66,9 +67,9 @@ impl Prepared {
             address,
             socklen,
             name,
-            server: new.server.into(),
-            params: new.params,
-            down: abilities.down(new.admin),
+            server: new.text.clone().into(),
+            params: new.terms.params,
+            down: abilities.down(new.terms.admin),
             has_room: Own::of(zone).is_some_and(|own| !own.is_narrow()),
             seat: Cell::new(None),
             heir_of: None,

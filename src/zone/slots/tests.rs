@@ -10,6 +10,7 @@ use nginx_sys::ngx_slab_calloc;
 use crate::model::address::Address;
 use crate::model::id::Group;
 use crate::model::params::Params;
+use crate::model::server::{Server, Terms};
 use crate::model::snapshot::{Faults, Method};
 use crate::model::state::Admin;
 use crate::nginx::fixture;
@@ -22,7 +23,7 @@ use super::super::place::{Place, Spot};
 use super::super::prepared::name_size;
 use super::super::setting::{Abilities, Setting};
 use super::super::tests::{exact, upstream};
-use super::super::{Edits, Extra, Fate, NewPeer, Prepared, Zone};
+use super::super::{Edits, Extra, Fate, Prepared, Zone};
 use super::Slots;
 use super::blanks::Own;
 
@@ -118,7 +119,8 @@ pub(super) fn prepare(zone: &Zone, port: usize) -> Prepared {
     let text = format!("127.0.0.1:{port}");
     let params = Params { weight: 1 + port as u64 % 5, ..Params::default() };
     let address = Address::parse(&text).unwrap();
-    let new = NewPeer { server: &text, address: &address, params, admin: Admin::Up };
+    let terms = Terms { admin: Admin::Up, params };
+    let new = Server { text, address, group: Group::Primary, terms };
     zone.prepare(&new, ROUND_ROBIN).unwrap()
 }
 
@@ -238,7 +240,7 @@ fn edits(zone: &Zone, dice: &mut Dice, has_backups: bool) -> (Edits, [Vec<usize>
                     wanted[list].push(port);
                     let admin = [Admin::Up, Admin::Down, Admin::Drain][dice.roll(3)];
                     let params = Params { weight: 1 + dice.roll(4) as u64, ..Params::default() };
-                    Fate::Set(Setting { admin, params, revive: false })
+                    Fate::Set(Setting { terms: Terms { admin, params }, revive: false })
                 }
                 _ => {
                     wanted[list].push(port);

@@ -7,13 +7,13 @@ use std::cell::RefCell;
 
 use crate::http::Response;
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
-use crate::model::params::Params;
 use crate::model::pools::{Pool, Pools, Standing};
+use crate::model::server::{Server, Terms};
 use crate::model::snapshot::{Faults, Memory, Method, Peer, Snapshot, StaticReason, Totals, Zombies};
 use crate::model::state::{Admin, Failures, Reason};
 use crate::model::time::{Seconds, UnixTime};
 use crate::ops::{
-    Addition, CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole, named,
+    CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Selector, Upstreams, Whole, named,
 };
 
 /// The time of all calls in tests.
@@ -40,24 +40,23 @@ pub fn said(response: &Response) -> String {
 
 /// A primary peer, up, with the default parameters.
 pub fn peer(index: usize, server: &str) -> Peer {
-    let params = Params::default();
+    let terms = Terms::default();
     Peer {
         id: Some(ServerId(index as u64)),
         slot: Slot { group: Group::Primary, index },
         server: server.into(),
         name: server.into(),
-        params,
+        terms,
         effective_weight: 1,
         current_weight: 0,
         active: 0,
         down: 0,
-        admin: Admin::Up,
         managed: false,
         reason: None,
         failures: Failures {
             fails: 0,
-            max_fails: params.max_fails,
-            fail_timeout: params.fail_timeout,
+            max_fails: terms.params.max_fails,
+            fail_timeout: terms.params.fail_timeout,
             checked: 0,
             single: false,
         },
@@ -105,7 +104,12 @@ pub fn fake() -> Fake {
 
 impl Fake {
     /// These upstreams.
-    pub fn new(upstreams: Vec<Snapshot>) -> Self {
+    pub fn new(mut upstreams: Vec<Snapshot>) -> Self {
+        let names: Vec<_> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        for pool in upstreams.iter_mut().filter_map(|it| it.pools.as_mut()).flat_map(|it| &mut it.list) {
+            let place = names.iter().position(|name| *name == pool.name);
+            pool.upstream = UpstreamIndex(place.unwrap_or(usize::MAX));
+        }
         Self { upstreams: RefCell::new(upstreams), refuse: None, no_memory: false, guard: None }
     }
 
@@ -165,11 +169,10 @@ impl Upstreams for Fake {
         let snapshot = &mut upstreams[upstream.0];
         for entry in &plan.entries {
             let peer = snapshot.peers.iter_mut().find(|peer| peer.id == Some(entry.id)).unwrap();
-            peer.admin = entry.to.admin;
             peer.down = u64::from(entry.to.admin != Admin::Up);
-            peer.params = entry.to.params;
-            if let Some(new) = &entry.readdress {
-                peer.name = new.address.to_string().into();
+            peer.terms = entry.to;
+            if let Some(address) = &entry.readdress {
+                peer.name = address.to_string().into();
                 peer.server.clone_from(&peer.name);
             }
             if entry.restates() {
@@ -186,7 +189,7 @@ impl Upstreams for Fake {
         if is_change || !plan.added.is_empty() || !plan.removed.is_empty() {
             snapshot.revision.0 += 1;
         }
-        let added = plan.added.iter().map(|addition| push(snapshot, addition)).collect();
+        let added = plan.added.iter().map(|server| push(snapshot, server)).collect();
         snapshot.peers.retain(|peer| plan.removed.iter().all(|removal| Some(removal.id) != peer.id));
         renumber(snapshot);
         Ok(Committed { revision: snapshot.revision, added, left: snapshot.peers.len() })
@@ -219,16 +222,15 @@ impl Upstreams for Fake {
 }
 
 /// Makes a server the last of its list.
-fn push(snapshot: &mut Snapshot, addition: &Addition) -> ServerId {
+fn push(snapshot: &mut Snapshot, server: &Server) -> ServerId {
     let id = snapshot.peers.iter().filter_map(|peer| peer.id).max().map_or(0, |id| id.0 + 1);
     snapshot.peers.push(Peer {
         id: Some(ServerId(id)),
-        slot: Slot { group: addition.group, index: usize::MAX },
-        name: addition.address.to_string().into(),
-        params: addition.params,
-        admin: addition.admin,
-        down: u64::from(addition.admin != Admin::Up),
-        ..peer(0, &addition.server)
+        slot: Slot { group: server.group, index: usize::MAX },
+        name: server.address.to_string().into(),
+        terms: server.terms,
+        down: u64::from(!server.terms.is_up()),
+        ..peer(0, &server.text)
     });
     ServerId(id)
 }
@@ -274,11 +276,11 @@ impl Lookup for FakeLookup {
 
     fn usable(&self) -> (usize, usize) {
         let peers = &self.snapshot.peers;
-        (peers.iter().filter(|peer| peer.admin == Admin::Up).count(), peers.len())
+        (peers.iter().filter(|peer| peer.terms.admin == Admin::Up).count(), peers.len())
     }
 
     fn total_weight(&self) -> u64 {
-        self.snapshot.peers.iter().map(|peer| peer.params.weight).sum()
+        self.snapshot.peers.iter().map(|peer| peer.terms.params.weight).sum()
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
@@ -292,7 +294,10 @@ impl Lookup for FakeLookup {
 
 /// A pool of priority 10 times its place.
 fn pool(place: u32, name: &str, standing: Standing) -> Pool {
-    Pool { name: name.to_owned(), priority: place * 10, failback: Seconds(u64::from(place) * 30), standing }
+    let failback = Seconds(u64::from(place) * 30);
+    // `Fake::new` knows better.
+    let upstream = UpstreamIndex(usize::MAX);
+    Pool { upstream, name: name.to_owned(), priority: place * 10, failback, standing }
 }
 
 /// An upstream of these pools, the first of which is the best.
@@ -317,7 +322,7 @@ pub fn pooled() -> Fake {
         let mut peers =
             vec![peer(0, &format!("127.0.0.1:{from}")), peer(1, &format!("127.0.0.1:{}", from + 1))];
         for peer in &mut peers {
-            peer.params.weight = 10;
+            peer.terms.params.weight = 10;
         }
         upstream(name, peers)
     };

@@ -21,10 +21,10 @@ pub struct PeerView<'a> {
 }
 
 /// A field of a peer: its name, and its value, if it has one.
-type Row = (&'static str, for<'a> fn(&'a Peer, UnixTime) -> Option<Value<'a>>);
+type Field = (&'static str, for<'a> fn(&'a Peer, UnixTime) -> Option<Value<'a>>);
 
 /// The fields, in the order in which they are shown.
-const ROWS: [Row; 16] = [
+const ROWS: [Field; 16] = [
     // None in a static upstream.
     ("id", |peer, _| peer.id.map(|id| Value::Count(id.0))),
     // Text of the `server` directive.
@@ -32,7 +32,7 @@ const ROWS: [Row; 16] = [
     // Address.
     ("name", |peer, _| Some(Value::Text(&peer.name))),
     ("backup", |peer, _| Some(Value::Truth(peer.is_backup()))),
-    ("weight", |peer, _| Some(Value::Count(peer.params.weight))),
+    ("weight", |peer, _| Some(Value::Count(peer.terms.params.weight))),
     // Weight lowered after failures.
     ("effective_weight", |peer, _| Some(Value::Signed(peer.effective_weight))),
     // Round robin's running sum.
@@ -43,13 +43,13 @@ const ROWS: [Row; 16] = [
     // Requests that it serves now.
     ("active", |peer, _| Some(Value::Count(peer.active))),
     // 0 for no limit.
-    ("max_conns", |peer, _| Some(Value::Count(peer.params.max_conns))),
+    ("max_conns", |peer, _| Some(Value::Count(peer.terms.params.max_conns))),
     // Failures counted at present.
     ("fails", |peer, _| Some(Value::Count(peer.failures.fails))),
     // Failures after which it is left alone.
-    ("max_fails", |peer, _| Some(Value::Count(peer.params.max_fails))),
+    ("max_fails", |peer, _| Some(Value::Count(peer.terms.params.max_fails))),
     // For how long; a time with its unit.
-    ("fail_timeout", |peer, _| Some(Value::Length(Seconds(peer.params.fail_timeout)))),
+    ("fail_timeout", |peer, _| Some(Value::Length(Seconds(peer.terms.params.fail_timeout)))),
     // Whether the balancers may not choose it.
     ("down", |peer, _| Some(Value::Truth(is_down(peer)))),
     // When a request to it last failed.
@@ -167,7 +167,7 @@ impl From<Reason> for ReasonView {
 
 /// Whether nginx's balancers may not choose the peer, or somebody wants that.
 pub fn is_down(peer: &Peer) -> bool {
-    peer.down != 0 || peer.admin == Admin::Down
+    peer.down != 0 || peer.terms.admin == Admin::Down
 }
 
 /// Serializes what a value writes of itself.
@@ -226,7 +226,7 @@ mod tests {
         let mut peer = fake::peer(0, "a");
         peer.reason = Some(Reason::Configuration);
         assert!(json(&peer).contains(r#""reason":{"by":"configuration"}"#));
-        peer.admin = Admin::Down;
+        peer.terms.admin = Admin::Down;
         peer.reason = Some(Reason::Operator {
             at: UnixTime(0),
             client: "::1".into(),
@@ -236,7 +236,7 @@ mod tests {
         assert!(json(&peer).contains(
             r#""state":"down","reason":{"by":"operator","at":"1970-01-01T00:00:00Z","client":"::1","user":"a\"b","note":"a \"b\""}"#
         ));
-        peer.admin = Admin::Up;
+        peer.terms.admin = Admin::Up;
         peer.last_failure = Some(UnixTime(1));
         peer.failures =
             Failures { fails: 1, max_fails: 1, fail_timeout: 10, checked: fake::NOW.0, single: false };
@@ -252,9 +252,9 @@ mod tests {
     fn down_is_what_nginx_or_the_operator_says() {
         let mut peer = fake::peer(0, "a");
         assert!(!is_down(&peer));
-        peer.admin = Admin::Down;
+        peer.terms.admin = Admin::Down;
         assert!(is_down(&peer));
-        peer.admin = Admin::Up;
+        peer.terms.admin = Admin::Up;
         peer.down = 8;
         assert!(is_down(&peer));
     }

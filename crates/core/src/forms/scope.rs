@@ -40,8 +40,7 @@ fn one_and_its_pools(all: &dyn Upstreams, name: &str) -> Vec<UpstreamIndex> {
         return Vec::new();
     };
     let pools = all.pools(upstream).map(|pools| pools.list).unwrap_or_default();
-    let pools = pools.iter().filter_map(|pool| all.find(&pool.name).ok());
-    std::iter::once(upstream).chain(pools).collect()
+    std::iter::once(upstream).chain(pools.iter().map(|pool| pool.upstream)).collect()
 }
 
 impl Upstreams for Scope<'_> {
@@ -58,7 +57,7 @@ impl Upstreams for Scope<'_> {
         if self.known(upstream).is_none() {
             // Who knows one upstream only may know that it is a pool.
             let is_alone = self.known.as_ref().is_some_and(|known| known.len() == 1);
-            pools.list.retain(|pool| is_alone && self.find(&pool.name).is_ok());
+            pools.list.retain(|pool| is_alone && self.known(pool.upstream).is_some());
         }
         (!pools.list.is_empty()).then_some(pools)
     }

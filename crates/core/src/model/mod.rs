@@ -10,6 +10,7 @@ pub mod log;
 pub mod params;
 pub mod pools;
 pub mod query;
+pub mod server;
 pub mod server_name;
 pub mod snapshot;
 pub mod state;

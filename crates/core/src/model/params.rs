@@ -43,7 +43,7 @@ pub enum Unit {
 
 /// All that is known about one parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct ParamRow {
     /// The parameter.
     pub param: Param,
     /// Its name in the `server` directive, in arguments, in JSON and in Lua.
@@ -59,16 +59,30 @@ pub struct Row {
 }
 
 /// The table of parameters, one row each, in the order in which a listing shows them.
-pub const PARAMS: [Row; 4] = [
+pub const PARAMS: [ParamRow; 4] = [
     // 0 would be a division by zero in nginx's hash and random methods. The consistent hash makes 160 points of 16 bytes
     // for each unit of weight, so that a server of weight 65535 alone costs some 160 MB in every worker.
-    Row { param: Param::Weight, name: "weight", default: 1, min: 1, max: 65_535, unit: Unit::Number },
+    ParamRow { param: Param::Weight, name: "weight", default: 1, min: 1, max: 65_535, unit: Unit::Number },
     // 0 is "no limit". A host has some 64 thousand ports towards one address; a million is beyond what can be reached.
-    Row { param: Param::MaxConns, name: "max_conns", default: 0, min: 0, max: 1_000_000, unit: Unit::Number },
+    ParamRow {
+        param: Param::MaxConns,
+        name: "max_conns",
+        default: 0,
+        min: 0,
+        max: 1_000_000,
+        unit: Unit::Number,
+    },
     // 0 is "never". A larger number of failures than a million is a wrong digit; nginx divides the weight by it.
-    Row { param: Param::MaxFails, name: "max_fails", default: 1, min: 0, max: 1_000_000, unit: Unit::Number },
+    ParamRow {
+        param: Param::MaxFails,
+        name: "max_fails",
+        default: 1,
+        min: 0,
+        max: 1_000_000,
+        unit: Unit::Number,
+    },
     // A year: a server that shall be away for longer is to be marked down. The sum with any time of day fits into 64 bits.
-    Row {
+    ParamRow {
         param: Param::FailTimeout,
         name: "fail_timeout",
         default: 10,
@@ -136,7 +150,7 @@ impl Default for Params {
 
 impl Param {
     /// The row of this parameter.
-    pub fn row(self) -> &'static Row {
+    pub fn row(self) -> &'static ParamRow {
         let [weight, max_conns, max_fails, fail_timeout] = &PARAMS;
         match self {
             Param::Weight => weight,
@@ -215,7 +229,7 @@ impl ParamError {
 
 impl fmt::Display for ParamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { name, min, max, .. } = self.param().row();
+        let ParamRow { name, min, max, .. } = self.param().row();
         match self {
             // The first text is that of ngx_dynamic_upstream, which scripts compare.
             ParamError::NotANumber(_, text) if text.is_empty() => write!(f, "{name}: not a number"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::id::UpstreamIndex;
 use super::time::{Seconds, UnixTime};
 
 /// Most pools of an upstream: a request remembers in the bits of a word which it was handed to.
@@ -19,7 +20,9 @@ pub struct Pools {
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Name of the upstream that is the pool.
+    /// The upstream that is the pool.
+    pub upstream: UpstreamIndex,
+    /// Its name.
     pub name: String,
     /// Lower ones are better.
     pub priority: u32,

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::id::{Revision, ServerId, Slot};
-use super::params::Params;
 use super::pools::Pools;
-use super::state::{Admin, Failures, Reason, State, state};
+use super::server::Terms;
+use super::state::{Failures, Reason, State, state};
 use super::text::Text;
 use super::time::UnixTime;
 
@@ -118,8 +118,8 @@ pub struct Peer {
     pub server: Text,
     /// Address, as nginx writes it.
     pub name: Text,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
+    /// What is wanted of it.
+    pub terms: Terms,
     /// Weight lowered after failures.
     pub effective_weight: i64,
     /// Round robin's running sum.
@@ -128,8 +128,6 @@ pub struct Peer {
     pub active: u64,
     /// nginx's `down` word: 0 when the balancers may choose it.
     pub down: u64,
-    /// What is wanted of it.
-    pub admin: Admin,
     /// Whether nginx makes and removes it as a name resolves.
     pub managed: bool,
     /// Who wanted it, unless it is up since the start.
@@ -143,12 +141,12 @@ pub struct Peer {
 impl Peer {
     /// Its state.
     pub fn state(&self) -> State {
-        state(self.admin, &self.failures)
+        state(self.terms.admin, &self.failures)
     }
 
     /// Whether balancers may choose it at `now`: also one that failed, to see whether it is well.
     pub fn is_tried(&self, now: UnixTime) -> bool {
-        self.admin == Admin::Up && !self.failures.exhausted(now)
+        self.terms.is_up() && !self.failures.exhausted(now)
     }
 
     /// Why it is in its state at `now`.

@@ -14,14 +14,14 @@ pub struct Text {
 }
 
 /// A large string that is handed out in parts.
-pub struct Whole {
+pub struct SharedText {
     /// The string; empty if the bytes are not UTF-8.
     text: Rc<str>,
     /// The bytes that it was made of, if they are not.
     bytes: Vec<u8>,
 }
 
-impl Whole {
+impl SharedText {
     /// The string of these bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         match String::from_utf8(bytes) {
@@ -110,17 +110,17 @@ mod tests {
 
     #[test]
     fn parts_are_those_of_the_whole() {
-        let whole = Whole::new("äbc".into());
+        let whole = SharedText::new("äbc".into());
         let texts = [0..2, 2..3, 3..4, 0..4, 4..4].map(|part| whole.part(&part).to_string());
         assert_eq!(texts, ["ä", "b", "c", "äbc", ""]);
     }
 
     #[test]
     fn what_is_no_text_is_replaced() {
-        let whole = Whole::new(b"a\xffb\xc3\xa4".to_vec());
+        let whole = SharedText::new(b"a\xffb\xc3\xa4".to_vec());
         let texts = [0..1, 0..3, 3..5, 3..4, 9..12].map(|part| whole.part(&part).to_string());
         assert_eq!(texts, ["a", "a\u{fffd}b", "ä", "\u{fffd}", ""]);
         // Each half of a character is none.
-        assert_eq!(&*Whole::new("ä".into()).part(&(0..1)), "\u{fffd}");
+        assert_eq!(&*SharedText::new("ä".into()).part(&(0..1)), "\u{fffd}");
     }
 }

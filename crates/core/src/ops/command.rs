@@ -2,10 +2,9 @@
 
 use crate::model::address::{Address, is_same};
 use crate::model::client::Client;
-use crate::model::id::{Group, ServerId};
-use crate::model::params::{Param, Params};
+use crate::model::id::{ServerId, UpstreamIndex};
+use crate::model::server::{Change, Server};
 use crate::model::snapshot::Peer;
-use crate::model::state::Admin;
 
 use super::host;
 
@@ -48,44 +47,13 @@ impl Selector {
     }
 }
 
-/// What is to become of the chosen servers; what is `None` stays as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
-    /// Up, down or draining.
-    pub admin: Option<Admin>,
-    /// New values, each parameter at most once.
-    pub params: Vec<(Param, u64)>,
-}
-
-impl Change {
-    /// Whether nothing is asked for.
-    pub fn is_empty(&self) -> bool {
-        self.admin.is_none() && self.params.is_empty()
-    }
-}
-
-/// A server that is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Addition {
-    /// Text of the server, as it was typed: its identity beside the address.
-    pub server: String,
-    /// Its address.
-    pub address: Address,
-    /// Which list it is for.
-    pub group: Group,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
-    /// Up, down or draining.
-    pub admin: Admin,
-}
-
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Other parameters, or another state, of the chosen servers.
     Set(Change),
     /// A new server; nothing is chosen.
-    Add(Addition),
+    Add(Server),
     /// That the chosen server leaves.
     Remove,
     /// Another address of the chosen server, which keeps its id and its place. Without a port it keeps its port.
@@ -100,8 +68,8 @@ pub enum Action {
 /// A change, to whom, and who asks for it.
 #[derive(Clone, Debug)]
 pub struct Command {
-    /// Name of the upstream, or of its zone.
-    pub upstream: String,
+    /// The upstream.
+    pub upstream: UpstreamIndex,
     /// The servers; each must choose at least one, and exactly one to remove it or to change its address.
     pub servers: Vec<Selector>,
     /// What is asked for.

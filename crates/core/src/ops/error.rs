@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::model::address::AddressError;
 use crate::model::id::{Group, ServerId};
-use crate::model::list::Place;
+use crate::model::list::ListPlace;
 use crate::model::log::plural;
 use crate::model::query::quoted;
 use crate::model::snapshot::{StaticReason, store_stuck};
@@ -98,7 +98,7 @@ pub enum OpError {
     /// This process runs the configuration of before a reload, and does not know the servers of the new one.
     Reloaded,
     /// This is so because of what stands at a place of a list.
-    At(Place, Box<OpError>),
+    At(ListPlace, Box<OpError>),
     /// A list says the same thing twice.
     Twice {
         /// `server` or `upstream`.
@@ -106,7 +106,7 @@ pub enum OpError {
         /// Its text there.
         text: String,
         /// Where it is, too.
-        place: Place,
+        place: ListPlace,
     },
     /// The text of a server of a list is no address, and no server has it.
     NoAddress(AddressError),
@@ -124,7 +124,7 @@ impl From<TryReserveError> for OpError {
 
 impl OpError {
     /// The same, with the place of a list that it is about.
-    pub(super) fn at(self, place: Place) -> Self {
+    pub(super) fn at(self, place: ListPlace) -> Self {
         Self::At(place, Box::new(self))
     }
 }

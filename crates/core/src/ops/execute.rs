@@ -3,11 +3,11 @@
 use crate::model::snapshot::Peer;
 
 use super::access::{CommitError, Committed, Lookup, Upstreams};
-use super::command::{Action, Change, Command, Selector};
+use super::command::{Action, Command, Selector};
 use super::error::OpError;
-use super::plan::{Entry, NOTE_MAX, NewAddress, Outcome, Plan, Removal, Wish};
+use super::plan::{Outcome, Plan};
 use super::rules::{
-    check_addition, check_guard, check_weights, id, placeholder, readdress, select, select_one,
+    Tally, check_addition, check_note, entry, id, placeholder, readdress, removal, select, select_one,
 };
 
 /// How often a command is planned again when others were faster. Each time another change was made, so that a command
@@ -38,7 +38,7 @@ pub fn execute_if(
     command: &Command,
     check: impl Fn(&dyn Lookup, &Plan) -> Result<(), OpError>,
 ) -> Result<Outcome, OpError> {
-    let upstream = upstreams.find(&command.upstream)?;
+    let upstream = command.upstream;
     if command.servers.len() > FEW || command.servers.iter().any(|it| matches!(it, Selector::Host(_))) {
         upstreams.room(upstream)?;
     }
@@ -54,7 +54,7 @@ pub fn execute_if(
                     removed.clear();
                 }
                 let added = added.into_iter().zip(additions).collect();
-                return Ok(Outcome { upstream, revision, entries, removed, added, left });
+                return Ok(Outcome { revision, entries, removed, added, left });
             }
             Err(CommitError::Moved) => {}
             Err(CommitError::Refused(error)) => return Err(error),
@@ -69,20 +69,9 @@ pub fn execute_if(
 ///
 /// Why it cannot be done.
 pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
-    if let Some(note) = &command.note
-        && note.len() > NOTE_MAX
-    {
-        return Err(OpError::NoteTooLong { len: note.len(), max: NOTE_MAX });
-    }
-    let mut plan = Plan {
-        revision: lookup.revision(),
-        membership: lookup.membership(),
-        entries: Vec::new(),
-        removed: Vec::new(),
-        added: Vec::new(),
-        client: command.client.clone(),
-        note: command.note.clone(),
-    };
+    check_note(command.note.as_deref())?;
+    let Command { client, note, .. } = command;
+    let mut plan = Plan::new(lookup.revision(), lookup.membership(), client, note.as_deref());
     match &command.action {
         Action::Set(change) => {
             let mut peers: Vec<Peer> = Vec::new();
@@ -96,56 +85,29 @@ pub fn plan(lookup: &dyn Lookup, command: &Command) -> Result<Plan, OpError> {
             }
             lookup.place(&mut peers);
             for peer in &peers {
-                plan.entries.push(entry(peer, change, None)?);
+                plan.entries.push(entry(peer, change.clone(), None)?);
             }
         }
-        Action::Add(addition) => {
-            check_addition(lookup, addition)?;
-            plan.added.push(addition.clone());
+        Action::Add(server) => {
+            check_addition(lookup, server)?;
+            plan.added.push(server.clone());
             if let Some(peer) = placeholder(lookup)? {
                 plan.removed.push(removal(&peer)?);
             }
         }
-        Action::Remove => {
-            let peer = select_one(lookup, &command.servers)?;
-            plan.removed.push(removal(&peer)?);
-        }
+        Action::Remove => plan.removed.push(removal(&select_one(lookup, &command.servers)?)?),
         Action::Readdress { address, change } => {
             let peer = select_one(lookup, &command.servers)?;
-            plan.entries.push(entry(&peer, change, readdress(lookup, &peer, address)?)?);
+            let address = readdress(lookup, &peer, address)?;
+            plan.entries.push(entry(&peer, change.clone(), address)?);
         }
     }
-    check_weights(lookup, &plan)?;
+    let mut tally = Tally::of(lookup);
+    plan.entries.iter().for_each(|entry| tally.set(&entry.server.terms, &entry.to));
+    plan.removed.iter().for_each(|removal| tally.remove(&removal.server.terms));
+    plan.added.iter().for_each(|server| tally.add(&server.terms));
     // An addition leaves no server less.
-    if !command.force && plan.added.is_empty() {
-        check_guard(lookup, &plan)?;
-    }
+    let is_guarded = !command.force && plan.added.is_empty();
+    tally.check(lookup.method(), lookup.guard().filter(|_| is_guarded))?;
     Ok(plan)
-}
-
-/// A peer that leaves.
-pub(super) fn removal(peer: &Peer) -> Result<Removal, OpError> {
-    Ok(Removal {
-        id: id(peer)?,
-        group: peer.slot.group,
-        admin: peer.admin,
-        server: String::from(&peer.server),
-        name: String::from(&peer.name),
-        active: peer.active,
-    })
-}
-
-/// What the command makes of one peer.
-fn entry(peer: &Peer, change: &Change, readdress: Option<NewAddress>) -> Result<Entry, OpError> {
-    let from = Wish { admin: peer.admin, params: peer.params };
-    let to = from.with(change);
-    Ok(Entry {
-        id: id(peer)?,
-        group: peer.slot.group,
-        server: String::from(&peer.server),
-        from,
-        to,
-        asked: change.clone(),
-        readdress,
-    })
 }

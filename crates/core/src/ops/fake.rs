@@ -7,11 +7,12 @@ use crate::model::address::Address;
 use crate::model::id::{Group, Revision, ServerId, Slot, UpstreamIndex};
 use crate::model::params::{Param, Params};
 use crate::model::pools::Pools;
+use crate::model::server::{Change, Server, Terms};
 use crate::model::snapshot::{Method, Peer, Snapshot};
 use crate::model::state::{Admin, Failures};
 
 use super::access::{CommitError, Committed, Lookup, Part, Upstreams, Whole};
-use super::command::{Action, Addition, Change, Command, Selector};
+use super::command::{Action, Command, Selector};
 use super::error::OpError;
 use super::guard::Guard;
 use super::plan::Plan;
@@ -131,11 +132,11 @@ impl Lookup for &Fake {
     }
 
     fn usable(&self) -> (usize, usize) {
-        (self.peers.iter().filter(|peer| peer.admin == Admin::Up).count(), self.peers.len())
+        (self.peers.iter().filter(|peer| peer.terms.admin == Admin::Up).count(), self.peers.len())
     }
 
     fn total_weight(&self) -> u64 {
-        self.peers.iter().map(|peer| peer.params.weight).sum()
+        self.peers.iter().map(|peer| peer.terms.params.weight).sum()
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<Peer>, OpError> {
@@ -154,12 +155,11 @@ pub fn peer(id: u64, group: Group, index: usize, server: &str, name: &str) -> Pe
         slot: Slot { group, index },
         server: server.into(),
         name: name.into(),
-        params: Params::default(),
+        terms: Terms::default(),
         effective_weight: 1,
         current_weight: 0,
         active: 0,
         down: 0,
-        admin: Admin::Up,
         managed: false,
         reason: None,
         failures: Failures::default(),
@@ -181,7 +181,14 @@ pub fn fake() -> Fake {
 
 /// A command of a test.
 pub fn act(servers: Vec<Selector>, action: Action) -> Command {
-    Command { upstream: "u".into(), servers, action, force: false, client: "192.0.2.1".into(), note: None }
+    Command {
+        upstream: UpstreamIndex(0),
+        servers,
+        action,
+        force: false,
+        client: "192.0.2.1".into(),
+        note: None,
+    }
 }
 
 /// A change of parameters or state.
@@ -203,7 +210,8 @@ pub fn weight(weight: u64) -> Change {
 pub fn add(server: &str, group: Group, weight: u64) -> Command {
     let address = Address::parse(server).unwrap();
     let params = Params { weight, ..Params::default() };
-    act(Vec::new(), Action::Add(Addition { server: server.into(), address, group, params, admin: Admin::Up }))
+    let terms = Terms { admin: Admin::Up, params };
+    act(Vec::new(), Action::Add(Server { text: server.into(), address, group, terms }))
 }
 
 /// Another address of a server.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::model::address::{Address, DEFAULT_PORT};
 
 /// A host, with a port if only the server there is meant.
-struct Place<'a> {
+struct HostPort<'a> {
     /// The host.
     host: Host<'a>,
     /// The port.
@@ -46,16 +46,16 @@ pub fn is_of(wanted: &str, server: &str, address: &str) -> bool {
 }
 
 /// Takes a text apart; none if it has no host. An IPv6 address may stand without brackets, as hosts print their own.
-fn place(text: &str) -> Option<Place<'_>> {
+fn place(text: &str) -> Option<HostPort<'_>> {
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
-        return Some(Place { host: Host::Ip(ip.into()), port: None });
+        return Some(HostPort { host: Host::Ip(ip.into()), port: None });
     }
     // With 0 for a default, an address without a port is refused, and one with a port is not.
     if let Ok(Address::Ip(socket)) = Address::parse_with_default_port(text, 0) {
-        return Some(Place { host: Host::Ip(socket.ip()), port: Some(socket.port()) });
+        return Some(HostPort { host: Host::Ip(socket.ip()), port: Some(socket.port()) });
     }
     if let Ok(Address::Ip(socket)) = Address::parse_with_default_port(text, DEFAULT_PORT) {
-        return Some(Place { host: Host::Ip(socket.ip()), port: None });
+        return Some(HostPort { host: Host::Ip(socket.ip()), port: None });
     }
     let (name, port) = match text.split_once(':') {
         Some((name, port)) => (name, Some(port.parse().ok()?)),
@@ -63,7 +63,7 @@ fn place(text: &str) -> Option<Place<'_>> {
     };
     // The dot at the end of a full name says nothing.
     let name = name.strip_suffix('.').unwrap_or(name);
-    (!name.is_empty()).then_some(Place { host: Host::Name(name), port })
+    (!name.is_empty()).then_some(HostPort { host: Host::Name(name), port })
 }
 
 #[cfg(test)]

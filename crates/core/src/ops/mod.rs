@@ -17,7 +17,7 @@ mod rules;
 mod tests;
 
 pub use access::{CommitError, Committed, Lookup, Part, Upstreams, Whole, named};
-pub use command::{Action, Addition, Change, Command, Selector};
+pub use command::{Action, Command, Selector};
 pub use error::OpError;
 pub use execute::{execute, execute_if};
 pub use guard::Guard;

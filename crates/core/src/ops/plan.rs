@@ -4,54 +4,13 @@ use std::fmt::{self, Display};
 
 use crate::model::address::Address;
 use crate::model::client::Client;
-use crate::model::id::{Group, Revision, ServerId, UpstreamIndex};
-use crate::model::params::{PARAMS, Params};
+use crate::model::id::{Revision, ServerId};
+use crate::model::params::PARAMS;
+use crate::model::server::{Change, Server, Terms};
 use crate::model::state::Admin;
-
-use super::command::{Addition, Change};
 
 /// Largest length of a note, in bytes: a line's worth, since the store keeps it.
 pub const NOTE_MAX: usize = 128;
-
-/// What is asked of one server, and its parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// Up, down or draining.
-    pub admin: Admin,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
-}
-
-impl Wish {
-    /// The same, with what a change asks for.
-    pub fn with(mut self, change: &Change) -> Self {
-        if let Some(admin) = change.admin {
-            self.admin = admin;
-        }
-        for &(param, value) in &change.params {
-            self.params.set(param, value);
-        }
-        self
-    }
-
-    /// What is to be other than it is.
-    pub fn differences(&self, to: &Self) -> Vec<Difference> {
-        let mut differences = Vec::new();
-        let mut add = |what, from: &dyn Display, to: &dyn Display| {
-            differences.push(Difference { what, from: from.to_string(), to: to.to_string() });
-        };
-        if self.admin != to.admin {
-            add("state", &self.admin.as_str(), &to.admin.as_str());
-        }
-        for row in &PARAMS {
-            let (from, to) = (self.params.get(row.param), to.params.get(row.param));
-            if from != to {
-                add(row.name, &from, &to);
-            }
-        }
-        differences
-    }
-}
 
 /// One thing that changes, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,27 +34,14 @@ impl Display for Difference {
 pub struct Entry {
     /// Identity.
     pub id: ServerId,
-    /// Its list.
-    pub group: Group,
-    /// Text of the `server` directive.
-    pub server: String,
-    /// Before the change.
-    pub from: Wish,
-    /// After it.
-    pub to: Wish,
+    /// The server before the change.
+    pub server: Server<String>,
+    /// What it is to be.
+    pub to: Terms,
     /// What was asked for: nothing else is to change, whatever it is by then.
     pub asked: Change,
-    /// Its new address, and the text of it; none if it stays.
-    pub readdress: Option<NewAddress>,
-}
-
-/// Another address of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewAddress {
-    /// The address.
-    pub address: Address,
-    /// What it was, as nginx writes it.
-    pub from: String,
+    /// Its new address; none if it stays.
+    pub readdress: Option<Address>,
 }
 
 /// A server that is to leave.
@@ -103,16 +49,30 @@ pub struct NewAddress {
 pub struct Removal {
     /// Identity.
     pub id: ServerId,
-    /// Its list.
-    pub group: Group,
-    /// What was wanted of it.
-    pub admin: Admin,
-    /// Text of the server.
-    pub server: String,
-    /// Its address.
-    pub name: String,
+    /// The server.
+    pub server: Server<String>,
     /// Requests that it served when the plan was made.
     pub active: u64,
+}
+
+impl Terms {
+    /// What is to be other than it is.
+    pub fn differences(&self, to: &Self) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        let mut add = |what, from: &dyn Display, to: &dyn Display| {
+            differences.push(Difference { what, from: from.to_string(), to: to.to_string() });
+        };
+        if self.admin != to.admin {
+            add("state", &self.admin.as_str(), &to.admin.as_str());
+        }
+        for row in &PARAMS {
+            let (from, to) = (self.params.get(row.param), to.params.get(row.param));
+            if from != to {
+                add(row.name, &from, &to);
+            }
+        }
+        differences
+    }
 }
 
 impl Entry {
@@ -126,18 +86,26 @@ impl Entry {
         self.asked.admin.is_some()
     }
 
+    /// The server at its new address, which is its text, too; none if it stays.
+    pub fn moved(&self) -> Option<Server> {
+        let address = self.readdress.clone()?;
+        Some(Server { text: address.to_string(), address, group: self.server.group, terms: self.to })
+    }
+
     /// Whether anything is to be other than it is.
     pub fn is_change(&self) -> bool {
-        self.from != self.to || self.readdress.is_some()
+        self.server.terms != self.to || self.readdress.is_some()
     }
 
     /// What is to be other than it is.
     pub fn differences(&self) -> Vec<Difference> {
-        let mut differences = self.from.differences(&self.to);
-        if let Some(new) = self.readdress.as_ref().filter(|new| new.address.to_string() != new.from) {
-            let address = Difference { what: "address", from: new.from.clone(), to: new.address.to_string() };
+        let (from, to) = (&self.server.terms, &self.to);
+        let mut differences = from.differences(to);
+        if let Some(address) = self.readdress.as_ref().filter(|it| it.to_string() != self.server.address) {
+            let from = self.server.address.clone();
+            let address = Difference { what: "address", from, to: address.to_string() };
             // After the state.
-            differences.insert(usize::from(self.from.admin != self.to.admin), address);
+            differences.insert(usize::from(self.server.terms.admin != to.admin), address);
         }
         differences
     }
@@ -155,7 +123,7 @@ pub struct Plan {
     /// The servers that leave, in nginx's order.
     pub removed: Vec<Removal>,
     /// The servers that are new; each becomes the last of its list.
-    pub added: Vec<Addition>,
+    pub added: Vec<Server>,
     /// Who asks.
     pub client: Client,
     /// The client's words.
@@ -163,6 +131,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// To do nothing, for an upstream as it is at this change and at nginx's count.
+    pub fn new(revision: Revision, membership: u64, client: &Client, note: Option<&str>) -> Self {
+        Self {
+            revision,
+            membership,
+            entries: Vec::new(),
+            removed: Vec::new(),
+            added: Vec::new(),
+            client: client.clone(),
+            note: note.map(str::to_owned),
+        }
+    }
+
     /// To how many servers something is done.
     pub fn len(&self) -> usize {
         self.entries.len() + self.removed.len() + self.added.len()
@@ -177,16 +158,14 @@ impl Plan {
 /// What was done.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The upstream.
-    pub upstream: UpstreamIndex,
-    /// Its number of changes now.
+    /// The upstream's number of changes now.
     pub revision: Revision,
     /// The servers that were chosen, and what changed.
     pub entries: Vec<Entry>,
     /// The servers that left.
     pub removed: Vec<Removal>,
     /// The servers that are new, with their ids.
-    pub added: Vec<(ServerId, Addition)>,
+    pub added: Vec<(ServerId, Server)>,
     /// How many servers there are now.
     pub left: usize,
 }

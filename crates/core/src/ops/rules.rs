@@ -3,13 +3,14 @@
 use crate::model::address::{Address, AddressError, DEFAULT_PORT, is_url};
 use crate::model::id::{Group, ServerId};
 use crate::model::query::quoted;
+use crate::model::server::{Change, Server, Terms};
 use crate::model::snapshot::{Method, PLACEHOLDERS, Peer, are_none};
-use crate::model::state::Admin;
 
 use super::access::Lookup;
-use super::command::{Addition, Selector};
+use super::command::Selector;
 use super::error::OpError;
-use super::plan::{NewAddress, Plan};
+use super::guard::Guard;
+use super::plan::{Entry, NOTE_MAX, Removal};
 
 /// Largest sum of weights under consistent hash: nginx makes 160 points of 16 bytes for each unit, in each worker,
 /// which is 40 MB at this sum.
@@ -87,8 +88,25 @@ pub(super) fn id(peer: &Peer) -> Result<ServerId, OpError> {
     peer.id.ok_or_else(|| OpError::ServerNotFound(String::from(&peer.server)))
 }
 
+/// A peer as a plan hands it on.
+fn server(peer: &Peer) -> Server<String> {
+    let (text, address) = (String::from(&peer.server), String::from(&peer.name));
+    Server { text, address, group: peer.slot.group, terms: peer.terms }
+}
+
+/// That a peer changes.
+pub(super) fn entry(peer: &Peer, asked: Change, readdress: Option<Address>) -> Result<Entry, OpError> {
+    let to = peer.terms.with(&asked);
+    Ok(Entry { id: id(peer)?, server: server(peer), to, asked, readdress })
+}
+
+/// That a peer leaves.
+pub(super) fn removal(peer: &Peer) -> Result<Removal, OpError> {
+    Ok(Removal { id: id(peer)?, server: server(peer), active: peer.active })
+}
+
 /// The address that a peer is to have; none if it has it. Without a port it keeps its own.
-pub(super) fn readdress(lookup: &dyn Lookup, peer: &Peer, text: &str) -> Result<Option<NewAddress>, OpError> {
+pub(super) fn readdress(lookup: &dyn Lookup, peer: &Peer, text: &str) -> Result<Option<Address>, OpError> {
     let present = Address::parse(&peer.name);
     let port = present.as_ref().ok().and_then(Address::port);
     let address =
@@ -97,7 +115,7 @@ pub(super) fn readdress(lookup: &dyn Lookup, peer: &Peer, text: &str) -> Result<
         return Ok(None);
     }
     check_free(lookup, &address, peer.slot.group)?;
-    Ok(Some(NewAddress { address, from: String::from(&peer.name) }))
+    Ok(Some(address))
 }
 
 /// Refuses an address that a server of the upstream has.
@@ -110,44 +128,87 @@ fn check_free(lookup: &dyn Lookup, address: &Address, group: Group) -> Result<()
 }
 
 /// Refuses a server that is there, or that the upstream has no list for.
-pub(super) fn check_addition(lookup: &dyn Lookup, addition: &Addition) -> Result<(), OpError> {
-    check_free(lookup, &addition.address, addition.group)?;
-    if addition.group.is_backup() && !lookup.has_backups() {
-        return Err(OpError::NoBackup);
-    }
-    Ok(())
+pub(super) fn check_addition(lookup: &dyn Lookup, server: &Server) -> Result<(), OpError> {
+    check_free(lookup, &server.address, server.group)?;
+    check_group(server.group, lookup.has_backups())
 }
 
-/// Refuses to leave fewer usable servers than the guard asks for, unless the change does not make them fewer.
-pub(super) fn check_guard(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpError> {
-    let Some(guard) = lookup.guard() else { return Ok(()) };
-    let (usable, all) = lookup.usable();
-    let is_up = |admin: Admin| usize::from(admin == Admin::Up);
-    let mut left = usable;
-    for entry in &plan.entries {
-        left = left.saturating_add(is_up(entry.to.admin)).saturating_sub(is_up(entry.from.admin));
-    }
-    for removal in &plan.removed {
-        left = left.saturating_sub(is_up(removal.admin));
-    }
-    let min = guard.min(all);
-    if left < usable && left < min { Err(OpError::Guarded { left, min }) } else { Ok(()) }
+/// Refuses a list that the upstream does not have.
+pub(super) fn check_group(group: Group, has_backups: bool) -> Result<(), OpError> {
+    if group.is_backup() && !has_backups { Err(OpError::NoBackup) } else { Ok(()) }
 }
 
-/// Refuses weights that the method cannot take.
-pub(super) fn check_weights(lookup: &dyn Lookup, plan: &Plan) -> Result<(), OpError> {
-    let changes = plan.entries.iter().any(|entry| entry.from.params.weight != entry.to.params.weight);
-    if !changes && plan.added.is_empty() {
-        return Ok(());
+/// Refuses a note that is longer than the store keeps.
+pub(super) fn check_note(note: Option<&str>) -> Result<(), OpError> {
+    match note.map_or(0, str::len) {
+        len if len > NOTE_MAX => Err(OpError::NoteTooLong { len, max: NOTE_MAX }),
+        _ => Ok(()),
     }
-    if lookup.method() == Method::HashConsistent {
-        let total = plan.entries.iter().fold(lookup.total_weight(), |total, entry| {
-            total.saturating_sub(entry.from.params.weight).saturating_add(entry.to.params.weight)
-        });
-        let total = plan.added.iter().fold(total, |total, added| total.saturating_add(added.params.weight));
-        if total > CONSISTENT_WEIGHT_MAX {
-            return Err(OpError::WeightTooLarge { total, max: CONSISTENT_WEIGHT_MAX });
+}
+
+/// What a change makes of the sums of an upstream.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// Servers that are there before.
+    servers: usize,
+    /// Those of them that are up.
+    usable: usize,
+    /// Servers that are up after it.
+    left: usize,
+    /// Sum of the weights after it.
+    weight: u64,
+    /// Whether the change adds weights, or changes them.
+    reweighs: bool,
+}
+
+impl Tally {
+    /// The sums of an upstream that nothing was done to yet.
+    pub fn of(lookup: &dyn Lookup) -> Self {
+        let (usable, servers) = lookup.usable();
+        Self { servers, usable, left: usable, weight: lookup.total_weight(), reweighs: false }
+    }
+
+    /// Counts a server that is there in.
+    pub fn present(&mut self, terms: &Terms) {
+        self.servers += 1;
+        self.usable += usize::from(terms.is_up());
+        self.left += usize::from(terms.is_up());
+        self.weight = self.weight.saturating_add(terms.params.weight);
+    }
+
+    /// A server that was counted changes.
+    pub fn set(&mut self, from: &Terms, to: &Terms) {
+        let reweighs = self.reweighs || from.params.weight != to.params.weight;
+        self.remove(from);
+        self.add(to);
+        self.reweighs = reweighs;
+    }
+
+    /// A server that was counted leaves.
+    pub fn remove(&mut self, terms: &Terms) {
+        self.left = self.left.saturating_sub(usize::from(terms.is_up()));
+        self.weight = self.weight.saturating_sub(terms.params.weight);
+    }
+
+    /// A server is new.
+    pub fn add(&mut self, terms: &Terms) {
+        self.left = self.left.saturating_add(usize::from(terms.is_up()));
+        self.weight = self.weight.saturating_add(terms.params.weight);
+        self.reweighs = true;
+    }
+
+    /// Refuses weights that the method cannot take, and to leave fewer usable servers than the guard asks for, unless the
+    /// change does not make them fewer.
+    pub fn check(&self, method: Method, guard: Option<Guard>) -> Result<(), OpError> {
+        let is_heavy = method == Method::HashConsistent && self.weight > CONSISTENT_WEIGHT_MAX;
+        if is_heavy && self.reweighs {
+            return Err(OpError::WeightTooLarge { total: self.weight, max: CONSISTENT_WEIGHT_MAX });
+        }
+        match guard.map_or(0, |guard| guard.min(self.servers)) {
+            min if self.left < self.usable && self.left < min => {
+                Err(OpError::Guarded { left: self.left, min })
+            }
+            _ => Ok(()),
         }
     }
-    Ok(())
 }

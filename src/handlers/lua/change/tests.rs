@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::forms::fake::{Fake, fake, peer, upstream};
+use crate::model::params::Params;
 use crate::ops::Guard;
 
 /// Words for one server of `backend`.
@@ -35,7 +36,7 @@ fn each_number_has_its_meaning() {
         (Ask { action: 2, ..state(0) }, Action::Remove),
     ];
     for (ask, wanted) in table {
-        let command = words(ask, b"127.0.0.1:8081").command("c".into()).unwrap();
+        let command = words(ask, b"127.0.0.1:8081").command(&fake(), "c".into()).unwrap();
         assert_eq!((&command.action, &command.servers), (&wanted, &one), "{ask:?}");
         assert_eq!((command.client.address.as_str(), command.note, command.force), ("c", None, false));
     }
@@ -44,11 +45,11 @@ fn each_number_has_its_meaning() {
 #[test]
 fn a_new_server() {
     let ask = Ask { action: 1, state: 2, given: 1, params: [5.0; 4], flags: BACKUP | FORCE };
-    let command = words(ask, b"127.0.0.1").command("".into()).unwrap();
+    let command = words(ask, b"127.0.0.1").command(&fake(), "".into()).unwrap();
     let Action::Add(added) = command.action else { panic!("{:?}", command.action) };
-    assert_eq!((added.server.as_str(), added.address.to_string().as_str()), ("127.0.0.1", "127.0.0.1:80"));
-    assert_eq!((added.group, added.admin, command.force), (Group::Backup, Admin::Down, true));
-    assert_eq!(added.params, Params { weight: 5, ..Params::default() });
+    assert_eq!((added.text.as_str(), added.address.to_string().as_str()), ("127.0.0.1", "127.0.0.1:80"));
+    assert_eq!((added.group, added.terms.admin, command.force), (Group::Backup, Admin::Down, true));
+    assert_eq!(added.terms.params, Params { weight: 5, ..Params::default() });
     assert!(command.servers.is_empty());
 }
 

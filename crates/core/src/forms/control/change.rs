@@ -65,16 +65,16 @@ pub fn carry_out(
     command: &Command,
     shown: Shown,
 ) -> Result<Done, OpError> {
-    if let Shown::All = shown {
+    if shown == Shown::All {
         // A change that was made must be told.
-        upstreams.room(upstreams.find(&command.upstream)?)?;
+        upstreams.room(command.upstream)?;
     }
     let outcome = execute(upstreams, command)?;
     let entries = outcome.entries.iter().map(|entry| entry.id);
     let chosen: Vec<_> = entries.chain(outcome.added.iter().map(|(id, _)| *id)).collect();
     let snapshot = match shown {
-        Shown::Chosen => upstreams.only(outcome.upstream, &chosen),
-        Shown::All => upstreams.snapshot(outcome.upstream),
+        Shown::Chosen => upstreams.only(command.upstream, &chosen),
+        Shown::All => upstreams.snapshot(command.upstream),
     };
     // Upstreams do not go away while a configuration is in use.
     let snapshot = snapshot?;
@@ -87,15 +87,16 @@ pub fn carry_out(
 mod tests {
     use super::super::super::fake::fake;
     use super::*;
+    use crate::model::server::Change;
     use crate::model::state::Admin;
-    use crate::ops::{Action, Change, Selector};
+    use crate::ops::{Action, Selector};
 
     #[test]
     fn nothing_is_changed_that_could_not_be_told() {
         let mut upstreams = fake();
         upstreams.no_memory = true;
         let command = Command {
-            upstream: "backend".to_owned(),
+            upstream: fake().find("backend").unwrap(),
             servers: vec![Selector::Position(0)],
             action: Action::Remove,
             force: false,
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn the_peers_that_were_chosen() {
         let command = Command {
-            upstream: "backend".to_owned(),
+            upstream: fake().find("backend").unwrap(),
             servers: vec![Selector::Position(2), Selector::Position(0)],
             action: Action::Set(Change { admin: Some(Admin::Drain), params: Vec::new() }),
             force: false,

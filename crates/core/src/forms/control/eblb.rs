@@ -2,8 +2,9 @@
 //! the reply is what a Lua function returned there: a word, a value, an error.
 
 use crate::model::query::{Query, quoted};
+use crate::model::server::Change;
 use crate::model::state::Admin;
-use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
+use crate::ops::{Action, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::{FORMAT, Format};
 use super::super::arguments::{flag, only};
@@ -48,20 +49,20 @@ impl Verb {
 }
 
 /// Why nothing was done.
-struct Failure {
+struct PeerRefusal {
     /// In the words of today.
     refusal: Refusal,
     /// In the words that scripts know.
     words: String,
 }
 
-impl From<Refusal> for Failure {
+impl From<Refusal> for PeerRefusal {
     fn from(refusal: Refusal) -> Self {
         Self { words: refusal.text.clone(), refusal }
     }
 }
 
-impl From<OpError> for Failure {
+impl From<OpError> for PeerRefusal {
     fn from(error: OpError) -> Self {
         let words = match &error {
             OpError::UpstreamNotFound(_) => "upstream not found".to_owned(),
@@ -78,14 +79,14 @@ pub fn answer(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, format:
     let verb = verb(query);
     // What cannot be understood counts as a wish to take down, for the word.
     let word = verb.as_ref().map_or(Verb::Down, |verb| verb.unwrap_or(Verb::Down)).word();
-    let result = only(query, &KNOWN).and(verb).map_err(Failure::from);
+    let result = only(query, &KNOWN).and(verb).map_err(PeerRefusal::from);
     let result = result.and_then(|verb| verb.map(|verb| act(call, query, upstreams, verb)).transpose());
     let (answer, text) = match (result, format) {
         (Ok(Some(done)), Format::Json) => {
             return done.log(Answer::json(&ServersView::singly(&done.snapshot, &done.peers(), call.now)));
         }
         (Ok(None), Format::Json) => return listing(call, query, upstreams),
-        (Err(failure), Format::Json) => return Answer::refused(&failure.refusal, format),
+        (Err(refused), Format::Json) => return Answer::refused(&refused.refusal, format),
         (Ok(Some(done)), Format::Text) => {
             let text = format!("{word} true nil\n");
             (done.log(Answer::text(text.clone())), text)
@@ -95,9 +96,9 @@ pub fn answer(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, format:
             let answer = Answer::text(NOTHING.to_owned());
             return if query.has("gui") { answer.into_page(format!("{NOTHING}{REFRESH}")) } else { answer };
         }
-        (Err(failure), Format::Text) => {
-            let text = format!("{word} nil {}\n", failure.words);
-            (Answer::refused_in_words(&failure.refusal, text.clone()), text)
+        (Err(refused), Format::Text) => {
+            let text = format!("{word} nil {}\n", refused.words);
+            (Answer::refused_in_words(&refused.refusal, text.clone()), text)
         }
     };
     if query.has("gui") { answer.into_page(markup::escape(&text) + REFRESH) } else { answer }
@@ -114,10 +115,10 @@ fn verb(query: &Query) -> Result<Option<Verb>, Refusal> {
 }
 
 /// Does what is asked for.
-fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) -> Result<Done, Failure> {
+fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) -> Result<Done, PeerRefusal> {
     let stream = query.get("stream").unwrap_or_default();
     // Before the position, which may be missing: of both, scripts know this error.
-    upstreams.find(stream)?;
+    let upstream = upstreams.find(stream)?;
     let set = |admin| Action::Set(Change { admin: Some(admin), params: Vec::new() });
     let action = match verb {
         Verb::Up => set(Admin::Up),
@@ -128,7 +129,7 @@ fn act(call: &Call<'_>, query: &Query, upstreams: &dyn Upstreams, verb: Verb) ->
         }
     };
     let command = Command {
-        upstream: stream.to_owned(),
+        upstream,
         servers: vec![position(query)?],
         action,
         force: flag(query, "force")?,

@@ -6,7 +6,8 @@ use serde::Serialize;
 use crate::model::id::UpstreamIndex;
 use crate::model::log::{Level, escaped, plural};
 use crate::model::query::quoted;
-use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
+use crate::model::server::Change;
+use crate::ops::{Action, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::Format;
 use super::super::call::Call;
@@ -14,12 +15,12 @@ use super::super::error::{Kind, Refusal};
 use super::super::peer::PeerView;
 use super::super::respond::{self, Answer, ErrorBody};
 use super::change::{Done, Shown, carry_out};
-use super::order::{Choice, Order, Task};
+use super::order::{Choice, Order};
 
 /// The name that stands for all upstreams.
 pub const ALL: &str = "*";
 
-/// What came of the wish in one upstream.
+/// What came of it in one upstream.
 struct Told {
     /// Name of the upstream.
     upstream: String,
@@ -57,15 +58,15 @@ pub fn answer(
     upstreams: &dyn Upstreams,
     format: Format,
 ) -> Result<Answer, Refusal> {
-    let (host, change) = wanted(order.choice, order.task)?;
+    let (host, change) = wanted(order.choice, order.action)?;
     let selector = Selector::Host(host);
-    let mut names = Vec::new();
-    for index in 0..upstreams.count() {
-        match upstreams.snapshot(UpstreamIndex(index)) {
+    let mut found = Vec::new();
+    for upstream in (0..upstreams.count()).map(UpstreamIndex) {
+        match upstreams.snapshot(upstream) {
             Ok(snapshot)
                 if snapshot.fixed.is_none() && snapshot.peers.iter().any(|peer| selector.chooses(peer)) =>
             {
-                names.push(snapshot.name);
+                found.push((upstream, snapshot.name));
             }
             // This one is not for whoever asks.
             Ok(_) | Err(OpError::UpstreamNotFound(_)) => {}
@@ -73,9 +74,9 @@ pub fn answer(
         }
     }
     // Changes that were made must be told.
-    let _room = respond::room(upstreams, names.len())?;
+    let _room = respond::room(upstreams, found.len())?;
     let mut told = Vec::new();
-    for upstream in names {
+    for (upstream, name) in found {
         let command = Command {
             upstream,
             servers: vec![selector.clone()],
@@ -89,7 +90,7 @@ pub fn answer(
             Err(OpError::ServerNotFound(_)) => {}
             // This worker does not know all that are meant.
             Err(error @ OpError::Reloaded) => return Err(error.into()),
-            result => told.push(Told { upstream: command.upstream, result: result.map_err(Refusal::from) }),
+            result => told.push(Told { upstream: name, result: result.map_err(Refusal::from) }),
         }
     }
     if told.is_empty() {
@@ -102,9 +103,9 @@ pub fn answer(
 }
 
 /// The host and what it is to be.
-fn wanted(choice: Choice, task: Task) -> Result<(String, Change), Refusal> {
-    match (choice, task) {
-        (Choice::One(Selector::Server(host)), Task::Set(change)) if change.params.is_empty() => {
+fn wanted(choice: Choice, action: Option<Action>) -> Result<(String, Change), Refusal> {
+    match (choice, action) {
+        (Choice::One(Selector::Server(host)), Some(Action::Set(change))) if change.params.is_empty() => {
             Ok((host, change))
         }
         _ => Err(Refusal::argument("upstream=* is only for up, down and drain of a server")),
@@ -230,7 +231,7 @@ mod tests {
         let body = format!("a: 1 server changed\nb: {text}");
         assert_eq!(get("upstream=*&server=10.0.0.1&down=", &fake), (409, body));
         let snapshot = fake.snapshot(UpstreamIndex(3)).unwrap();
-        assert!(snapshot.peers.iter().all(|peer| peer.admin == Admin::Up));
+        assert!(snapshot.peers.iter().all(|peer| peer.terms.admin == Admin::Up));
         let (status, body) = get("upstream=*&server=10.0.0.1&down=&format=json", &fake);
         assert_eq!(status, 409);
         assert!(

@@ -34,7 +34,7 @@ pub struct ServersView<'a> {
 
 /// A server that was removed.
 #[derive(Serialize)]
-struct RemovedView<'a> {
+pub struct RemovedView<'a> {
     /// Its identity, which no other server will get.
     id: u64,
     /// Its text.
@@ -43,6 +43,13 @@ struct RemovedView<'a> {
     name: &'a str,
     /// Requests that it still served then.
     active: u64,
+}
+
+impl<'a> From<&'a Removal> for RemovedView<'a> {
+    fn from(removal: &'a Removal) -> Self {
+        let (server, name) = (&removal.server.text, &removal.server.address);
+        Self { id: removal.id.0, server, name, active: removal.active }
+    }
 }
 
 impl<'a> ServersView<'a> {
@@ -68,12 +75,7 @@ impl<'a> ServersView<'a> {
 
     /// The server that was removed, and how many are left.
     pub fn removed_of(snapshot: &'a Snapshot, removed: Option<&'a Removal>, left: usize) -> Self {
-        let removed = removed.map(|removal| RemovedView {
-            id: removal.id.0,
-            server: &removal.server,
-            name: &removal.name,
-            active: removal.active,
-        });
+        let removed = removed.map(RemovedView::from);
         Self { removed, left: Some(left), ..Self::empty(snapshot) }
     }
 

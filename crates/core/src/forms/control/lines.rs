@@ -82,7 +82,7 @@ fn plain(out: &mut String, peer: &Peer) {
 /// `server S addr=A weight=1 max_fails=1 fail_timeout=10 max_conns=0 conns=0;`
 fn verbose(out: &mut String, peer: &Peer) {
     push(out, ["server ", &peer.server, " addr=", &peer.name]);
-    let params = peer.params;
+    let params = peer.terms.params;
     for (name, value) in [
         (" weight=", params.weight),
         (" max_fails=", params.max_fails),
@@ -98,7 +98,7 @@ fn verbose(out: &mut String, peer: &Peer) {
 
 /// The words for state and list, and the end of the line.
 fn end(out: &mut String, peer: &Peer) {
-    match peer.admin {
+    match peer.terms.admin {
         Admin::Drain => out.push_str(" draining"),
         _ if is_down(peer) => out.push_str(" down"),
         _ => {}
@@ -113,7 +113,7 @@ fn end(out: &mut String, peer: &Peer) {
 fn numbered(out: &mut String, peer: &Peer) {
     push(out, ["server ", &peer.name]);
     for row in &PARAMS {
-        let value = peer.params.get(row.param);
+        let value = peer.terms.params.get(row.param);
         if value != row.default {
             push(out, [" ", row.name, "="]);
             push_number(out, value);
@@ -123,14 +123,14 @@ fn numbered(out: &mut String, peer: &Peer) {
     if peer.is_backup() {
         out.push_str(" backup");
     }
-    if is_down(peer) && peer.admin != Admin::Drain {
+    if is_down(peer) && peer.terms.admin != Admin::Drain {
         out.push_str(" down");
     }
     out.push(';');
     if let Some(id) = peer.id {
         out.push_str(" # id=");
         push_number(out, id.0);
-        if peer.admin == Admin::Drain {
+        if peer.terms.admin == Admin::Drain {
             out.push_str(" draining");
         }
     }
@@ -165,8 +165,8 @@ mod tests {
     #[test]
     fn a_server_with_everything() {
         let mut peer = fake::backup(42, 0, "[::1]:81");
-        peer.params = Params { weight: 2, max_conns: 5, max_fails: 3, fail_timeout: 20 };
-        peer.admin = Admin::Down;
+        peer.terms.params = Params { weight: 2, max_conns: 5, max_fails: 3, fail_timeout: 20 };
+        peer.terms.admin = Admin::Down;
         peer.active = 7;
         assert_eq!(
             lines(&peer),
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_server_that_is_drained_by_nginx_down_word() {
         let mut peer = fake::peer(1, "unix:/tmp/s");
-        peer.admin = Admin::Drain;
+        peer.terms.admin = Admin::Drain;
         peer.down = 1;
         assert_eq!(
             lines(&peer),

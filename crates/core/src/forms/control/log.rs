@@ -5,12 +5,13 @@ use std::fmt::Write;
 use crate::model::id::{Revision, ServerId};
 use crate::model::log::plural;
 use crate::model::params::PARAMS;
+use crate::model::server::Server;
 use crate::model::state::Admin;
-use crate::ops::{Addition, Command, Entry, Outcome, Removal, Selector};
+use crate::ops::{Command, Entry, Outcome, Removal, Selector};
 
 /// The lines of a change: one for each server that is not as it was.
 pub fn lines(upstream: &str, command: &Command, outcome: &Outcome) -> Vec<String> {
-    let added = outcome.added.iter().map(|(_, addition)| addition);
+    let added = outcome.added.iter().map(|(_, server)| server);
     let by_position = command.servers.iter().any(|server| matches!(server, Selector::Position(_)));
     let (user, note) = (command.client.user.as_deref(), command.note.as_deref());
     let change = Lines { upstream, revision: outcome.revision, user, note, by_position };
@@ -38,13 +39,13 @@ impl<'a> Lines<'a> {
         &'a self,
         entries: &'a [Entry],
         removed: &'a [Removal],
-        added: impl Iterator<Item = &'a Addition> + 'a,
+        added: impl Iterator<Item = &'a Server> + 'a,
     ) -> impl Iterator<Item = String> + 'a {
         let changed = entries.iter().filter(|entry| is_changed(entry, self.note.is_some()));
-        let changed = changed.map(|entry| self.line(&entry.server, entry.id, &what_changed(entry)));
+        let changed = changed.map(|entry| self.line(&entry.server.text, entry.id, &what_changed(entry)));
         let removed =
-            removed.iter().map(|removal| self.line(&removal.server, removal.id, &what_left(removal)));
-        let added = added.map(|addition| self.line(&addition.server, None, &what_came(addition)));
+            removed.iter().map(|removal| self.line(&removal.server.text, removal.id, &what_left(removal)));
+        let added = added.map(|server| self.line(&server.text, None, &what_came(server)));
         changed.chain(removed).chain(added)
     }
 
@@ -94,23 +95,23 @@ fn what_left(removal: &Removal) -> String {
 }
 
 /// What is said of a new server.
-fn what_came(addition: &Addition) -> String {
+fn what_came(server: &Server) -> String {
     let mut text = "added".to_owned();
-    let address = addition.address.to_string();
-    if address != addition.server {
+    let address = server.address.to_string();
+    if address != server.text {
         text.push_str(", address ");
         text.push_str(&address);
     }
     for row in &PARAMS {
         // Writing to a String cannot fail.
-        let _ = write!(text, ", {} {}", row.name, addition.params.get(row.param));
+        let _ = write!(text, ", {} {}", row.name, server.terms.params.get(row.param));
     }
-    if addition.group.is_backup() {
+    if server.group.is_backup() {
         text.push_str(", backup");
     }
-    if addition.admin != Admin::Up {
+    if server.terms.admin != Admin::Up {
         text.push_str(", state ");
-        text.push_str(addition.admin.as_str());
+        text.push_str(server.terms.admin.as_str());
     }
     text
 }
@@ -123,13 +124,14 @@ mod tests {
     use super::*;
     use crate::model::address::Address;
     use crate::model::id::Group;
-    use crate::model::params::{Param, Params};
-    use crate::ops::{Action, Change, Selector};
+    use crate::model::params::Param;
+    use crate::model::server::{Change, Terms};
+    use crate::ops::{Action, Selector, Upstreams};
 
     /// A command for servers of `backend`.
     fn command(servers: &[usize], action: Action, note: Option<&str>) -> Command {
         Command {
-            upstream: "backend_zone".to_owned(),
+            upstream: fake().find("backend_zone").unwrap(),
             servers: servers.iter().copied().map(Selector::Position).collect(),
             action,
             force: false,
@@ -191,13 +193,8 @@ mod tests {
         };
         let new = |server: &str, group, admin| {
             let address = Address::parse(server).unwrap();
-            Action::Add(Addition {
-                server: server.to_owned(),
-                address,
-                group,
-                params: Params::default(),
-                admin,
-            })
+            let terms = Terms { admin, ..Terms::default() };
+            Action::Add(Server { text: server.to_owned(), address, group, terms })
         };
         assert_eq!(
             line(&[], new("127.0.0.9:80", Group::Primary, Admin::Up), Some("new")),

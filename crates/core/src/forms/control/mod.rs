@@ -66,7 +66,7 @@ pub struct Pending {
     /// The arguments in the query string.
     query: Query,
     /// What the path asks of pools; none if it does not.
-    wish: Option<pools::Wish>,
+    path_order: Option<pools::PathOrder>,
     /// Whether it is a replacement, whose body is a list.
     is_replacement: bool,
     /// Whose requests the location takes.
@@ -100,13 +100,15 @@ impl Pending {
     /// Reads what there is without a body. The error is the answer, if that cannot be read.
     fn new(call: &Call<'_>, settings: &Settings) -> Result<Self, Answer> {
         let Settings { dialect, host_errors, .. } = *settings;
-        let wish = pools::wish(call.uri, dialect);
+        let path_order = pools::order(call.uri, dialect);
         let query = match Query::parse(call.args) {
             Ok(query) => query,
-            Err(error) => return Err(refused(&error.into(), wish.as_ref(), accept::by_header(call.accept))),
+            Err(error) => {
+                return Err(refused(&error.into(), path_order.as_ref(), accept::by_header(call.accept)));
+            }
         };
-        let is_replacement = replace::is_meant(&query, dialect) && wish.is_none();
-        Ok(Self { query, wish, is_replacement, dialect, host_errors, scope: settings.upstream.clone() })
+        let is_replacement = replace::is_meant(&query, dialect) && path_order.is_none();
+        Ok(Self { query, path_order, is_replacement, dialect, host_errors, scope: settings.upstream.clone() })
     }
 
     /// Largest body that is taken, in bytes.
@@ -148,24 +150,24 @@ impl Pending {
         upstreams: Option<&dyn Upstreams>,
     ) -> Answer {
         let likely = self.likely_format(call);
-        let Self { query, wish, dialect, host_errors, scope, .. } = self;
+        let Self { query, path_order, dialect, host_errors, scope, .. } = self;
         let read = with_body(query, call, body).and_then(|query| {
             let format = accept::for_control(&query, call.accept)?;
             Ok((query, format))
         });
         let (query, format) = match read {
             Ok(read) => read,
-            Err(refusal) => return refused(&refusal, wish.as_ref(), likely),
+            Err(refusal) => return refused(&refusal, path_order.as_ref(), likely),
         };
-        if wish.is_none() && replace::is_meant(&query, dialect) {
+        if path_order.is_none() && replace::is_meant(&query, dialect) {
             return Answer::refused(&replace::misplaced(call.method), format);
         }
         let Some(upstreams) = upstreams else {
             return Answer::refused(&Refusal::no_memory_zone(), format);
         };
         let upstreams = &Scope::new(upstreams, scope.as_deref());
-        if let Some(wish) = wish {
-            return pools::answer(call, &query, upstreams, format, &wish, host_errors);
+        if let Some(path_order) = path_order {
+            return pools::answer(call, &query, upstreams, format, &path_order, host_errors);
         }
         if dialect == Dialect::Any && !query.has("upstream") && words::given(&query, "stream").is_some() {
             return eblb::answer(call, &query, upstreams, format);
@@ -188,8 +190,8 @@ fn answer(
 }
 
 /// The answer to a request whose arguments cannot be read.
-fn refused(refusal: &Refusal, wish: Option<&pools::Wish>, format: Format) -> Answer {
-    match wish {
+fn refused(refusal: &Refusal, path_order: Option<&pools::PathOrder>, format: Format) -> Answer {
+    match path_order {
         Some(_) => pools::refused(refusal, format),
         None => Answer::refused(refusal, format),
     }

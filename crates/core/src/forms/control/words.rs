@@ -5,10 +5,11 @@ use std::str::FromStr;
 
 use crate::model::address::{Address, folded};
 use crate::model::id::Group;
-use crate::model::params::{PARAMS, Param, Params};
+use crate::model::params::{PARAMS, Param};
 use crate::model::query::{Query, quoted};
+use crate::model::server::{Change, Server, Terms};
 use crate::model::state::Admin;
-use crate::ops::{Addition, Change, Selector};
+use crate::ops::Selector;
 
 use super::super::arguments::{flag, invalid};
 use super::super::error::{Kind, Refusal};
@@ -58,15 +59,10 @@ fn params(query: &Query) -> Result<Vec<(Param, u64)>, Refusal> {
 /// # Errors
 ///
 /// If its address is missing or none.
-pub fn addition(query: &Query, change: &Change, group: Group) -> Result<Addition, Refusal> {
-    let server = given(query, "server").ok_or_else(|| Refusal::argument("'server' argument required"))?;
-    let address = Address::parse(server).map_err(|error| Refusal::argument(error.to_string()))?;
-    let mut params = Params::default();
-    for &(param, value) in &change.params {
-        params.set(param, value);
-    }
-    let admin = change.admin.unwrap_or_default();
-    Ok(Addition { server: server.to_owned(), address, group, params, admin })
+pub fn addition(query: &Query, change: &Change, group: Group) -> Result<Server, Refusal> {
+    let text = given(query, "server").ok_or_else(|| Refusal::argument("'server' argument required"))?;
+    let address = Address::parse(text).map_err(|error| Refusal::argument(error.to_string()))?;
+    Ok(Server { text: text.to_owned(), address, group, terms: Terms::default().with(change) })
 }
 
 /// Digits as a number. No sign, which `parse` would take.

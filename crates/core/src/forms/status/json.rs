@@ -13,7 +13,7 @@ use super::writer::Form;
 
 /// The form.
 #[derive(Clone)]
-pub struct Json {
+pub struct JsonForm {
     /// Whether to show what betrays a leak.
     verbose: bool,
     /// What to show of a peer.
@@ -24,14 +24,14 @@ pub struct Json {
     is_due: bool,
 }
 
-impl Json {
+impl JsonForm {
     /// The JSON of some upstreams, whose names differ; `verbose` shows what betrays a leak.
     pub fn new(verbose: bool, fields: Fields, now: UnixTime) -> Self {
         Self { verbose, fields, now, is_due: true }
     }
 }
 
-impl Form for Json {
+impl Form for JsonForm {
     fn answer(body: Vec<u8>) -> Answer {
         Answer::written_json(body)
     }
@@ -256,7 +256,7 @@ mod tests {
     /// The JSON of an upstream.
     fn json(snapshot: &Snapshot, verbose: bool) -> String {
         let listings = || vec![Listing { snapshot: snapshot.clone(), matched: None }];
-        let json = whole(&Json::new(verbose, Fields::ALL, fake::NOW), listings);
+        let json = whole(&JsonForm::new(verbose, Fields::ALL, fake::NOW), listings);
         json.strip_suffix('\n').unwrap().to_owned()
     }
 
@@ -269,7 +269,7 @@ mod tests {
             || vec![fake::upstream("u", vec![fake::peer(1, "a"), fake::peer(2, "b")]), fixed.clone()];
         let listings =
             |matched| move || upstreams().into_iter().map(|snapshot| Listing { snapshot, matched }).collect();
-        let form = Json::new(false, Fields::named("id").unwrap(), fake::NOW);
+        let form = JsonForm::new(false, Fields::named("id").unwrap(), fake::NOW);
         assert_eq!(
             whole(&form, listings(Some(5))),
             r#"{"upstreams":{"u":{"zone":"u_zone","method":"round_robin","dynamic":true,"revision":3,"matched":5,"#

@@ -30,7 +30,7 @@ const WORDS: [(&str, State); 5] = [
 
 /// What was asked for of the peers of each upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct Filter {
     /// States to show; all if there are none.
     states: Vec<State>,
     /// How many to leave out.
@@ -49,7 +49,7 @@ pub struct Listing {
     pub matched: Option<usize>,
 }
 
-impl Choice {
+impl Filter {
     /// What a request asks for; none if it asks for all.
     ///
     /// # Errors
@@ -73,8 +73,8 @@ impl Listing {
     }
 
     /// The peers of an upstream that were asked for.
-    pub fn new(mut snapshot: Snapshot, choice: Option<&Choice>) -> Self {
-        let Some(Choice { states, offset, limit }) = choice else {
+    pub fn new(mut snapshot: Snapshot, choice: Option<&Filter>) -> Self {
+        let Some(Filter { states, offset, limit }) = choice else {
             return Self { snapshot, matched: None };
         };
         let peers = &mut snapshot.peers;
@@ -112,11 +112,11 @@ mod tests {
 
     /// The servers that a query chooses of six, and how many matched.
     fn chosen(query: &str) -> Result<(String, Option<usize>), String> {
-        let choice = Choice::of(&Query::parse(query.as_bytes()).unwrap()).map_err(|refusal| refusal.text)?;
+        let choice = Filter::of(&Query::parse(query.as_bytes()).unwrap()).map_err(|refusal| refusal.text)?;
         let mut peers: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| fake::peer(0, name)).collect();
         peers.push(fake::backup(5, 0, "f"));
-        peers[1].admin = Admin::Down;
-        peers[2].admin = Admin::Drain;
+        peers[1].terms.admin = Admin::Down;
+        peers[2].terms.admin = Admin::Drain;
         peers[3].failures =
             Failures { fails: 1, max_fails: 1, fail_timeout: 10, checked: NOW.0, single: false };
         let listing = Listing::new(fake::upstream("u", peers), choice.as_ref());

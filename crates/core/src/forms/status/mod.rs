@@ -27,7 +27,7 @@ use super::peer::Fields;
 use super::respond::Answer;
 
 use held::Held;
-use listing::{Choice, LIMIT, Listing, OFFSET, STATE};
+use listing::{Filter, LIMIT, Listing, OFFSET, STATE};
 use writer::{Form, Writer};
 
 /// The argument that names fields of peers.
@@ -78,7 +78,7 @@ fn rendered(
     only(query, &KNOWN)?;
     let verbose = flag(query, "verbose")?;
     fits(query, format)?;
-    let choice = Choice::of(query)?;
+    let choice = Filter::of(query)?;
     let fields = query.get(FIELDS).map_or(Ok(Fields::ALL), Fields::named);
     let fields = fields.map_err(|name| invalid(name, FIELDS))?;
     let upstreams = upstreams.ok_or_else(Refusal::no_memory_zone)?;
@@ -99,9 +99,9 @@ fn rendered(
     let listing = |snapshot| Listing::new(snapshot, choice.as_ref());
     let listings = snapshots.into_iter().map(listing).collect();
     match format {
-        StatusFormat::Text => begun(text::Text::new(verbose, call.now), listings),
-        StatusFormat::Prometheus => begun(prometheus::Prometheus::new(), listings),
-        _ => begun(json::Json::new(verbose, fields, call.now), listings),
+        StatusFormat::Text => begun(text::TextForm::new(verbose, call.now), listings),
+        StatusFormat::Prometheus => begun(prometheus::PrometheusForm::new(), listings),
+        _ => begun(json::JsonForm::new(verbose, fields, call.now), listings),
     }
 }
 

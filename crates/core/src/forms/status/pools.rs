@@ -84,7 +84,7 @@ pub fn summary(out: &mut Vec<u8>, pools: &Pools) {
 
 /// Adds a line for each pool.
 pub fn lines(out: &mut Vec<u8>, pools: &Pools) {
-    for Pool { name, priority, failback, standing } in &pools.list {
+    for Pool { name, priority, failback, standing, .. } in &pools.list {
         let _ = write!(out, "  pool \"{}\": priority {priority}, failback {failback}, ", escaped(name));
         out.extend_from_slice(standing.as_str().as_bytes());
         let why = standing.to_string();

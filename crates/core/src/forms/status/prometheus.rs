@@ -1,4 +1,4 @@
-//! The status as metrics, in the text format of Prometheus (exposition format 0.0.4), named by its guide: a base unit at
+//! The status as metrics, in the text format of PrometheusForm (exposition format 0.0.4), named by its guide: a base unit at
 //! the end of a name, and sums over a label that mean something.
 //!
 //! The format wants all samples of a metric together, and each series once. A series of a server is that of its id, or,
@@ -35,10 +35,10 @@ struct Sampled<'a> {
 }
 
 /// A metric of peers: its name, what it is, and its value for a peer, if it has one.
-type Row = (&'static str, &'static str, fn(&Sampled<'_>) -> Option<i64>);
+type PeerMetric = (&'static str, &'static str, fn(&Sampled<'_>) -> Option<i64>);
 
 /// The metrics of peers that have one value each.
-const ROWS: [Row; 8] = [
+const ROWS: [PeerMetric; 8] = [
     ("peer_up", "Whether the server takes new requests.", |it| Some(i64::from(it.state == State::Up))),
     (
         "peer_active_connections",
@@ -46,19 +46,19 @@ const ROWS: [Row; 8] = [
         |it| it.is_shared.then(|| signed(it.peer.active)),
     ),
     ("peer_max_connections", "Most connections to the server at a time (max_conns), 0 for no limit.", |it| {
-        Some(signed(it.peer.params.max_conns))
+        Some(signed(it.peer.terms.params.max_conns))
     }),
-    ("peer_weight", "Weight of the server.", |it| Some(signed(it.peer.params.weight))),
+    ("peer_weight", "Weight of the server.", |it| Some(signed(it.peer.terms.params.weight))),
     (
         "peer_fails",
         "Failures of the server that are counted at present. Only of upstreams with a zone.",
         |it| it.is_shared.then(|| signed(it.peer.failures.fails)),
     ),
     ("peer_max_fails", "Failures after which the server is left alone for a time, 0 for never.", |it| {
-        Some(signed(it.peer.params.max_fails))
+        Some(signed(it.peer.terms.params.max_fails))
     }),
     ("peer_fail_timeout_seconds", "How long the server is left alone after failures.", |it| {
-        Some(signed(it.peer.params.fail_timeout))
+        Some(signed(it.peer.terms.params.fail_timeout))
     }),
     (
         "peer_last_failure_timestamp_seconds",
@@ -69,21 +69,21 @@ const ROWS: [Row; 8] = [
 
 /// The form: the upstreams are gone through once for each metric of peers.
 #[derive(Clone)]
-pub struct Prometheus {
+pub struct PrometheusForm {
     /// The metric that is next.
     next: usize,
     /// The metric that is being written, if it is not the state.
-    row: Option<&'static Row>,
+    row: Option<&'static PeerMetric>,
 }
 
-impl Prometheus {
+impl PrometheusForm {
     /// The metrics of upstreams whose names differ.
     pub fn new() -> Self {
         Self { next: 0, row: None }
     }
 }
 
-impl Form for Prometheus {
+impl Form for PrometheusForm {
     fn answer(body: Vec<u8>) -> Answer {
         Answer::written_metrics(body)
     }
@@ -333,7 +333,7 @@ mod tests {
     /// The metrics of some upstreams.
     fn metrics(snapshots: &[Snapshot]) -> String {
         let listing = |snapshot| Listing { snapshot, matched: None };
-        whole(&Prometheus::new(), || snapshots.iter().cloned().map(listing).collect())
+        whole(&PrometheusForm::new(), || snapshots.iter().cloned().map(listing).collect())
     }
 
     /// The lines of a metric, without its prefix.
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn each_series_is_there_once() {
         let mut down = fake::peer(1, "10.0.0.1");
-        down.admin = Admin::Down;
+        down.terms.admin = Admin::Down;
         down.last_failure = Some(UnixTime(7));
         let peers = vec![fake::peer(0, "10.0.0.1"), down, fake::backup(2, 0, "10.0.0.1")];
         let mut fixed = fake::upstream("v", vec![Peer { id: None, ..fake::peer(0, "a") }; 2]);

@@ -25,7 +25,7 @@ const HEADS: [&str; COLUMNS] =
 
 /// The form.
 #[derive(Clone)]
-pub struct Text {
+pub struct TextForm {
     /// Whether to show what betrays a leak.
     verbose: bool,
     /// The time of the reply.
@@ -35,26 +35,26 @@ pub struct Text {
     /// Widths of the columns of the present upstream, in characters.
     widths: [usize; COLUMNS],
     /// The row that is being written, kept for its memory.
-    row: Row,
+    row: Cells,
 }
 
 /// The cells of a row.
 #[derive(Clone, Default)]
-struct Row {
+struct Cells {
     /// One after the other.
     text: String,
     /// Where each ends.
     ends: [usize; COLUMNS],
 }
 
-impl Text {
+impl TextForm {
     /// The text; `verbose` shows what betrays a leak.
     pub fn new(verbose: bool, now: UnixTime) -> Self {
-        Self { verbose, now, is_due: true, widths: [0; COLUMNS], row: Row::default() }
+        Self { verbose, now, is_due: true, widths: [0; COLUMNS], row: Cells::default() }
     }
 }
 
-impl Form for Text {
+impl Form for TextForm {
     fn answer(body: Vec<u8>) -> Answer {
         Answer::written_prose(body)
     }
@@ -135,7 +135,7 @@ fn title(out: &mut Vec<u8>, Listing { snapshot, matched }: &Listing) {
     out.push(b'\n');
 }
 
-impl Row {
+impl Cells {
     /// Takes the heads.
     fn fill_with_heads(&mut self) {
         self.text.clear();
@@ -149,7 +149,7 @@ impl Row {
     /// Takes the cells of a peer; those with what each worker counts for itself say nothing unless it is shared.
     fn fill(&mut self, peer: &Peer, is_shared: bool, now: UnixTime) {
         let Self { text, ends } = self;
-        let params = &peer.params;
+        let params = &peer.terms.params;
         text.clear();
         let mut cells = ends.iter_mut();
         cell(text, peer.id.map(|id| id.0));
@@ -259,7 +259,7 @@ mod tests {
     /// The text of some upstreams.
     fn page(snapshots: &[Snapshot], verbose: bool, now: UnixTime) -> String {
         let listing = |snapshot| Listing { snapshot, matched: None };
-        whole(&Text::new(verbose, now), || snapshots.iter().cloned().map(listing).collect())
+        whole(&TextForm::new(verbose, now), || snapshots.iter().cloned().map(listing).collect())
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
             let snapshot = fake::upstream("u", vec![fake::peer(0, "10.0.0.1")]);
             vec![Listing { snapshot, matched: Some(12) }]
         };
-        assert!(whole(&Text::new(false, NOW), listings).starts_with(
+        assert!(whole(&TextForm::new(false, NOW), listings).starts_with(
             "upstream \"u\": round_robin, zone \"u_zone\" with 9 of 15 pages free, revision 3, 12 matched\n"
         ));
     }
@@ -277,8 +277,8 @@ mod tests {
     fn columns_begin_at_the_same_place() {
         let mut down = fake::peer(1, "app.example.com");
         down.name = "10.0.0.2:80".into();
-        down.admin = Admin::Down;
-        down.params.weight = 10;
+        down.terms.admin = Admin::Down;
+        down.terms.params.weight = 10;
         down.reason = Some(Reason::Operator {
             at: UnixTime(0),
             client: "::1".into(),

@@ -8,6 +8,7 @@ use super::address::{Address, AddressError};
 use super::id::Group;
 use super::params::{PARAMS, Param, ParamError, Params};
 use super::query::quoted;
+use super::server::{Server, Terms};
 use super::state::Admin;
 
 /// Most bytes of one word or value of a list: nginx's own bound on a parameter of its configuration.
@@ -15,7 +16,7 @@ pub const MAX_WORD: usize = 4_096;
 
 /// Where something stands in a list. Both numbers begin at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ListPlace {
     /// The line.
     pub line: usize,
     /// The number of the server in its list, where several may stand in a line.
@@ -26,24 +27,16 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Where it stands.
-    pub place: Place,
-    /// Its text, as it was typed.
-    pub server: String,
-    /// Its address. A text that is none can only mean servers that are there with this very text.
-    pub address: Result<Address, AddressError>,
-    /// Which list of nginx's it is for.
-    pub group: Group,
-    /// weight, max_conns, max_fails, fail_timeout.
-    pub params: Params,
-    /// Up, down or draining.
-    pub admin: Admin,
+    pub place: ListPlace,
+    /// The server. A text that is no address can only mean servers that are there with this very text.
+    pub server: Server<Result<Address, AddressError>>,
 }
 
 /// The servers that an upstream is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List {
     /// Where it begins.
-    pub place: Place,
+    pub place: ListPlace,
     /// The upstream that it names; none if it is without a name.
     pub upstream: Option<String>,
     /// The servers.
@@ -54,7 +47,7 @@ pub struct List {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListError {
     /// Where it was noticed.
-    pub place: Place,
+    pub place: ListPlace,
     /// What is wrong.
     pub fault: Fault,
 }
@@ -91,7 +84,7 @@ pub enum Fault {
     /// `upstream` without one name.
     NoName,
     /// The upstream has a list already, there.
-    UpstreamTwice(String, Place),
+    UpstreamTwice(String, ListPlace),
     /// What JSON's parser says, and the text.
     Json(String, String),
     /// There is no memory for more.
@@ -109,7 +102,7 @@ pub struct Flags {
     pub drain: bool,
 }
 
-impl Place {
+impl ListPlace {
     /// A line.
     pub fn line(line: usize) -> Self {
         Self { line, item: None }
@@ -126,7 +119,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}", self.line)?;
         self.item.map_or(Ok(()), |item| write!(f, ", server {item}"))
@@ -139,8 +132,8 @@ impl Listed {
     /// # Errors
     ///
     /// If its text can mean no server, or its flags exclude each other.
-    pub fn new(place: Place, server: String, params: Params, flags: Flags) -> Result<Self, ListError> {
-        let address = Address::parse(&server);
+    pub fn new(place: ListPlace, text: String, params: Params, flags: Flags) -> Result<Self, ListError> {
+        let address = Address::parse(&text);
         match &address {
             // Some forms that nginx reads as addresses are no host names in a strict sense.
             Ok(_) | Err(AddressError::HostName(_) | AddressError::InvalidIp(_)) => {}
@@ -156,7 +149,7 @@ impl Listed {
             Flags { drain: true, .. } => Admin::Drain,
             _ => Admin::Up,
         };
-        Ok(Self { place, server, address, group, params, admin })
+        Ok(Self { place, server: Server { text, address, group, terms: Terms { admin, params } } })
     }
 }
 

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use super::super::params::Params;
 use super::super::query::quoted;
-use super::{Fault, Flags, List, ListError, Listed, MAX_WORD, Place, take_param};
+use super::{Fault, Flags, List, ListError, ListPlace, Listed, MAX_WORD, take_param};
 
 /// Most words of one statement. A server has eight parameters.
 const MAX_WORDS: usize = 32;
 
 /// Reads a list statement by statement, so that a long one can be read in slices.
-pub struct Reader {
+pub struct TextReader {
     /// The whole text.
     text: Vec<u8>,
     /// How much of it was read, in bytes.
@@ -21,7 +21,7 @@ pub struct Reader {
     /// What was read.
     lists: Vec<List>,
     /// Where each upstream is named.
-    named: HashMap<String, Place>,
+    named: HashMap<String, ListPlace>,
     /// Whether an `upstream` block is open.
     open: bool,
 }
@@ -48,7 +48,7 @@ enum End {
     Open,
 }
 
-impl Reader {
+impl TextReader {
     /// A reader of a text.
     pub fn new(text: Vec<u8>) -> Self {
         Self { text, at: 0, line: 1, lists: Vec::new(), named: HashMap::new(), open: false }
@@ -66,7 +66,7 @@ impl Reader {
     /// What is wrong with it.
     pub fn step(&mut self) -> Result<bool, ListError> {
         let token = self.token()?;
-        let place = Place::line(self.line);
+        let place = ListPlace::line(self.line);
         let unexpected = |what: &str| Err(place.error(Fault::Unexpected(quoted(what.as_bytes()))));
         match token {
             Token::End if self.open => Err(place.error(Fault::CutShort("\"}\""))),
@@ -92,12 +92,12 @@ impl Reader {
     fn statement(&mut self, words: &mut Vec<(String, usize)>) -> Result<End, ListError> {
         loop {
             let token = self.token()?;
-            let place = Place::line(self.line);
+            let place = ListPlace::line(self.line);
             let last = || quoted(words.last().map_or("", |(word, _)| word).as_bytes());
             match token {
                 Token::Word(word, line) if words.len() < MAX_WORDS => words.push((word, line)),
                 Token::Word(word, line) => {
-                    return Err(Place::line(line).error(Fault::UnknownParameter(quoted(word.as_bytes()))));
+                    return Err(ListPlace::line(line).error(Fault::UnknownParameter(quoted(word.as_bytes()))));
                 }
                 Token::Semicolon => return Ok(End::Semicolon),
                 Token::Open => return Ok(End::Open),
@@ -111,14 +111,16 @@ impl Reader {
     fn take(&mut self, words: Vec<(String, usize)>, end: &End) -> Result<(), ListError> {
         let mut words = words.into_iter();
         let Some((directive, line)) = words.next() else { return Ok(()) };
-        let place = Place::line(line);
+        let place = ListPlace::line(line);
         let shown = || quoted(directive.as_bytes());
         match (directive.as_str(), end) {
             ("server", End::Semicolon) => self.server(words, place),
             ("upstream", End::Open) => self.block(words, place),
-            ("server", End::Open) => Err(Place::line(self.line).error(Fault::Unexpected("\"{\"".to_owned()))),
+            ("server", End::Open) => {
+                Err(ListPlace::line(self.line).error(Fault::Unexpected("\"{\"".to_owned())))
+            }
             ("upstream", End::Semicolon) => {
-                Err(Place::line(self.line).error(Fault::Missing("\"{\"", shown())))
+                Err(ListPlace::line(self.line).error(Fault::Missing("\"{\"", shown())))
             }
             _ => Err(place.error(Fault::UnknownDirective(shown()))),
         }
@@ -128,7 +130,7 @@ impl Reader {
     fn block(
         &mut self,
         mut words: impl Iterator<Item = (String, usize)>,
-        place: Place,
+        place: ListPlace,
     ) -> Result<(), ListError> {
         // A list without a name has no blocks beside it.
         if self.open || self.lists.last().is_some_and(|list| list.upstream.is_none()) {
@@ -151,7 +153,7 @@ impl Reader {
     fn server(
         &mut self,
         mut words: impl Iterator<Item = (String, usize)>,
-        place: Place,
+        place: ListPlace,
     ) -> Result<(), ListError> {
         if !self.open && self.lists.last().is_none_or(|list| list.upstream.is_some()) {
             if !self.lists.is_empty() {
@@ -164,7 +166,7 @@ impl Reader {
         // The word before, unless that is the server itself.
         let (mut before, mut end) = (None, place);
         for (word, line) in words {
-            let here = Place::line(line);
+            let here = ListPlace::line(line);
             let flag = match word.as_str() {
                 "backup" => Some(&mut flags.backup),
                 "down" => Some(&mut flags.down),
@@ -245,7 +247,7 @@ impl Reader {
         self.at += 1;
         let mut word = Vec::new();
         loop {
-            let cut_short = Place::line(line).error(Fault::CutShort("the other quote"));
+            let cut_short = ListPlace::line(line).error(Fault::CutShort("the other quote"));
             let mut byte = self.peek().ok_or(cut_short)?;
             self.at += 1;
             if byte == quote {
@@ -267,7 +269,7 @@ impl Reader {
             None | Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{') => self.finish(word, line),
             // nginx asks for the same.
             Some(_) if word.len() <= MAX_WORD => {
-                Err(Place::line(self.line).error(Fault::Missing("a space", quoted(&word))))
+                Err(ListPlace::line(self.line).error(Fault::Missing("a space", quoted(&word))))
             }
             Some(_) => self.finish(word, line),
         }
@@ -276,11 +278,11 @@ impl Reader {
     /// A word that was read.
     fn finish(&self, word: Vec<u8>, line: usize) -> Result<Token, ListError> {
         if word.len() > MAX_WORD {
-            return Err(Place::line(line).error(Fault::TooLong(quoted(&word))));
+            return Err(ListPlace::line(line).error(Fault::TooLong(quoted(&word))));
         }
         match String::from_utf8(word) {
             Ok(word) => Ok(Token::Word(word, line)),
-            Err(error) => Err(Place::line(line).error(Fault::NotUtf8(quoted(error.as_bytes())))),
+            Err(error) => Err(ListPlace::line(line).error(Fault::NotUtf8(quoted(error.as_bytes())))),
         }
     }
 }
@@ -290,12 +292,13 @@ mod tests {
     use super::super::super::address::Address;
     use super::super::super::id::Group;
     use super::super::super::query::random::Random;
+    use super::super::super::server::Terms;
     use super::super::super::state::Admin;
     use super::*;
 
     /// Everything that a text says.
     fn read(text: &[u8]) -> Result<Vec<List>, String> {
-        let mut reader = Reader::new(text.to_vec());
+        let mut reader = TextReader::new(text.to_vec());
         while reader.step().map_err(|error| error.to_string())? {}
         Ok(reader.into_lists())
     }
@@ -315,16 +318,17 @@ mod tests {
         let found = servers(text);
         let lines: Vec<_> = found.iter().map(|server| server.place.line).collect();
         assert_eq!(lines, [2, 2, 3, 6]);
-        let texts: Vec<_> = found.iter().map(|server| server.server.as_str()).collect();
+        let texts: Vec<_> = found.iter().map(|server| server.server.text.as_str()).collect();
         assert_eq!(texts, ["127.0.0.1:81", "[::1]", "unix:/s", "app.example.com"]);
+        let found: Vec<_> = found.into_iter().map(|listed| listed.server).collect();
         let [one, two, three, four] = found.as_slice() else { panic!() };
-        assert_eq!((one.group, one.admin, one.params.weight), (Group::Backup, Admin::Down, 2));
-        assert_eq!((two.group, two.admin, two.params), (Group::Primary, Admin::Up, Params::default()));
+        assert_eq!((one.group, one.terms.admin, one.terms.params.weight), (Group::Backup, Admin::Down, 2));
+        assert_eq!((two.group, two.terms), (Group::Primary, Terms::default()));
         assert_eq!(two.address, Address::parse("[::1]:80"));
         let params = Params { weight: 1, max_conns: 5, max_fails: 0, fail_timeout: 60 };
-        assert_eq!((three.admin, three.params), (Admin::Drain, params));
+        assert_eq!(three.terms, Terms { admin: Admin::Drain, params });
         assert!(four.address.is_err());
-        assert_eq!(four.params.weight, 3);
+        assert_eq!(four.terms.params.weight, 3);
     }
 
     #[test]

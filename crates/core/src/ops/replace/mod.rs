@@ -3,7 +3,7 @@
 //! The work is done in steps, none of which takes long but the look at an upstream and the commit, so that a long list
 //! does not hold up other requests.
 
-mod difference;
+mod comparison;
 #[cfg(test)]
 mod tests;
 
@@ -11,15 +11,16 @@ use std::collections::HashMap;
 
 use crate::model::client::Client;
 use crate::model::id::{Revision, ServerId, UpstreamIndex};
-use crate::model::list::{List, Listed, Place};
+use crate::model::list::{List, ListPlace, Listed};
+use crate::model::server::Server;
 use crate::model::snapshot::PLACEHOLDERS;
 
 use super::access::{CommitError, Committed, Part, Upstreams};
-use super::command::Addition;
 use super::error::OpError;
 use super::execute::ATTEMPTS;
-use super::plan::{Entry, NOTE_MAX, Plan, Removal};
-use difference::{Difference, Keys};
+use super::plan::{Entry, Plan, Removal};
+use super::rules::check_note;
+use comparison::{Comparison, Keys};
 
 /// Servers that one step is about.
 const CHUNK: usize = 128;
@@ -27,9 +28,9 @@ const CHUNK: usize = 128;
 /// So many servers are too many for a look at them, or for a change of them, beside other work.
 const MANY: usize = 1_000;
 
-/// What is asked for.
+/// A replacement, and who asks for it.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct ReplaceCommand {
     /// The upstreams, and the servers that each is to have.
     pub lists: Vec<List>,
     /// Whether nothing is changed: the plan is all that is wanted.
@@ -54,7 +55,7 @@ pub struct Replaced {
     /// The servers that left.
     pub removed: Vec<Removal>,
     /// The servers that are new.
-    pub added: Vec<Addition>,
+    pub added: Vec<Server>,
     /// Their ids; none if nothing was changed yet.
     pub ids: Vec<ServerId>,
     /// How many servers are as they were.
@@ -65,7 +66,7 @@ pub struct Replaced {
 
 /// Why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct ReplaceError {
     /// The name by which the upstream was called that this is about.
     pub upstream: Option<String>,
     /// The reason.
@@ -85,7 +86,7 @@ pub enum Progress {
 /// A replacement that is under way. Dropped before it is done, it leaves everything as it was.
 pub struct Replacement {
     /// What is asked for.
-    wanted: Wanted,
+    command: ReplaceCommand,
     /// The upstreams, in the order of the lists.
     upstreams: Vec<UpstreamIndex>,
     /// What finds the servers of each list.
@@ -115,7 +116,7 @@ enum Stage {
     /// To look at an upstream.
     Look(usize),
     /// To find out what differs.
-    Compare(usize, Box<Difference>),
+    Compare(usize, Box<Comparison>),
     /// To prepare the servers of an upstream.
     Prepare(usize),
     /// To make the change.
@@ -128,34 +129,30 @@ impl Replacement {
     /// # Errors
     ///
     /// If an upstream is not there, or there twice, or a list is empty.
-    pub fn new(upstreams: &dyn Upstreams, wanted: Wanted) -> Result<Self, Failure> {
-        let failed = |list: Option<&List>, error| Failure {
+    pub fn new(upstreams: &dyn Upstreams, command: ReplaceCommand) -> Result<Self, ReplaceError> {
+        let failed = |list: Option<&List>, error| ReplaceError {
             upstream: list.and_then(|list| list.upstream.clone()),
             error,
         };
-        if let Some(note) = &wanted.note
-            && note.len() > NOTE_MAX
-        {
-            return Err(failed(None, OpError::NoteTooLong { len: note.len(), max: NOTE_MAX }));
-        }
+        check_note(command.note.as_deref()).map_err(|error| failed(None, error))?;
         let (mut found, mut keys) = (Vec::new(), Vec::new());
         // No more than the upstreams that there are.
-        let mut places: HashMap<usize, Place> = HashMap::new();
-        for list in &wanted.lists {
+        let mut places: HashMap<usize, ListPlace> = HashMap::new();
+        for list in &command.lists {
             let name = list.upstream.as_deref().unwrap_or_default();
             let index = upstreams.find(name).map_err(|error| failed(Some(list), error))?;
             if let Some(place) = places.insert(index.0, list.place) {
                 let twice = OpError::Twice { what: "upstream", text: name.to_owned(), place };
                 return Err(failed(Some(list), twice.at(list.place)));
             }
-            if list.servers.is_empty() && !wanted.force {
+            if list.servers.is_empty() && !command.force {
                 return Err(failed(Some(list), OpError::EmptyList));
             }
             found.push(index);
             keys.push(Keys::with_room(list.servers.len()).map_err(|error| failed(Some(list), error))?);
         }
         let stage = Stage::Check(0, 0);
-        Ok(Self { wanted, upstreams: found, keys, stage, planned: Vec::new(), lost: 0 })
+        Ok(Self { command, upstreams: found, keys, stage, planned: Vec::new(), lost: 0 })
     }
 
     /// Does a little more.
@@ -163,11 +160,11 @@ impl Replacement {
     /// # Errors
     ///
     /// Why nothing was changed.
-    pub fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, Failure> {
+    pub fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, ReplaceError> {
         match std::mem::replace(&mut self.stage, Stage::Look(0)) {
             Stage::Check(list, from) => self.check(list, from),
             Stage::Look(list) => self.look(upstreams, list),
-            Stage::Compare(list, difference) => self.compare(list, difference),
+            Stage::Compare(list, comparison) => self.compare(list, comparison),
             Stage::Prepare(part) => self.prepare(upstreams, part),
             Stage::Commit => self.commit(upstreams),
         }
@@ -189,18 +186,18 @@ impl Replacement {
     }
 
     /// The failure of one upstream.
-    fn failure(&self, list: usize, error: OpError) -> Failure {
-        Failure { upstream: self.wanted.lists.get(list).and_then(|list| list.upstream.clone()), error }
+    fn failure(&self, list: usize, error: OpError) -> ReplaceError {
+        ReplaceError { upstream: self.command.lists.get(list).and_then(|list| list.upstream.clone()), error }
     }
 
     /// The servers of a list.
     fn servers(&self, list: usize) -> &[Listed] {
-        self.wanted.lists.get(list).map_or(&[], |list| &list.servers)
+        self.command.lists.get(list).map_or(&[], |list| &list.servers)
     }
 
     /// Looks for servers that a list has twice.
-    fn check(&mut self, list: usize, from: usize) -> Result<Progress, Failure> {
-        let (Some(of), Some(keys)) = (self.wanted.lists.get(list), self.keys.get_mut(list)) else {
+    fn check(&mut self, list: usize, from: usize) -> Result<Progress, ReplaceError> {
+        let (Some(of), Some(keys)) = (self.command.lists.get(list), self.keys.get_mut(list)) else {
             self.stage = Stage::Look(0);
             return Ok(self.before_look(0));
         };
@@ -213,9 +210,9 @@ impl Replacement {
     }
 
     /// Looks at an upstream; when all were compared, begins to prepare.
-    fn look(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, Failure> {
+    fn look(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, ReplaceError> {
         let Some(upstream) = self.upstreams.get(list) else {
-            if self.wanted.is_dry {
+            if self.command.is_dry {
                 let planned = std::mem::take(&mut self.planned).into_iter();
                 return Ok(self.done(planned.map(Planned::untouched).collect()));
             }
@@ -226,15 +223,17 @@ impl Replacement {
             Err(OpError::Busy) => return self.again(list, list),
             whole => whole.map_err(|error| self.failure(list, error))?,
         };
-        let difference = Difference::new(whole, self.servers(list).len());
-        let difference = difference.map_err(|error| self.failure(list, error))?;
-        let progress = progress(difference.peers());
-        self.stage = Stage::Compare(list, Box::new(difference));
+        let ReplaceCommand { client, note, .. } = &self.command;
+        let plan = Plan::new(whole.revision, whole.membership, client, note.as_deref());
+        let comparison = Comparison::new(whole, self.servers(list).len(), plan);
+        let comparison = comparison.map_err(|error| self.failure(list, error))?;
+        let progress = progress(comparison.peers());
+        self.stage = Stage::Compare(list, Box::new(comparison));
         Ok(progress)
     }
 
     /// Looks again, from a list on, unless others were faster too often.
-    fn again(&mut self, lost: usize, from: usize) -> Result<Progress, Failure> {
+    fn again(&mut self, lost: usize, from: usize) -> Result<Progress, ReplaceError> {
         self.lost += 1;
         if self.lost >= ATTEMPTS {
             return Err(self.failure(lost, OpError::Busy));
@@ -244,35 +243,26 @@ impl Replacement {
     }
 
     /// Compares a list with its upstream.
-    fn compare(&mut self, list: usize, mut difference: Box<Difference>) -> Result<Progress, Failure> {
+    fn compare(&mut self, list: usize, mut comparison: Box<Comparison>) -> Result<Progress, ReplaceError> {
         let (Some(keys), Some(upstream)) = (self.keys.get(list), self.upstreams.get(list).copied()) else {
             return Ok(Progress::More);
         };
         let done =
-            difference.step(self.servers(list), keys, CHUNK).map_err(|error| self.failure(list, error));
+            comparison.step(self.servers(list), keys, CHUNK).map_err(|error| self.failure(list, error));
         if !done? {
-            self.stage = Stage::Compare(list, difference);
+            self.stage = Stage::Compare(list, comparison);
             return Ok(Progress::More);
         }
-        let name = difference.name().to_owned();
-        let (changes, unchanged) =
-            difference.finish(self.wanted.force).map_err(|error| self.failure(list, error))?;
-        let plan = Plan {
-            revision: changes.revision,
-            membership: changes.membership,
-            entries: changes.entries,
-            removed: changes.removed,
-            added: changes.added,
-            client: self.wanted.client.clone(),
-            note: self.wanted.note.clone(),
-        };
+        let name = comparison.name().to_owned();
+        let (plan, unchanged) =
+            comparison.finish(self.command.force).map_err(|error| self.failure(list, error))?;
         self.planned.push(Planned { name, part: Part { upstream, plan, ready: None }, unchanged });
         self.stage = Stage::Look(list + 1);
         Ok(self.before_look(list + 1))
     }
 
     /// Makes the servers of an upstream ready.
-    fn prepare(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, Failure> {
+    fn prepare(&mut self, upstreams: &dyn Upstreams, list: usize) -> Result<Progress, ReplaceError> {
         let Some(planned) = self.planned.get_mut(list) else {
             self.stage = Stage::Commit;
             let changes = self.planned.iter().map(|planned| planned.part.plan.len());
@@ -287,7 +277,7 @@ impl Replacement {
     }
 
     /// Makes the change; upstreams in which nothing differs are left out of it.
-    fn commit(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, Failure> {
+    fn commit(&mut self, upstreams: &dyn Upstreams) -> Result<Progress, ReplaceError> {
         let (mut same, mut changing) = (Vec::new(), Vec::new());
         for (place, planned) in std::mem::take(&mut self.planned).into_iter().enumerate() {
             let list = if planned.part.plan.is_empty() { &mut same } else { &mut changing };
@@ -321,7 +311,7 @@ impl Replacement {
             replaced.notices = self.keys.get(list).map(|keys| keys.notices(servers)).unwrap_or_default();
             let is_alone = replaced.unchanged == 0 && replaced.entries.is_empty();
             if let (true, [removed]) = (is_alone, replaced.removed.as_slice())
-                && PLACEHOLDERS.contains(&removed.server.as_str())
+                && PLACEHOLDERS.contains(&removed.server.text.as_str())
             {
                 // What stood for no server was none.
                 replaced.removed.clear();

@@ -5,7 +5,7 @@
 use crate::model::log::{Level, escaped, plural};
 use crate::model::query::Query;
 use crate::model::snapshot::{Peer, Snapshot};
-use crate::ops::{Command, OpError, Selector, Upstreams};
+use crate::ops::{Action, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::Format;
 use super::super::call::Call;
@@ -16,7 +16,7 @@ use super::change::{Done, Shown, carry_out};
 use super::everywhere;
 use super::json::ServersView;
 use super::lines::{Style, listing, pool_lines};
-use super::order::{Choice, Order, Task};
+use super::order::{Choice, Order};
 use super::words::given;
 
 /// What is said in place of the lines of an upstream whose last server was removed: a comment, for who reads lines.
@@ -49,11 +49,11 @@ pub fn answer(
         true => Style::Verbose,
         false => Style::Plain,
     };
-    let Some(action) = order.task.action() else {
+    let Some(action) = order.action.clone() else {
         return list(call, &order, upstreams, format, style);
     };
     let command = Command {
-        upstream: order.upstream.clone(),
+        upstream: upstreams.find(&order.upstream)?,
         servers: order.choice.selectors(),
         action,
         force: order.force,
@@ -68,12 +68,11 @@ pub fn answer(
             }
             Ok(done.log(answer))
         }
-        Err(error) if dialect == Dialect::Any && is_so_already(&order.task, &error) => match format {
+        Err(error) if dialect == Dialect::Any && is_so_already(&command.action, &error) => match format {
             // A reply with this status has no body.
             Format::Text => Err(Refusal::new(Kind::NothingToDo, error.to_string())),
             Format::Json => {
-                let index = upstreams.find(&order.upstream)?;
-                let snapshot = upstreams.only(index, &[])?;
+                let snapshot = upstreams.only(command.upstream, &[])?;
                 Ok(Answer::json(&ServersView::unchanged(&snapshot, error.to_string())))
             }
         },
@@ -84,16 +83,16 @@ pub fn answer(
 /// A comment that says which server a position meant: it means another one when a server before it has left.
 fn meant(position: usize, done: &Done) -> String {
     let chosen = done.peers().into_iter().filter_map(|peer| Some((&*peer.server, peer.id?)));
-    let left = done.removed.iter().map(|removal| (removal.server.as_str(), removal.id));
+    let left = done.removed.iter().map(|removal| (removal.server.text.as_str(), removal.id));
     let line = |(server, id)| format!("# peer={position} is server {} id={id}\n", escaped(server));
     chosen.chain(left).map(line).collect()
 }
 
 /// Whether ngx_dynamic_upstream answers such an error as if there were nothing to do.
-fn is_so_already(task: &Task, error: &OpError) -> bool {
-    match task {
-        Task::Add(_) => matches!(error, OpError::Exists(_)),
-        Task::Remove => matches!(error, OpError::ServerNotFound(_) | OpError::NearlyFound { .. }),
+fn is_so_already(action: &Action, error: &OpError) -> bool {
+    match action {
+        Action::Add(_) => matches!(error, OpError::Exists(_)),
+        Action::Remove => matches!(error, OpError::ServerNotFound(_) | OpError::NearlyFound { .. }),
         _ => false,
     }
 }
@@ -127,9 +126,9 @@ fn list(
 
 /// How much of the upstream the reply to a change shows.
 fn shown(order: &Order, format: Format, style: Style) -> Shown {
-    match (&order.task, format) {
+    match (&order.action, format) {
         _ if order.brief => Shown::Chosen,
-        (Task::Remove, _) => Shown::All,
+        (Some(Action::Remove), _) => Shown::All,
         (_, Format::Json) => Shown::Chosen,
         (_, Format::Text) if style == Style::Numbered => Shown::Chosen,
         (_, Format::Text) => Shown::All,
@@ -139,18 +138,20 @@ fn shown(order: &Order, format: Format, style: Style) -> Shown {
 /// The reply to a change.
 fn changed(call: &Call<'_>, order: &Order, done: &Done, format: Format, style: Style) -> Answer {
     let (snapshot, peers) = (&done.snapshot, done.peers());
-    match (&order.task, format) {
-        (Task::Remove, Format::Json) if order.brief => {
+    match (&order.action, format) {
+        (Some(Action::Remove), Format::Json) if order.brief => {
             Answer::json(&ServersView::removed_of(snapshot, done.removed.first(), done.left))
         }
-        (Task::Remove, Format::Text) if order.brief && done.left > 0 => {
+        (Some(Action::Remove), Format::Text) if order.brief && done.left > 0 => {
             Answer::text(format!("# {} left\n", plural(done.left, "server")))
         }
-        (Task::Remove, Format::Json) => {
+        (Some(Action::Remove), Format::Json) => {
             Answer::json(&ServersView::removed(snapshot, done.removed.first(), call.now))
         }
-        (Task::Remove, Format::Text) if snapshot.peers.is_empty() => Answer::text(NONE_LEFT.to_owned()),
-        (Task::Remove, Format::Text) => Answer::text(listing(&snapshot.peers, style)),
+        (Some(Action::Remove), Format::Text) if snapshot.peers.is_empty() => {
+            Answer::text(NONE_LEFT.to_owned())
+        }
+        (Some(Action::Remove), Format::Text) => Answer::text(listing(&snapshot.peers, style)),
         _ if style == Style::Numbered => singly(snapshot, &peers, style, format, call),
         // These are the chosen ones only, if the reply is to be brief.
         (_, Format::Text) => Answer::text(listing(&snapshot.peers, style)),

@@ -122,12 +122,12 @@ fn several_at_once() {
         get("upstream=backend&servers=127.0.0.1:8081,127.0.0.1:8084&down=&format=json", &upstreams);
     assert_eq!(status, 200);
     assert!(body.starts_with(r#"{"upstream":"backend","revision":4,"servers":[{"id":0,"#), "{body}");
-    assert_eq!(upstreams.backend_peer(0).admin, Admin::Down);
-    assert_eq!(upstreams.backend_peer(3).admin, Admin::Down);
+    assert_eq!(upstreams.backend_peer(0).terms.admin, Admin::Down);
+    assert_eq!(upstreams.backend_peer(3).terms.admin, Admin::Down);
     // One that is not there, and none is changed.
     let refused = get("upstream=backend&servers=127.0.0.1:8081,nope&up=", &upstreams);
     assert_eq!(refused, (400, "server or peer is not found: \"nope\"".to_owned()));
-    assert_eq!(upstreams.backend_peer(0).admin, Admin::Down);
+    assert_eq!(upstreams.backend_peer(0).terms.admin, Admin::Down);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use crate::model::id::{Group, ServerId};
 use crate::model::params::PARAMS;
 use crate::model::query::Query;
-use crate::ops::{Action, Addition, Change, Selector};
+use crate::model::server::Change;
+use crate::ops::{Action, Selector};
 
 use super::super::accept::FORMAT;
 use super::super::arguments::{flag, invalid, only};
@@ -51,27 +52,12 @@ pub struct Order {
     pub brief: bool,
     /// The servers; there are some if they are to change or to leave.
     pub choice: Choice,
-    /// What is to be done.
-    pub task: Task,
+    /// What is to be done; none to list servers.
+    pub action: Option<Action>,
     /// Whether the guard of the upstream is set aside.
     pub force: bool,
     /// The client's words.
     pub note: Option<String>,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// To list servers.
-    List,
-    /// To change them; there is something to change.
-    Set(Change),
-    /// To add one.
-    Add(Addition),
-    /// To remove one.
-    Remove,
-    /// To give one another address, and what else changes.
-    Readdress(String, Change),
 }
 
 /// How servers were chosen.
@@ -99,19 +85,6 @@ impl Choice {
     }
 }
 
-impl Task {
-    /// The change of the upstream; none for a listing.
-    pub fn action(&self) -> Option<Action> {
-        match self.clone() {
-            Self::List => None,
-            Self::Set(change) => Some(Action::Set(change)),
-            Self::Add(addition) => Some(Action::Add(addition)),
-            Self::Remove => Some(Action::Remove),
-            Self::Readdress(address, change) => Some(Action::Readdress { address, change }),
-        }
-    }
-}
-
 impl Order {
     /// Understands the arguments.
     ///
@@ -131,8 +104,8 @@ impl Order {
         refuse_what_comes_later(query)?;
         let change = change(query)?;
         let verbose = verbose || !change.is_empty();
-        let (choice, task) = task(query, change, dialect)?;
-        if task == Task::List
+        let (choice, action) = action(query, change, dialect)?;
+        if action.is_none()
             && let Some(name) = ["note", "force", "brief"].iter().find(|name| query.has(name))
         {
             return Err(Refusal::argument(format!("{name}: nothing is to be changed")));
@@ -142,7 +115,7 @@ impl Order {
             verbose,
             brief,
             choice,
-            task,
+            action,
             force: flag(query, "force")?,
             note: given(query, "note").map(str::to_owned),
         })
@@ -150,7 +123,7 @@ impl Order {
 }
 
 /// What is to be done, and to whom.
-fn task(query: &Query, change: Change, dialect: Dialect) -> Result<(Choice, Task), Refusal> {
+fn action(query: &Query, change: Change, dialect: Dialect) -> Result<(Choice, Option<Action>), Refusal> {
     let (add, remove, backup) = (flag(query, "add")?, flag(query, "remove")?, flag(query, "backup")?);
     if add && remove {
         return Err(both("add", "remove"));
@@ -160,22 +133,25 @@ fn task(query: &Query, change: Change, dialect: Dialect) -> Result<(Choice, Task
             return Err(both("add", name));
         }
         let group = if backup { Group::Backup } else { Group::Primary };
-        return Ok((Choice::None, Task::Add(addition(query, &change, group)?)));
+        return Ok((Choice::None, Some(Action::Add(addition(query, &change, group)?))));
     }
     // With an id, a server is not whom to change but what it is to be.
     let address = given(query, "server").filter(|_| !remove && query.has("id"));
     let choice = choice(query, address.is_some())?;
-    let task = match address {
-        _ if remove => Task::Remove,
-        Some(address) => Task::Readdress(address.to_owned(), change),
-        None if change.is_empty() => Task::List,
-        None => Task::Set(change),
+    let action = match address {
+        _ if remove => Some(Action::Remove),
+        Some(address) => Some(Action::Readdress { address: address.to_owned(), change }),
+        None if change.is_empty() => None,
+        None => Some(Action::Set(change)),
     };
-    if dialect == Dialect::UpstreamConf && !matches!(choice, Choice::Id(_)) && is_about_one(query, &task) {
+    if dialect == Dialect::UpstreamConf
+        && !matches!(choice, Choice::Id(_))
+        && is_about_one(query, action.as_ref())
+    {
         return Err(Refusal::argument("missing \"id\" argument"));
     }
-    if task == Task::List {
-        return Ok((choice, task));
+    if action.is_none() {
+        return Ok((choice, action));
     }
     if choice == Choice::None {
         return Err(Refusal::argument("'server' argument required"));
@@ -190,12 +166,12 @@ fn task(query: &Query, change: Change, dialect: Dialect) -> Result<(Choice, Task
             return Err(both("remove", name));
         }
     }
-    Ok((choice, task))
+    Ok((choice, action))
 }
 
 /// Whether a request that chooses no id is about one server all the same.
-fn is_about_one(query: &Query, task: &Task) -> bool {
-    *task != Task::List || is_given(query, "server")
+fn is_about_one(query: &Query, action: Option<&Action>) -> bool {
+    action.is_some() || is_given(query, "server")
 }
 
 /// Refuses what other modules do with these arguments and this one does not, rather than not doing it in silence.

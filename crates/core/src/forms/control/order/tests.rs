@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::address::Address;
 use crate::model::params::{Param, Params};
+use crate::model::server::Terms;
 use crate::model::state::Admin;
 
 /// The order for `upstream=u` and these arguments.
@@ -58,9 +59,9 @@ fn changes() {
         ),
     ];
     for (args, admin, params) in table {
-        assert_eq!(order(args).unwrap().task, Task::Set(Change { admin, params }), "{args}");
+        assert_eq!(order(args).unwrap().action, Some(Action::Set(Change { admin, params })), "{args}");
     }
-    assert_eq!(order("server=a&verbose=").unwrap().task, Task::List);
+    assert_eq!(order("server=a&verbose=").unwrap().action, None);
 }
 
 #[test]
@@ -149,34 +150,34 @@ fn refusals() {
 #[test]
 fn servers_that_are_to_be() {
     let wanted = |args: &str| match order(&format!("add=&{args}")).unwrap() {
-        Order { choice: Choice::None, task: Task::Add(addition), .. } => addition,
+        Order { choice: Choice::None, action: Some(Action::Add(server)), .. } => server,
         other => panic!("{other:?}"),
     };
     let plain = wanted("server=10.0.0.1");
-    assert_eq!((plain.server.as_str(), plain.address.to_string().as_str()), ("10.0.0.1", "10.0.0.1:80"));
-    assert_eq!((plain.group, plain.params, plain.admin), (Group::Primary, Params::default(), Admin::Up));
+    assert_eq!((plain.text.as_str(), plain.address.to_string().as_str()), ("10.0.0.1", "10.0.0.1:80"));
+    assert_eq!((plain.group, plain.terms), (Group::Primary, Terms::default()));
     let full = wanted("server=[::1]:81&backup=&weight=2&max_conns=3&max_fails=4&fail_timeout=1m&drain=");
     assert_eq!(full.address, Address::parse("[::1]:81").unwrap());
     let params = Params { weight: 2, max_conns: 3, max_fails: 4, fail_timeout: 60 };
-    assert_eq!((full.group, full.params, full.admin), (Group::Backup, params, Admin::Drain));
-    assert_eq!(wanted("server=unix:/s&peer=&down=").admin, Admin::Down);
+    assert_eq!((full.group, full.terms), (Group::Backup, Terms { admin: Admin::Drain, params }));
+    assert_eq!(wanted("server=unix:/s&peer=&down=").terms.admin, Admin::Down);
 }
 
 #[test]
 fn servers_that_leave_or_move() {
     let nothing = Change::default();
     let down = Change { admin: Some(Admin::Down), params: vec![(Param::Weight, 2)] };
-    let moved = |change: &Change| Task::Readdress("a:1".to_owned(), change.clone());
+    let moved = |change: &Change| Action::Readdress { address: "a:1".to_owned(), change: change.clone() };
     let table = [
-        ("remove=&server=a", Choice::One(server("a")), Task::Remove),
-        ("remove=&peer=1", Choice::One(Selector::Position(1)), Task::Remove),
-        ("remove=&id=1&server=", Choice::Id(ServerId(1)), Task::Remove),
+        ("remove=&server=a", Choice::One(server("a")), Action::Remove),
+        ("remove=&peer=1", Choice::One(Selector::Position(1)), Action::Remove),
+        ("remove=&id=1&server=", Choice::Id(ServerId(1)), Action::Remove),
         ("id=1&server=a:1", Choice::Id(ServerId(1)), moved(&nothing)),
         ("id=1&server=a:1&down=&weight=2", Choice::Id(ServerId(1)), moved(&down)),
     ];
-    for (args, choice, task) in table {
+    for (args, choice, action) in table {
         let found = order(args).unwrap();
-        assert_eq!((found.choice, found.task), (choice, task), "{args}");
+        assert_eq!((found.choice, found.action), (choice, Some(action)), "{args}");
     }
 }
 

@@ -4,6 +4,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::model::id::UpstreamIndex;
+use crate::model::pools::Pool;
 use crate::model::snapshot::{Peer, Snapshot};
 use crate::model::state::Admin;
 use crate::model::time::UnixTime;
@@ -11,15 +12,6 @@ use crate::ops::{OpError, Upstreams};
 
 use super::super::super::error::Refusal;
 use super::super::super::respond;
-
-/// An upstream that is a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Named {
-    /// Which.
-    upstream: UpstreamIndex,
-    /// Its priority in the first upstream that has it as a pool.
-    priority: u32,
-}
 
 /// All pools at `now`.
 ///
@@ -32,34 +24,31 @@ pub fn view(upstreams: &dyn Upstreams, now: UnixTime) -> Result<impl Serialize, 
         let snapshot = upstreams.snapshot(pool.upstream)?;
         servers = servers.saturating_add(snapshot.peers.len());
         drop(respond::room(upstreams, servers)?);
-        views.push((snapshot.name.clone(), PoolView::new(&snapshot, pool.priority, now)));
+        views.push((snapshot.name.clone(), PoolHosts::new(&snapshot, pool.priority, now)));
     }
-    Ok(PoolsView(views))
+    Ok(PoolMap(views))
 }
 
-/// Name of the upstream that is the pool of this name.
+/// The upstream that is the pool of this name.
 ///
 /// # Errors
 ///
 /// There is none, or several have this name.
-pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Result<String, OpError> {
+pub fn find(upstreams: &dyn Upstreams, pool: &str) -> Result<UpstreamIndex, OpError> {
     let found = upstreams.find(pool)?;
     if !all(upstreams).into_iter().any(|pool| pool.upstream == found) {
         return Err(OpError::UpstreamNotFound(pool.to_owned()));
     }
-    upstreams.only(found, &[]).map(|snapshot| snapshot.name)
+    Ok(found)
 }
 
-/// The upstreams that are pools, each once, in the order of their blocks.
-fn all(upstreams: &dyn Upstreams) -> Vec<Named> {
-    let mut all: Vec<Named> = Vec::new();
+/// The pools, each once, as the first upstream has them that does, in the order of their blocks.
+fn all(upstreams: &dyn Upstreams) -> Vec<Pool> {
+    let mut all: Vec<Pool> = Vec::new();
     let composed = (0..upstreams.count()).filter_map(|index| upstreams.pools(UpstreamIndex(index)));
     for pool in composed.flat_map(|pools| pools.list) {
-        match upstreams.find(&pool.name) {
-            Ok(upstream) if all.iter().all(|known| known.upstream != upstream) => {
-                all.push(Named { upstream, priority: pool.priority });
-            }
-            _ => {}
+        if all.iter().all(|known| known.upstream != pool.upstream) {
+            all.push(pool);
         }
     }
     all.sort_by_key(|pool| pool.upstream.0);
@@ -67,9 +56,9 @@ fn all(upstreams: &dyn Upstreams) -> Vec<Named> {
 }
 
 /// The pools: an object, in their order.
-struct PoolsView(Vec<(String, PoolView)>);
+struct PoolMap(Vec<(String, PoolHosts)>);
 
-impl Serialize for PoolsView {
+impl Serialize for PoolMap {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, pool) in &self.0 {
@@ -81,7 +70,7 @@ impl Serialize for PoolsView {
 
 /// One pool.
 #[derive(Serialize)]
-struct PoolView {
+struct PoolHosts {
     /// Whether any of its hosts takes requests.
     up: bool,
     /// How it chooses.
@@ -118,7 +107,7 @@ struct HostView {
     lastfail: i64,
 }
 
-impl PoolView {
+impl PoolHosts {
     /// The view of an upstream.
     fn new(snapshot: &Snapshot, priority: u32, now: UnixTime) -> Self {
         let peers = &snapshot.peers;
@@ -126,8 +115,8 @@ impl PoolView {
             up: peers.iter().any(|peer| peer.is_tried(now)),
             method: snapshot.method.map_or("unknown", |method| method.as_str()),
             priority,
-            failed_timeout: common(peers.iter().map(|peer| peer.params.fail_timeout)),
-            max_fails: common(peers.iter().map(|peer| peer.params.max_fails)),
+            failed_timeout: common(peers.iter().map(|peer| peer.terms.params.fail_timeout)),
+            max_fails: common(peers.iter().map(|peer| peer.terms.params.max_fails)),
             hosts: peers.iter().zip(1..).map(|(peer, place)| HostView::new(peer, place, now)).collect(),
         }
     }
@@ -137,7 +126,7 @@ impl HostView {
     /// The view of a peer; `place` is that in the list, from 1.
     fn new(peer: &Peer, place: u64, now: UnixTime) -> Self {
         let (host, port) = host_and_port(&peer.name);
-        let (failcount, lastfail) = match (peer.admin, peer.last_failure) {
+        let (failcount, lastfail) = match (peer.terms.admin, peer.last_failure) {
             // After its time-out it counts as one that never failed, in the eyes of those who know this form.
             (Admin::Up, _) if peer.failures.is_full() && peer.is_tried(now) => (0, 0),
             (Admin::Up, Some(at)) if peer.failures.fails > 0 => (peer.failures.fails, at.0),
@@ -149,7 +138,7 @@ impl HostView {
             id: peer.id.map_or(place, |id| id.0.saturating_add(1)).to_string(),
             host,
             port,
-            weight: peer.params.weight,
+            weight: peer.terms.params.weight,
             up: peer.is_tried(now),
             failcount,
             lastfail,

@@ -11,8 +11,9 @@ mod tests;
 use crate::model::id::ServerId;
 use crate::model::log::Level;
 use crate::model::query::{Query, quoted};
+use crate::model::server::Change;
 use crate::model::state::Admin;
-use crate::ops::{Action, Change, Command, OpError, Selector, Upstreams};
+use crate::ops::{Action, Command, OpError, Selector, Upstreams};
 
 use super::super::accept::{FORMAT, Format};
 use super::super::arguments::{flag, only};
@@ -41,7 +42,7 @@ const KNOWN: [&str; 3] = ["force", "note", FORMAT];
 
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum PathOrder {
     /// To see all pools.
     Show,
     /// To change a host.
@@ -58,7 +59,7 @@ pub enum Wish {
 }
 
 /// Why nothing was done.
-enum Failure {
+enum HostRefusal {
     /// There is no such pool.
     NoPool,
     /// It has no such host.
@@ -68,7 +69,7 @@ enum Failure {
 }
 
 /// What a path asks for in this form; nothing if it has another.
-pub fn wish(uri: &[u8], dialect: Dialect) -> Option<Wish> {
+pub fn order(uri: &[u8], dialect: Dialect) -> Option<PathOrder> {
     if dialect != Dialect::Any {
         return None;
     }
@@ -77,10 +78,12 @@ pub fn wish(uri: &[u8], dialect: Dialect) -> Option<Wish> {
     match *words.as_slice() {
         [.., verb, pool, host] if !pool.is_empty() && !host.is_empty() && admin(verb).is_some() => {
             let admin = admin(verb).unwrap_or_default();
-            Some(Wish::Set { admin, pool: pool.to_owned(), host: host.to_owned() })
+            Some(PathOrder::Set { admin, pool: pool.to_owned(), host: host.to_owned() })
         }
-        ref words if words.iter().rev().take(END).any(|word| admin(word).is_some()) => Some(Wish::Malformed),
-        [.., POOLS] => Some(Wish::Show),
+        ref words if words.iter().rev().take(END).any(|word| admin(word).is_some()) => {
+            Some(PathOrder::Malformed)
+        }
+        [.., POOLS] => Some(PathOrder::Show),
         _ => None,
     }
 }
@@ -108,21 +111,22 @@ pub fn answer(
     query: &Query,
     upstreams: &dyn Upstreams,
     format: Format,
-    wish: &Wish,
+    order: &PathOrder,
     errors: HostErrors,
 ) -> Answer {
-    match wish {
-        Wish::Malformed => {
+    match order {
+        PathOrder::Malformed => {
             let uri = quoted(call.uri);
             let text =
                 format!("no such URI {uri}, it must end in \"/{DOWN}/POOL/HOST\" or \"/{UP}/POOL/HOST\"");
             refused(&Refusal::new(Kind::PathNotFound, text), format)
         }
-        Wish::Show => match only(query, &[FORMAT]).and_then(|()| list::view(upstreams, call.now)) {
+        PathOrder::Show => match only(query, &[FORMAT]).and_then(|()| list::view(upstreams, call.now)) {
             Ok(view) => Answer::bare_json(&view),
             Err(refusal) => refused(&refusal, format),
         },
-        Wish::Set { admin, pool, host } => match set(call, query, upstreams, format, *admin, pool, host) {
+        PathOrder::Set { admin, pool, host } => match set(call, query, upstreams, format, *admin, pool, host)
+        {
             Ok(answer) => answer,
             Err(failure) => failed(failure, *admin, pool, format, errors),
         },
@@ -138,13 +142,13 @@ fn set(
     admin: Admin,
     pool: &str,
     host: &str,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, HostRefusal> {
     only(query, &KNOWN)?;
     let force = flag(query, "force")?;
-    let name = list::find(upstreams, pool)?;
+    let upstream = list::find(upstreams, pool)?;
     let command = Command {
-        upstream: name,
-        servers: vec![selector(host).ok_or(Failure::NoHost)?],
+        upstream,
+        servers: vec![selector(host).ok_or(HostRefusal::NoHost)?],
         action: Action::Set(Change { admin: Some(admin), params: Vec::new() }),
         force,
         client: call.client.clone(),
@@ -168,15 +172,15 @@ fn selector(host: &str) -> Option<Selector> {
 }
 
 /// The answer where nothing was done. In JSON it is that of all forms.
-fn failed(failure: Failure, admin: Admin, pool: &str, format: Format, errors: HostErrors) -> Answer {
+fn failed(failure: HostRefusal, admin: Admin, pool: &str, format: Format, errors: HostErrors) -> Answer {
     let (words, today) = match failure {
-        Failure::Common(refusal) => return refused(&refusal, format),
+        HostRefusal::Common(refusal) => return refused(&refusal, format),
         // The one who asks to bring a host up is not told the name.
-        Failure::NoPool if admin == Admin::Up => {
+        HostRefusal::NoPool if admin == Admin::Up => {
             ("Pool not found".to_owned(), OpError::UpstreamNotFound(pool.to_owned()))
         }
-        Failure::NoPool => (format!("Pool {pool} not found"), OpError::UpstreamNotFound(pool.to_owned())),
-        Failure::NoHost => ("Host not found".to_owned(), OpError::ServerNotFound(String::new())),
+        HostRefusal::NoPool => (format!("Pool {pool} not found"), OpError::UpstreamNotFound(pool.to_owned())),
+        HostRefusal::NoHost => ("Host not found".to_owned(), OpError::ServerNotFound(String::new())),
     };
     let line = format!("upstream control: {words}");
     let answer = match format {
@@ -186,13 +190,13 @@ fn failed(failure: Failure, admin: Admin, pool: &str, format: Format, errors: Ho
     answer.logged_instead(Level::Error, line)
 }
 
-impl From<Refusal> for Failure {
+impl From<Refusal> for HostRefusal {
     fn from(refusal: Refusal) -> Self {
         Self::Common(refusal)
     }
 }
 
-impl From<OpError> for Failure {
+impl From<OpError> for HostRefusal {
     fn from(error: OpError) -> Self {
         match error {
             OpError::UpstreamNotFound(_) => Self::NoPool,

@@ -30,15 +30,15 @@ fn pools(upstreams: &Fake) -> serde_json::Value {
 #[test]
 fn paths() {
     let set = |admin, pool: &str, host: &str| {
-        Some(Wish::Set { admin, pool: pool.to_owned(), host: host.to_owned() })
+        Some(PathOrder::Set { admin, pool: pool.to_owned(), host: host.to_owned() })
     };
     let table = [
-        ("/pools", Some(Wish::Show)),
-        ("/a/pools", Some(Wish::Show)),
+        ("/pools", Some(PathOrder::Show)),
+        ("/a/pools", Some(PathOrder::Show)),
         ("/pools/", None),
         ("/poolsx", None),
         ("/xpools", None),
-        ("pools", Some(Wish::Show)),
+        ("pools", Some(PathOrder::Show)),
         ("/pools/x", None),
         ("", None),
         ("/", None),
@@ -49,20 +49,20 @@ fn paths() {
         ("/down_host/p/[::1]:81", set(Admin::Down, "p", "[::1]:81")),
         ("/down_host/down_host/up_host", set(Admin::Down, "down_host", "up_host")),
         ("/down_host/primary/pools", set(Admin::Down, "primary", "pools")),
-        ("/down_host/pools", Some(Wish::Malformed)),
-        ("/down_host", Some(Wish::Malformed)),
-        ("/down_host/", Some(Wish::Malformed)),
-        ("/down_host/primary", Some(Wish::Malformed)),
-        ("/up_host/primary/", Some(Wish::Malformed)),
-        ("/up_host//1", Some(Wish::Malformed)),
-        ("/up_host/primary/1/", Some(Wish::Malformed)),
-        ("/up_host/primary/1/2", Some(Wish::Malformed)),
+        ("/down_host/pools", Some(PathOrder::Malformed)),
+        ("/down_host", Some(PathOrder::Malformed)),
+        ("/down_host/", Some(PathOrder::Malformed)),
+        ("/down_host/primary", Some(PathOrder::Malformed)),
+        ("/up_host/primary/", Some(PathOrder::Malformed)),
+        ("/up_host//1", Some(PathOrder::Malformed)),
+        ("/up_host/primary/1/", Some(PathOrder::Malformed)),
+        ("/up_host/primary/1/2", Some(PathOrder::Malformed)),
         ("/down_hosts/primary/1", None),
         ("/Down_host/primary/1", None),
     ];
     for (uri, wanted) in table {
-        assert_eq!(wish(uri.as_bytes(), Dialect::Any), wanted, "{uri}");
-        assert_eq!(wish(uri.as_bytes(), Dialect::UpstreamConf), None, "{uri}");
+        assert_eq!(order(uri.as_bytes(), Dialect::Any), wanted, "{uri}");
+        assert_eq!(order(uri.as_bytes(), Dialect::UpstreamConf), None, "{uri}");
     }
 }
 
@@ -129,7 +129,7 @@ fn all_pools() {
 fn hosts_that_failed_and_hosts_that_were_taken_down() {
     let failed = |admin, fails, checked: i64| {
         let mut peer = fake::peer(4, "[::1]:81");
-        peer.admin = admin;
+        peer.terms.admin = admin;
         peer.failures = Failures { fails, max_fails: 2, fail_timeout: 10, checked, single: false };
         peer.last_failure = Some(UnixTime(checked));
         fake::upstream("p", vec![peer])

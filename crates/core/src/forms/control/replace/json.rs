@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::list::{Fault, Flags, List, ListError, Listed, Place};
+use crate::model::list::{Fault, Flags, List, ListError, ListPlace, Listed};
 use crate::model::params::{PARAMS, Param, Params};
 use crate::model::query::quoted;
 
@@ -64,7 +64,7 @@ enum Inside {
 }
 
 /// Reads a list server by server.
-pub struct Reader {
+pub struct JsonReader {
     /// The whole text.
     text: Vec<u8>,
     /// How much of it was read, in bytes.
@@ -76,10 +76,10 @@ pub struct Reader {
     /// What was read.
     lists: Vec<List>,
     /// Where each upstream is named.
-    named: HashMap<String, Place>,
+    named: HashMap<String, ListPlace>,
 }
 
-impl Reader {
+impl JsonReader {
     /// A reader of a text.
     pub fn new(text: Vec<u8>) -> Self {
         Self { text, at: 0, line: 1, inside: Inside::Start, lists: Vec::new(), named: HashMap::new() }
@@ -119,7 +119,7 @@ impl Reader {
             self.inside = Inside::End;
             return Ok(true);
         }
-        let place = Place::line(self.line);
+        let place = ListPlace::line(self.line);
         let piece = self.piece(b'"')?;
         let name: String = parse(&piece, place)?;
         self.skip();
@@ -146,7 +146,7 @@ impl Reader {
             self.inside = if only { Inside::End } else { Inside::Upstreams { first: false } };
             return Ok(true);
         }
-        let place = Place { line: self.line, item: Some(read + 1) };
+        let place = ListPlace { line: self.line, item: Some(read + 1) };
         let piece = self.piece(b'{').map_err(|error| ListError { place, ..error })?;
         let listed = listed(parse(&piece, place)?, place)?;
         if let Some(list) = self.lists.last_mut() {
@@ -159,7 +159,7 @@ impl Reader {
 
     /// Begins a list.
     fn begin_list(&mut self, upstream: Option<String>, only: bool) {
-        self.lists.push(List { place: Place::line(self.line), upstream, servers: Vec::new() });
+        self.lists.push(List { place: ListPlace::line(self.line), upstream, servers: Vec::new() });
         self.inside = Inside::Servers { read: 0, only };
     }
 
@@ -167,7 +167,7 @@ impl Reader {
     fn goes_on(&mut self, first: bool, end: u8, wanted: &'static str) -> Result<bool, ListError> {
         let byte = self.text.get(self.at).copied();
         match byte {
-            None => Err(Place::line(self.line).error(Fault::CutShort(wanted))),
+            None => Err(ListPlace::line(self.line).error(Fault::CutShort(wanted))),
             Some(byte) if byte == end => {
                 self.at += 1;
                 Ok(false)
@@ -185,14 +185,14 @@ impl Reader {
     /// Takes the next byte, which must not be the end.
     fn next(&mut self, wanted: &'static str) -> Result<u8, ListError> {
         let byte = self.text.get(self.at).copied();
-        let byte = byte.ok_or_else(|| Place::line(self.line).error(Fault::CutShort(wanted)))?;
+        let byte = byte.ok_or_else(|| ListPlace::line(self.line).error(Fault::CutShort(wanted)))?;
         self.at += 1;
         Ok(byte)
     }
 
     /// The refusal of a byte that may not stand here.
     fn unexpected(&self, byte: u8) -> ListError {
-        Place::line(self.line).error(Fault::Unexpected(quoted(&[byte])))
+        ListPlace::line(self.line).error(Fault::Unexpected(quoted(&[byte])))
     }
 
     /// Skips white space.
@@ -209,7 +209,7 @@ impl Reader {
         match rest.first() {
             Some(byte) if *byte == first => {}
             Some(other) => return Err(self.unexpected(*other)),
-            None => return Err(Place::line(self.line).error(Fault::CutShort("another element"))),
+            None => return Err(ListPlace::line(self.line).error(Fault::CutShort("another element"))),
         }
         let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
         for (at, byte) in rest.iter().take(MAX_PIECE).enumerate() {
@@ -228,7 +228,7 @@ impl Reader {
                 return Ok(piece);
             }
         }
-        let place = Place::line(self.line);
+        let place = ListPlace::line(self.line);
         Err(place.error(if rest.len() > MAX_PIECE {
             Fault::TooLong(quoted(rest))
         } else if in_string {
@@ -240,7 +240,7 @@ impl Reader {
 }
 
 /// Reads a piece.
-fn parse<'a, T: Deserialize<'a>>(piece: &'a [u8], place: Place) -> Result<T, ListError> {
+fn parse<'a, T: Deserialize<'a>>(piece: &'a [u8], place: ListPlace) -> Result<T, ListError> {
     serde_json::from_slice(piece).map_err(|error| {
         // The place in the piece says nothing.
         let text = error.to_string();
@@ -251,7 +251,7 @@ fn parse<'a, T: Deserialize<'a>>(piece: &'a [u8], place: Place) -> Result<T, Lis
 }
 
 /// A server from what was written.
-fn listed(item: Item, place: Place) -> Result<Listed, ListError> {
+fn listed(item: Item, place: ListPlace) -> Result<Listed, ListError> {
     let mut params = Params::default();
     for row in &PARAMS {
         let value = match row.param {
@@ -281,7 +281,7 @@ mod tests {
 
     /// Everything that a text says.
     fn read(text: &[u8]) -> Result<Vec<List>, String> {
-        let mut reader = Reader::new(text.to_vec());
+        let mut reader = JsonReader::new(text.to_vec());
         while reader.step().map_err(|error| error.to_string())? {}
         Ok(reader.into_lists())
     }
@@ -295,10 +295,16 @@ mod tests {
         let lists = read(text).unwrap();
         let [one, two, three] = lists[0].servers.as_slice() else { panic!("{lists:?}") };
         let params = Params { weight: 2, max_conns: 5, max_fails: 0, fail_timeout: 60 };
-        assert_eq!((one.params, one.admin, one.group), (params, Admin::Down, Group::Primary));
-        assert_eq!((one.place, two.place.line), (Place { line: 2, item: Some(1) }, 3));
-        assert_eq!((two.server.as_str(), two.admin, two.group), ("unix:/{\"}", Admin::Drain, Group::Backup));
-        assert_eq!((three.place.item, three.params), (Some(3), Params::default()));
+        assert_eq!(
+            (one.server.terms.params, one.server.terms.admin, one.server.group),
+            (params, Admin::Down, Group::Primary)
+        );
+        assert_eq!((one.place, two.place.line), (ListPlace { line: 2, item: Some(1) }, 3));
+        assert_eq!(
+            (two.server.text.as_str(), two.server.terms.admin, two.server.group),
+            ("unix:/{\"}", Admin::Drain, Group::Backup)
+        );
+        assert_eq!((three.place.item, three.server.terms.params), (Some(3), Params::default()));
         assert_eq!(read(b"[]").unwrap()[0].servers.len(), 0);
     }
 

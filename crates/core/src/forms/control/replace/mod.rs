@@ -8,9 +8,9 @@ mod tests;
 
 use crate::http::Method;
 use crate::model::list::text;
-use crate::model::list::{Fault, List, ListError, Place};
+use crate::model::list::{Fault, List, ListError, ListPlace};
 use crate::model::query::{Query, quoted};
-use crate::ops::replace::{Failure, Wanted};
+use crate::ops::replace::{ReplaceCommand, ReplaceError};
 use crate::ops::{OpError, Progress, Replaced, Replacement, Upstreams};
 
 use super::super::accept::{self, FORMAT, Format};
@@ -54,11 +54,11 @@ pub fn misplaced(method: Method) -> Refusal {
 /// A replacement that is under way.
 pub struct Replacing {
     /// What is left to do; none at the end.
-    stage: Option<Stage>,
+    stage: Option<Phase>,
     /// Name of the upstream; none if the list has the names.
     upstream: Option<String>,
     /// What is asked for, without the lists.
-    wanted: Wanted,
+    command: ReplaceCommand,
     /// Form of the reply.
     format: Format,
     /// The only upstream, beside its pools, that the location knows; none if it knows all.
@@ -66,11 +66,11 @@ pub struct Replacing {
 }
 
 /// What is left to do.
-enum Stage {
+enum Phase {
     /// To read a list in nginx's words.
-    Text(text::Reader),
+    Text(text::TextReader),
     /// To read a list in JSON.
-    Json(json::Reader),
+    Json(json::JsonReader),
     /// To carry it out.
     Run(Replacement),
 }
@@ -99,7 +99,7 @@ pub fn begin(
     let format = accept::for_control(query, call.accept)?;
     only(query, &KNOWN)?;
     flag(query, "replace")?;
-    let wanted = Wanted {
+    let command = ReplaceCommand {
         lists: Vec::new(),
         is_dry: flag(query, "dry_run")?,
         force: flag(query, "force")?,
@@ -107,9 +107,9 @@ pub fn begin(
         note: given(query, "note").map(str::to_owned),
     };
     let stage = if is_media(call.content_type, JSON) {
-        Stage::Json(json::Reader::new(body))
+        Phase::Json(json::JsonReader::new(body))
     } else if call.content_type.is_none() || is_media(call.content_type, TEXT) {
-        Stage::Text(text::Reader::new(body))
+        Phase::Text(text::TextReader::new(body))
     } else {
         // What curl says of a body unless it is told otherwise is a form.
         let given = quoted(call.content_type.unwrap_or_default());
@@ -118,7 +118,7 @@ pub fn begin(
         return Err(Refusal::new(Kind::UnsupportedBody, words));
     };
     let upstream = given(query, "upstream").map(str::to_owned);
-    Ok(Replacing { stage: Some(stage), upstream, wanted, format, scope })
+    Ok(Replacing { stage: Some(stage), upstream, command, format, scope })
 }
 
 impl Replacing {
@@ -149,37 +149,37 @@ impl Replacing {
     fn step(&mut self, upstreams: &dyn Upstreams) -> Result<Next, Refusal> {
         let stage = self.stage.take().ok_or_else(|| Refusal::new(Kind::Internal, "nothing is left to do"))?;
         let lists = match stage {
-            Stage::Text(mut reader) => {
+            Phase::Text(mut reader) => {
                 if read(|| reader.step())? {
-                    self.stage = Some(Stage::Text(reader));
+                    self.stage = Some(Phase::Text(reader));
                     return Ok(Next::More);
                 }
                 reader.into_lists()
             }
-            Stage::Json(mut reader) => {
+            Phase::Json(mut reader) => {
                 if read(|| reader.step())? {
-                    self.stage = Some(Stage::Json(reader));
+                    self.stage = Some(Phase::Json(reader));
                     return Ok(Next::More);
                 }
                 reader.into_lists()
             }
-            Stage::Run(mut work) => {
+            Phase::Run(mut work) => {
                 // A change that is made must be told.
                 let _room =
                     if work.is_ready() { Some(respond::room(upstreams, work.changes())?) } else { None };
-                let progress = work.step(upstreams).map_err(|failure| self.refusal(failure))?;
+                let progress = work.step(upstreams).map_err(|error| self.refusal(error))?;
                 let next = match progress {
                     Progress::Done(done) => return Ok(Next::Answer(self.reply(upstreams, &done)?)),
                     Progress::More => Next::More,
                     Progress::Pause => Next::Pause,
                 };
-                self.stage = Some(Stage::Run(work));
+                self.stage = Some(Phase::Run(work));
                 return Ok(next);
             }
         };
-        let wanted = Wanted { lists: self.named(lists)?, ..self.wanted.clone() };
-        let work = Replacement::new(upstreams, wanted).map_err(|failure| self.refusal(failure))?;
-        self.stage = Some(Stage::Run(work));
+        let command = ReplaceCommand { lists: self.named(lists)?, ..self.command.clone() };
+        let work = Replacement::new(upstreams, command).map_err(|error| self.refusal(error))?;
+        self.stage = Some(Phase::Run(work));
         Ok(Next::More)
     }
 
@@ -190,7 +190,7 @@ impl Replacing {
             return if has_names { Ok(lists) } else { Err(Refusal::argument("upstream required")) };
         };
         if lists.is_empty() {
-            lists.push(List { place: Place::line(1), upstream: None, servers: Vec::new() });
+            lists.push(List { place: ListPlace::line(1), upstream: None, servers: Vec::new() });
         }
         for list in &mut lists {
             if list.upstream.is_some() {
@@ -204,8 +204,8 @@ impl Replacing {
     }
 
     /// The refusal of what cannot be done. Where several upstreams are meant, it says which it is about.
-    fn refusal(&self, failure: Failure) -> Refusal {
-        let Failure { upstream, error } = failure;
+    fn refusal(&self, error: ReplaceError) -> Refusal {
+        let ReplaceError { upstream, error } = error;
         let refusal = Refusal::from(error.clone());
         match (upstream, &self.upstream, error) {
             // These name it themselves.
@@ -225,17 +225,17 @@ impl Replacing {
     /// There is no memory for what would be done.
     fn reply(&self, upstreams: &dyn Upstreams, done: &[Replaced]) -> Result<Answer, Refusal> {
         let count = |done: &Replaced| done.entries.len() + done.removed.len() + done.added.len();
-        let _room = if self.wanted.is_dry {
+        let _room = if self.command.is_dry {
             Some(respond::room(upstreams, done.iter().map(count).sum())?)
         } else {
             None
         };
-        let reply = reply::Reply { done, is_dry: self.wanted.is_dry, is_list: self.upstream.is_none() };
+        let reply = reply::Report { done, is_dry: self.command.is_dry, is_list: self.upstream.is_none() };
         let answer = match self.format {
             Format::Json => reply.json(),
             Format::Text => reply.text(),
         };
-        Ok(if self.wanted.is_dry { answer } else { reply.log(answer, &self.wanted) })
+        Ok(if self.command.is_dry { answer } else { reply.log(answer, &self.command) })
     }
 }
 

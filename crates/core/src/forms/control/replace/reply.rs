@@ -6,20 +6,22 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::model::log::{Level, escaped, plural};
+use crate::model::server::{Server, Terms};
 use crate::model::state::Admin;
 use crate::model::time::Seconds;
 use crate::ops::plan::Difference;
-use crate::ops::replace::Wanted;
-use crate::ops::{Addition, Entry, Removal, Replaced};
+use crate::ops::replace::ReplaceCommand;
+use crate::ops::{Entry, Removal, Replaced};
 
 use super::super::super::respond::Answer;
+use super::super::json::RemovedView;
 use super::super::log::Lines;
 
 /// Servers that the log has a line for; of the others it has the number.
 const LINES: usize = 100;
 
 /// What was done, or would be.
-pub struct Reply<'a> {
+pub struct Report<'a> {
     /// The upstreams, in the order of their lists.
     pub done: &'a [Replaced],
     /// Whether nothing was changed.
@@ -75,19 +77,6 @@ struct AddedView<'a> {
     state: &'static str,
 }
 
-/// A server that left.
-#[derive(Serialize)]
-struct RemovedView<'a> {
-    /// Its identity, which no other server will get.
-    id: u64,
-    /// Its text.
-    server: &'a str,
-    /// Its address.
-    name: &'a str,
-    /// Requests that it still served then.
-    active: u64,
-}
-
 /// A server that was set.
 #[derive(Serialize)]
 struct ChangedView<'a> {
@@ -96,11 +85,11 @@ struct ChangedView<'a> {
     /// Its text.
     server: &'a str,
     /// What changed, by name.
-    changes: Changes,
+    changes: ChangesView,
 }
 
 /// What changed of a server.
-struct Changes(Vec<Difference>);
+struct ChangesView(Vec<Difference>);
 
 /// One thing that changed.
 #[derive(Serialize)]
@@ -128,7 +117,7 @@ impl<'a> Scalar<'a> {
     }
 }
 
-impl Serialize for Changes {
+impl Serialize for ChangesView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for Difference { what, from, to } in &self.0 {
@@ -138,7 +127,7 @@ impl Serialize for Changes {
     }
 }
 
-impl Reply<'_> {
+impl Report<'_> {
     /// The reply in JSON: an object, or a list of them if the body named the upstreams.
     pub fn json(&self) -> Answer {
         let mut views = self.done.iter().map(|done| View::new(done, self.is_dry));
@@ -156,8 +145,8 @@ impl Reply<'_> {
     }
 
     /// Adds the lines for the log.
-    pub fn log(&self, mut answer: Answer, wanted: &Wanted) -> Answer {
-        let (user, note) = (wanted.client.user.as_deref(), wanted.note.as_deref());
+    pub fn log(&self, mut answer: Answer, command: &ReplaceCommand) -> Answer {
+        let (user, note) = (command.client.user.as_deref(), command.note.as_deref());
         let mut left = LINES;
         for done in self.done {
             let lines =
@@ -199,16 +188,16 @@ fn write_text(out: &mut String, done: &Replaced, is_dry: bool) -> fmt::Result {
         writeln!(out, "# {}", escaped(notice))?;
     }
     for Removal { id, server, .. } in removed {
-        writeln!(out, "removed {} id={id}", escaped(server))?;
+        writeln!(out, "removed {} id={id}", escaped(&server.text))?;
     }
     let mut ids = ids.iter();
-    for Addition { server, .. } in added {
-        write!(out, "added {}", escaped(server))?;
+    for server in added {
+        write!(out, "added {}", escaped(&server.text))?;
         ids.next().map_or(Ok(()), |id| write!(out, " id={id}"))?;
         out.push('\n');
     }
     for entry in entries {
-        write!(out, "changed {} id={}", escaped(&entry.server), entry.id)?;
+        write!(out, "changed {} id={}", escaped(&entry.server.text), entry.id)?;
         for Difference { what, from, to } in entry.differences() {
             write!(out, ", {what} {from} -> {to}")?;
         }
@@ -236,31 +225,25 @@ impl<'a> View<'a> {
 
 impl<'a> AddedView<'a> {
     /// The view of a new server.
-    fn new(addition: &'a Addition, id: Option<u64>) -> Self {
-        let params = addition.params;
+    fn new(server: &'a Server, id: Option<u64>) -> Self {
+        let Terms { admin, params } = server.terms;
         Self {
             id,
-            server: &addition.server,
-            name: addition.address.to_string(),
-            backup: addition.group.is_backup(),
+            server: &server.text,
+            name: server.address.to_string(),
+            backup: server.group.is_backup(),
             weight: params.weight,
             max_conns: params.max_conns,
             max_fails: params.max_fails,
             fail_timeout: Seconds(params.fail_timeout).to_string(),
-            state: Admin::as_str(addition.admin),
+            state: Admin::as_str(admin),
         }
-    }
-}
-
-impl<'a> From<&'a Removal> for RemovedView<'a> {
-    fn from(removal: &'a Removal) -> Self {
-        Self { id: removal.id.0, server: &removal.server, name: &removal.name, active: removal.active }
     }
 }
 
 impl<'a> From<&'a Entry> for ChangedView<'a> {
     fn from(entry: &'a Entry) -> Self {
-        Self { id: entry.id.0, server: &entry.server, changes: Changes(entry.differences()) }
+        Self { id: entry.id.0, server: &entry.server.text, changes: ChangesView(entry.differences()) }
     }
 }
 

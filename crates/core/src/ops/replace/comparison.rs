@@ -2,23 +2,17 @@
 //! product.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Place;
+use std::collections::hash_map;
 use std::ops::Range;
 
 use crate::model::address::{Address, folded};
-use crate::model::id::Revision;
 use crate::model::list::Listed;
-use crate::model::params::PARAMS;
 use crate::model::query::quoted;
-use crate::model::snapshot::{Method, Peer};
-use crate::model::state::Admin;
 
 use super::super::access::Whole;
-use super::super::command::{Addition, Change};
 use super::super::error::OpError;
-use super::super::execute::removal;
-use super::super::plan::{Entry, Removal, Wish};
-use super::super::rules::{CONSISTENT_WEIGHT_MAX, id};
+use super::super::plan::Plan;
+use super::super::rules::{Tally, check_group, entry, removal};
 
 /// Finds the servers of a list.
 pub struct Keys {
@@ -50,11 +44,11 @@ impl Keys {
     pub fn add(&mut self, servers: &[Listed], range: Range<usize>) -> Result<(), OpError> {
         for at in range {
             let Some(server) = servers.get(at) else { return Ok(()) };
-            let other = match &server.address {
+            let other = match &server.server.address {
                 Ok(address) => insert(self.addresses.entry(address.clone()), at),
                 Err(_) => {
                     self.names.try_reserve(1)?;
-                    insert(self.names.entry(folded(&server.server)), at)
+                    insert(self.names.entry(folded(&server.server.text)), at)
                 }
             };
             let Some((first, other)) = other.and_then(|other| Some((other, servers.get(other)?))) else {
@@ -78,7 +72,7 @@ impl Keys {
     pub fn notices(&self, servers: &[Listed]) -> Vec<String> {
         let notice = |&(at, first): &(usize, usize)| {
             let (server, first) = (servers.get(at)?, servers.get(first)?);
-            let text = quoted(server.server.as_bytes());
+            let text = quoted(server.server.text.as_bytes());
             Some(format!("{}: server {text} is also in {}, taken once", server.place, first.place))
         };
         self.repeats.iter().filter_map(notice).collect()
@@ -86,10 +80,10 @@ impl Keys {
 }
 
 /// Notes the place of a server, unless another one is there, whose place is returned.
-fn insert<K>(place: Place<'_, K, usize>, at: usize) -> Option<usize> {
-    match place {
-        Place::Occupied(other) => Some(*other.get()),
-        Place::Vacant(place) => {
+fn insert<K>(entry: hash_map::Entry<'_, K, usize>, at: usize) -> Option<usize> {
+    match entry {
+        hash_map::Entry::Occupied(other) => Some(*other.get()),
+        hash_map::Entry::Vacant(place) => {
             place.insert(at);
             None
         }
@@ -98,7 +92,7 @@ fn insert<K>(place: Place<'_, K, usize>, at: usize) -> Option<usize> {
 
 /// The refusal of a server that is in a list twice.
 fn twice(server: &Listed, other: &Listed) -> OpError {
-    OpError::Twice { what: "server", text: server.server.clone(), place: other.place }.at(server.place)
+    OpError::Twice { what: "server", text: server.server.text.clone(), place: other.place }.at(server.place)
 }
 
 /// What was found for one server of the list.
@@ -115,7 +109,7 @@ struct Match {
 }
 
 /// A comparison that is under way.
-pub struct Difference {
+pub struct Comparison {
     /// The upstream.
     whole: Whole,
     /// For each server of the list, what was found.
@@ -124,53 +118,29 @@ pub struct Difference {
     claims: Vec<Option<usize>>,
     /// How many peers, then servers of the list, then peers again were gone through.
     at: usize,
-    /// What differs.
-    changes: Changes,
+    /// What is to be done.
+    plan: Plan,
     /// How many peers stay as they are.
     unchanged: usize,
-    /// How many peers are up now, and how many would be.
-    usable: (usize, usize),
-    /// Sum of the weights that there would be.
-    weights: u64,
+    /// What the upstream's sums would be.
+    tally: Tally,
 }
 
-/// What differs.
-pub struct Changes {
-    /// The change of the upstream that this is true for.
-    pub revision: Revision,
-    /// How often its lists changed.
-    pub membership: u64,
-    /// Peers that are to be set, in nginx's order.
-    pub entries: Vec<Entry>,
-    /// Peers that leave, in nginx's order.
-    pub removed: Vec<Removal>,
-    /// New servers, in the order of the list.
-    pub added: Vec<Addition>,
-}
-
-impl Difference {
-    /// Begins to compare an upstream with a list of so many servers.
+impl Comparison {
+    /// Begins to compare an upstream with a list of so many servers; the plan is still empty.
     ///
     /// # Errors
     ///
     /// There is no memory.
-    pub fn new(whole: Whole, servers: usize) -> Result<Self, OpError> {
-        let changes = Changes {
-            revision: whole.revision,
-            membership: whole.membership,
-            entries: Vec::new(),
-            removed: Vec::new(),
-            added: Vec::new(),
-        };
+    pub fn new(whole: Whole, servers: usize, plan: Plan) -> Result<Self, OpError> {
         Ok(Self {
             matches: filled(servers)?,
             claims: filled(whole.peers.len())?,
             whole,
             at: 0,
-            changes,
+            plan,
             unchanged: 0,
-            usable: (0, 0),
-            weights: 0,
+            tally: Tally::default(),
         })
     }
 
@@ -218,7 +188,7 @@ impl Difference {
             if peer.managed {
                 return Err(OpError::ManagedByDns.at(listed.place));
             }
-            if listed.group != peer.slot.group {
+            if listed.server.group != peer.slot.group {
                 // Which address it would have in the other list, only nginx can tell.
                 return Err(OpError::OtherGroup.at(listed.place));
             }
@@ -238,10 +208,10 @@ impl Difference {
                 return Ok(());
             }
             // A server that changes its list is a new one there.
-            if listed.group != peer.slot.group {
+            if listed.server.group != peer.slot.group {
                 return Ok(());
             }
-            let rank = 1 + u8::from(*listed.server == *peer.server);
+            let rank = 1 + u8::from(*listed.server.text == *peer.server);
             if rank > found.rank {
                 *claim = Some(index);
                 if let Some(worse) = found.peer.replace(at).and_then(|worse| self.claims.get_mut(worse)) {
@@ -259,27 +229,18 @@ impl Difference {
         if found.peer.is_some() || keys.is_repeat(at) {
             return Ok(());
         }
-        let address =
-            listed.address.as_ref().map_err(|error| OpError::NoAddress(error.clone()).at(listed.place))?;
+        let address = listed.server.address.as_ref();
+        let address = address.map_err(|error| OpError::NoAddress(error.clone()).at(listed.place))?;
         if found.managed {
             return Err(OpError::ManagedByDns.at(listed.place));
         }
         if let Some(other) = found.taken_by.and_then(|other| servers.get(other)) {
             return Err(twice(listed, other));
         }
-        if listed.group.is_backup() && !self.whole.has_backups {
-            return Err(OpError::NoBackup.at(listed.place));
-        }
-        self.usable.1 += usize::from(listed.admin == Admin::Up);
-        self.weights = self.weights.saturating_add(listed.params.weight);
-        self.changes.added.try_reserve(1)?;
-        self.changes.added.push(Addition {
-            server: listed.server.clone(),
-            address: address.clone(),
-            group: listed.group,
-            params: listed.params,
-            admin: listed.admin,
-        });
+        check_group(listed.server.group, self.whole.has_backups).map_err(|error| error.at(listed.place))?;
+        self.tally.add(&listed.server.terms);
+        self.plan.added.try_reserve(1)?;
+        self.plan.added.push(listed.server.at(address.clone()));
         Ok(())
     }
 
@@ -287,22 +248,21 @@ impl Difference {
     fn set(&mut self, at: usize, servers: &[Listed]) -> Result<(), OpError> {
         let Some(peer) = self.whole.peers.get(at) else { return Ok(()) };
         let listed = self.claims.get(at).copied().flatten().and_then(|listed| servers.get(listed));
-        self.usable.0 += usize::from(peer.admin == Admin::Up);
+        self.tally.present(&peer.terms);
         if let (None, false) = (listed, peer.managed) {
-            self.changes.removed.try_reserve(1)?;
-            self.changes.removed.push(removal(peer)?);
+            self.tally.remove(&peer.terms);
+            self.plan.removed.try_reserve(1)?;
+            self.plan.removed.push(removal(peer)?);
             return Ok(());
         }
         // What nginx makes and removes is left alone.
-        let from = Wish { admin: peer.admin, params: peer.params };
-        let to = listed.map_or(from, |listed| Wish { admin: listed.admin, params: listed.params });
-        self.usable.1 += usize::from(to.admin == Admin::Up);
-        self.weights = self.weights.saturating_add(to.params.weight);
-        if from == to {
+        let to = listed.map_or(peer.terms, |listed| listed.server.terms);
+        if peer.terms == to {
             self.unchanged += usize::from(!peer.managed);
         } else {
-            self.changes.entries.try_reserve(1)?;
-            self.changes.entries.push(entry(peer, from, to)?);
+            self.tally.set(&peer.terms, &to);
+            self.plan.entries.try_reserve(1)?;
+            self.plan.entries.push(entry(peer, peer.terms.change_to(&to), None)?);
         }
         Ok(())
     }
@@ -312,23 +272,9 @@ impl Difference {
     /// # Errors
     ///
     /// If the upstream must not become so.
-    pub fn finish(self, force: bool) -> Result<(Changes, usize), OpError> {
-        let changes_weights =
-            self.changes.entries.iter().any(|entry| entry.from.params.weight != entry.to.params.weight);
-        if self.whole.method == Method::HashConsistent
-            && (changes_weights || !self.changes.added.is_empty())
-            && self.weights > CONSISTENT_WEIGHT_MAX
-        {
-            return Err(OpError::WeightTooLarge { total: self.weights, max: CONSISTENT_WEIGHT_MAX });
-        }
-        if let (Some(guard), false) = (self.whole.guard, force) {
-            let (usable, left) = self.usable;
-            let min = guard.min(self.whole.peers.len());
-            if left < usable && left < min {
-                return Err(OpError::Guarded { left, min });
-            }
-        }
-        Ok((self.changes, self.unchanged))
+    pub fn finish(self, force: bool) -> Result<(Plan, usize), OpError> {
+        self.tally.check(self.whole.method, self.whole.guard.filter(|_| !force))?;
+        Ok((self.plan, self.unchanged))
     }
 }
 
@@ -338,15 +284,4 @@ fn filled<T: Clone + Default>(length: usize) -> Result<Vec<T>, OpError> {
     list.try_reserve_exact(length)?;
     list.resize(length, T::default());
     Ok(list)
-}
-
-/// A peer that is to be set: asked for is only what differs.
-fn entry(peer: &Peer, from: Wish, to: Wish) -> Result<Entry, OpError> {
-    let differs = PARAMS.iter().filter(|row| from.params.get(row.param) != to.params.get(row.param));
-    let asked = Change {
-        admin: (from.admin != to.admin).then_some(to.admin),
-        params: differs.map(|row| (row.param, to.params.get(row.param))).collect(),
-    };
-    let (group, server) = (peer.slot.group, peer.server.to_string());
-    Ok(Entry { id: id(peer)?, group, server, from, to, asked, readdress: None })
 }
