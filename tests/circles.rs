@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 /// Where no two files do.
-const FOLDERS: &[&str] = &["crates/core/src"];
+const FOLDERS: &[&str] = &["crates/core/src", "src"];
 
 /// A module: its path from the root of the crate.
 type Module = Vec<String>;

@@ -13,8 +13,7 @@ use crate::nginx::{memory, process, upstream as nginx};
 use crate::ops::job::{JobKind, Upkeep};
 use crate::ops::lease::Candidate;
 use crate::ops::{CommitError, Committed, Guard, Lookup, OpError, Part, Plan, Upstreams, Whole, named};
-use crate::store::Store;
-use crate::store::lock::AT_ONCE;
+use crate::store::{AT_ONCE, Store};
 
 use super::change::{self, Made, Task};
 use super::lookup::{look_up, only};
@@ -124,7 +123,7 @@ impl Upkeep for Live {
     fn may_do(&self, kind: JobKind, now: u64, period: u64) -> bool {
         self.started.get().is_some_and(|(store, generation)| {
             let candidate = Candidate { pid: process::pid(), generation: *generation };
-            store.hold(kind, candidate, now, period, process::is_alive)
+            store.lease(kind).is_some_and(|lease| lease.hold(candidate, now, period, process::is_alive))
         })
     }
 }

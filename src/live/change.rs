@@ -168,8 +168,7 @@ impl<'a> Task<'a> {
             self.arriving.push(Arrival::new(claim(new.group, text, name, new.terms), None, Some(reason)));
         }
 
-        let store_full =
-            |full: store::lock::Full| CommitError::Refused(OpError::StoreFull { needed: full.needed });
+        let store_full = |full: store::Full| CommitError::Refused(OpError::StoreFull { needed: full.needed });
         locked.reserve(control.record, &mut self.changes, &mut self.arriving).map_err(store_full)?;
         death::may_come("reserved");
         let Some(lists) = control.zone.write() else {

@@ -193,7 +193,7 @@ fn control(
 
     let (record, revision, departures) = match adopted {
         Ok(adopted) => adopted,
-        Err(store::lock::Full { .. }) => {
+        Err(store::Full { .. }) => {
             // SAFETY: made above from this pool, and known to nobody else.
             unsafe { Word::free(pool, extra) };
             return Err(StaticReason::StoreFull);
@@ -249,7 +249,7 @@ fn adopt(
     copy: &zone::Copy,
     claims: &[Claim<'_>],
     claimed: &mut Claimed,
-) -> Result<NonNull<store::Upstream>, store::lock::Full> {
+) -> Result<NonNull<store::Upstream>, store::Full> {
     let record = locked.upstream(upstream.name.as_bytes())?;
     locked.claim(record, generation, copy.membership, claims, claimed, Wishes::Dropped)?;
     Ok(record)

@@ -9,8 +9,9 @@ use crate::model::server::Terms;
 
 use super::death;
 use super::index::Key;
-use super::lock::{Full, Locked};
+use super::lock::Locked;
 use super::lost::{Losses, What};
+use super::memory::Full;
 use super::records::{Server, StoredTerms, UNKNOWN, Upstream, Wish};
 
 /// Generation of a store that was closed.

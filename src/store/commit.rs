@@ -10,7 +10,8 @@ use crate::nginx;
 use super::adopt::Claim;
 use super::death;
 use super::index::Key;
-use super::lock::{Full, Locked};
+use super::lock::Locked;
+use super::memory::Full;
 use super::records::{Reason, Server, UNKNOWN, Upstream, Wish};
 
 /// What one server is to be.

@@ -11,7 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::death;
 use super::lock::Locked;
-use super::records::{Server, Upstream};
+use super::records::{Chains, Index, Server, Upstream};
 
 /// Servers for which there is no index: to walk over so few takes no longer than to compute where to look, and a zone
 /// may be small.
@@ -42,24 +42,6 @@ fn size_of_index(chains: u64) -> usize {
 /// Bytes of the index of so many servers; 0 for few.
 pub(super) fn index_size(servers: u64) -> usize {
     chains_for(servers).map_or(0, size_of_index)
-}
-
-/// Where three chains go on: from a place of the index, or from a server. Zeroes are their end.
-#[repr(C)]
-pub struct Chains {
-    /// That of an address.
-    name: *mut Server,
-    /// That of a text.
-    text: *mut Server,
-    /// That of an id.
-    id: *mut Server,
-}
-
-/// The beginnings of the chains follow this.
-#[repr(C)]
-pub struct Index {
-    /// How many there are of each kind, less one: they are a power of two.
-    mask: u64,
 }
 
 /// What servers are found by.

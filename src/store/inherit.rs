@@ -4,7 +4,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use super::adopt::Claim;
-use super::lock::{Full, Locked};
+use super::lock::Locked;
+use super::memory::Full;
 use super::records::{Reason, Server};
 
 impl Locked {

@@ -2,10 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::ops::job::JobKind;
 use crate::ops::lease::{Candidate, Decision, Owner, decide, expiry};
-
-use super::lock::Store;
 
 /// Room for leases: more than there are jobs, so that a new job does not begin a new zone.
 pub const LEASES: usize = 16;
@@ -21,7 +18,13 @@ pub struct Lease {
 
 impl Lease {
     /// Takes or extends the lease for two times `period` milliseconds. False if another process has it.
-    fn hold(&self, candidate: Candidate, now: u64, period: u64, is_alive: impl FnOnce(u32) -> bool) -> bool {
+    pub fn hold(
+        &self,
+        candidate: Candidate,
+        now: u64,
+        period: u64,
+        is_alive: impl FnOnce(u32) -> bool,
+    ) -> bool {
         let word = self.owner.load(Ordering::Acquire);
         let expires = self.expires.load(Ordering::Relaxed);
         let is_held = match decide(Owner::from_word(word), expires, candidate, now, is_alive) {
@@ -36,20 +39,6 @@ impl Lease {
             self.expires.store(expiry(now, period), Ordering::Relaxed);
         }
         is_held
-    }
-}
-
-impl Store {
-    /// Takes or extends the lease of a job, see [`Lease::hold`].
-    pub fn hold(
-        &self,
-        kind: JobKind,
-        candidate: Candidate,
-        now: u64,
-        period: u64,
-        is_alive: impl FnOnce(u32) -> bool,
-    ) -> bool {
-        self.leases().get(kind as usize).is_some_and(|lease| lease.hold(candidate, now, period, is_alive))
     }
 }
 

@@ -1,20 +1,20 @@
 //! The module's zone, and its lock.
 
 use std::cell::Cell;
-use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nginx_sys::{
-    ngx_pagesize_shift, ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_trylock, ngx_shmtx_unlock,
-    ngx_slab_alloc_locked, ngx_slab_calloc_locked, ngx_slab_free_locked, ngx_slab_pool_t,
+    ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_trylock, ngx_shmtx_unlock, ngx_slab_calloc_locked,
+    ngx_slab_pool_t,
 };
 
-use super::death;
+use crate::ops::job::JobKind;
+
 use super::lease::Lease;
-use super::records::{Header, MAGIC, Text, UNKNOWN, Upstream, Wish};
+use super::records::{Header, MAGIC, Text, Upstream};
 
 /// How long a worker waits for the lock before its holder is taken for stuck: as long as for those of the peers.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,13 +47,6 @@ pub struct Store {
     header: NonNull<Header>,
 }
 
-/// No room left in the module's zone for this many bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full {
-    /// Bytes that were needed.
-    pub needed: usize,
-}
-
 impl Store {
     /// Sets up a zone that nginx has just mapped, or finds what an earlier configuration left in it. None if there is
     /// no room for the header, or if the zone holds something else.
@@ -83,19 +76,19 @@ impl Store {
         }
     }
 
-    /// The leases of jobs, which are not under the lock.
-    pub(super) fn leases(&self) -> &[Lease] {
+    /// The lease of a job, which is not under the lock.
+    pub fn lease(&self, kind: JobKind) -> Option<&Lease> {
         // SAFETY: the header is mapped as long as the configuration that this store belongs to. The words of leases are
         // atomic: they may be shared while other processes write them.
-        unsafe { &(*self.header.as_ptr()).leases }
+        unsafe { &(*self.header.as_ptr()).leases }.get(kind as usize)
     }
 
-    /// Takes the lock, and puts right what a worker that died with it left behind.
+    /// Takes the lock. What a worker that died with it left behind is still there.
     ///
     /// # Errors
     ///
     /// The lock is held for longer than `limit`, or was when it was last waited for.
-    pub fn lock_within(&self, limit: Duration) -> Result<Locked, Holder> {
+    pub(super) fn take(&self, limit: Duration) -> Result<Locked, Holder> {
         let pool = self.pool.as_ptr();
         // SAFETY: the pool is mapped for as long as the configuration that this store belongs to. nginx's mutex is a
         // word, zero or the number of the process that holds it, which every process reaches atomically.
@@ -111,9 +104,7 @@ impl Store {
                     if STUCK.get().0 == pool {
                         STUCK.set((ptr::null_mut(), Duration::ZERO));
                     }
-                    let mut locked = Locked { pool: self.pool, header: self.header, not_send: PhantomData };
-                    locked.recover();
-                    return Ok(locked);
+                    return Ok(Locked { pool: self.pool, header: self.header, not_send: PhantomData });
                 }
                 let present = word.load(Ordering::Relaxed) as u64;
                 if present != 0 {
@@ -141,7 +132,7 @@ impl Store {
 #[must_use]
 pub struct Locked {
     /// The slab pool.
-    pool: NonNull<ngx_slab_pool_t>,
+    pub(super) pool: NonNull<ngx_slab_pool_t>,
     /// The header.
     header: NonNull<Header>,
     /// The mutex belongs to the process that took it.
@@ -150,7 +141,7 @@ pub struct Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // SAFETY: `Store::lock_within` took the mutex in this process, and nothing else gives it back.
+        // SAFETY: `Store::take` took the mutex in this process, and nothing else gives it back.
         unsafe { ngx_shmtx_unlock(&raw mut (*self.pool.as_ptr()).mutex) };
     }
 }
@@ -179,98 +170,6 @@ impl Locked {
     pub(super) fn end_writing(&mut self, before: *mut Upstream) {
         fence(Ordering::SeqCst);
         self.header().writing = before;
-    }
-
-    /// Forgets what a writer that died did not publish, wishes and servers beyond the revision of their upstream, and
-    /// makes anew all that leads to servers.
-    fn recover(&mut self) {
-        let upstream = self.header().writing;
-        if upstream.is_null() {
-            return;
-        }
-        // SAFETY: the pointer was written by a process of ours to a record in the zone, records of upstreams are never
-        // freed, and the lock is held. The list of servers is whole at every moment. What the dead writer
-        // reserved and had given to no server stays allocated.
-        unsafe {
-            let revision = *(*upstream).revision.get_mut();
-            (*upstream).indexed = UNKNOWN;
-            let mut link = &raw mut (*upstream).servers;
-            while let Some(server) = NonNull::new(*link) {
-                let record = server.as_ptr();
-                for wish in &mut (*record).wishes {
-                    if wish.revision > revision {
-                        *wish = Wish::of_configuration((*record).base);
-                    }
-                }
-                if (*record).exists(revision) {
-                    (*record).gone = 0;
-                    link = &raw mut (*record).next;
-                } else {
-                    *link = (*record).next;
-                    fence(Ordering::SeqCst);
-                    death::may_come();
-                    self.free_server(record);
-                }
-            }
-            self.rebuild(upstream);
-        }
-        self.end_writing(ptr::null_mut());
-    }
-
-    /// Bytes of zeroes in the zone.
-    pub(super) fn alloc<T>(&mut self) -> Result<*mut T, Full> {
-        // SAFETY: the mutex is held. Slab chunks are aligned to their size, rounded up to a power of two, so that any T
-        // up to a page is aligned.
-        let record = unsafe { ngx_slab_calloc_locked(self.pool.as_ptr(), size_of::<T>()) };
-        if record.is_null() { Err(Full { needed: size_of::<T>() }) } else { Ok(record.cast()) }
-    }
-
-    /// How many chunks of such a size there is room for: of one that is less than a page.
-    pub(super) fn chunks_left(&self, size: usize) -> usize {
-        let pool = self.pool.as_ptr();
-        let shift = size.next_power_of_two().trailing_zeros() as usize;
-        // SAFETY: the mutex is held. nginx sets the size of a page once, and keeps figures for each size of chunk from
-        // the least to half a page; whole pages beyond.
-        unsafe {
-            let pages = (*pool).pfree;
-            let Some(at) = shift.checked_sub((*pool).min_shift).filter(|_| shift < ngx_pagesize_shift) else {
-                return pages;
-            };
-            let figures = (*pool).stats.add(at);
-            let parts = (*figures).total.saturating_sub((*figures).used);
-            pages.saturating_mul(1 << (ngx_pagesize_shift - shift)).saturating_add(parts)
-        }
-    }
-
-    /// So many bytes of zeroes; null if there is no room.
-    pub(super) fn alloc_bytes(&mut self, size: usize) -> *mut c_void {
-        // SAFETY: the mutex is held.
-        unsafe { ngx_slab_calloc_locked(self.pool.as_ptr(), size) }
-    }
-
-    /// A copy of `bytes` in the zone.
-    pub(super) fn alloc_text(&mut self, bytes: &[u8]) -> Result<Text, Full> {
-        // SAFETY: the mutex is held; the chunk is as long as the bytes, and nobody else knows it yet.
-        unsafe {
-            let data = ngx_slab_alloc_locked(self.pool.as_ptr(), bytes.len().max(1)).cast::<u8>();
-            if data.is_null() {
-                return Err(Full { needed: bytes.len() });
-            }
-            data.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            Ok(Text { data, len: bytes.len() })
-        }
-    }
-
-    /// Gives a chunk back; null is nothing.
-    ///
-    /// # Safety
-    ///
-    /// The chunk came from this zone, and nothing refers to it any more.
-    pub(super) unsafe fn free<T>(&mut self, chunk: *mut T) {
-        if !chunk.is_null() {
-            // SAFETY: the mutex is held; see above for the chunk.
-            unsafe { ngx_slab_free_locked(self.pool.as_ptr(), chunk.cast()) };
-        }
     }
 
     /// The record of an upstream by name.

@@ -21,7 +21,7 @@ fn set(
     id: u64,
     (admin, weight): (Admin, u64),
     note: &str,
-) -> Result<u64, super::lock::Full> {
+) -> Result<u64, super::memory::Full> {
     let params = Params { weight, ..Params::default() };
     let reason = (!note.is_empty()).then(|| Reason::new(1, &"127.0.0.1".into(), Some(note)));
     commit(

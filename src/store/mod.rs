@@ -13,8 +13,9 @@ pub mod find;
 mod index;
 mod inherit;
 mod lease;
-pub mod lock;
+mod lock;
 pub mod lost;
+mod memory;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod memory_tests;
@@ -23,10 +24,12 @@ mod memory_tests;
 mod model_tests;
 pub mod peers;
 pub mod records;
+mod recover;
 pub mod size;
 #[cfg(test)]
 #[cfg(feature = "nginx-objs")]
 mod tests;
 
 pub use lock::{AT_ONCE, Holder, Locked, PATIENCE, SOON, Store};
+pub use memory::Full;
 pub use records::Upstream;

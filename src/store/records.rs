@@ -12,7 +12,6 @@ use crate::model::server::Terms;
 use crate::model::state::Admin;
 use crate::ops::plan::NOTE_MAX;
 
-use super::index::{Chains, Index};
 use super::lease::{LEASES, Lease};
 
 /// Longest client address that is kept, in bytes: an IPv6 address, or `unix:`.
@@ -86,6 +85,24 @@ pub struct Upstream {
     /// Addresses of servers that were removed or moved, by the hash that the index has for them: a process of an older
     /// configuration lets its peers leave by them.
     pub departed: Departed<REMEMBERED>,
+}
+
+/// Where three chains go on: from a place of the index, or from a server. Zeroes are their end.
+#[repr(C)]
+pub struct Chains {
+    /// That of an address.
+    pub(super) name: *mut Server,
+    /// That of a text.
+    pub(super) text: *mut Server,
+    /// That of an id.
+    pub(super) id: *mut Server,
+}
+
+/// The beginnings of the chains follow this.
+#[repr(C)]
+pub struct Index {
+    /// How many there are of each kind, less one: they are a power of two.
+    pub(super) mask: u64,
 }
 
 /// Departures that are remembered. More than this, and the record would need a chunk of twice its size.

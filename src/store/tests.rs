@@ -48,7 +48,7 @@ pub(super) fn commit(
     changes: &mut [Change],
     leaving: &[NonNull<super::records::Server>],
     arriving: &mut [Arrival<'_>],
-) -> Result<u64, super::lock::Full> {
+) -> Result<u64, super::memory::Full> {
     locked.reserve(record, changes, arriving)?;
     Ok(locked.publish(record, changes, leaving, arriving))
 }
@@ -78,7 +78,7 @@ pub(super) fn down(
     locked: &mut Locked,
     record: NonNull<Upstream>,
     id: u64,
-) -> Result<u64, super::lock::Full> {
+) -> Result<u64, super::memory::Full> {
     let server = locked.server(record, id).unwrap();
     let reason = Some(Reason::new(1, &"127.0.0.1".into(), Some("test")));
     commit(
@@ -298,7 +298,7 @@ pub(super) fn add(
     locked: &mut Locked,
     record: NonNull<Upstream>,
     new: Claim<'_>,
-) -> Result<u64, super::lock::Full> {
+) -> Result<u64, super::memory::Full> {
     let reason = Some(Reason::new(1, &"127.0.0.1".into(), None));
     let mut arriving = [Arrival::new(new, None, reason)];
     commit(locked, record, &mut [], &[], &mut arriving)?;
