@@ -118,7 +118,7 @@ sub _finish ($client) {
 sub _status () {
 	my $r = http_get('/status?format=json', port => 8010, timeout => 60);
 
-	return $r->status() == 200 && $r->body() =~ /\}\}\}\z/ ? 1 : 0;
+	return $r->status() == 200 && $r->body() =~ /\}\s*\z/ ? 1 : 0;
 }
 
 sub _replace ($list) {
