@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nginx_sys::{NGX_ERROR, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t};
 
-use crate::live::{Upstream, follow};
+use crate::live::{Control, Upstream, follow};
 use crate::nginx::event::{Again, Event};
 use crate::store::AT_ONCE;
 use crate::zone;
@@ -85,6 +85,14 @@ impl Hook {
     #[inline]
     pub(super) fn keep_up(&self) {
         let Some(control) = self.upstream().control() else { return };
+        if control.is_behind(control.zone.membership()) {
+            self.keep_up_behind(control);
+        }
+    }
+
+    /// The same, when there is something to show.
+    #[cold]
+    fn keep_up_behind(&self, control: &Control) {
         control.keep_up();
         if control.is_behind(control.zone.membership()) {
             self.catching_up.post();

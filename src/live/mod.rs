@@ -23,4 +23,4 @@ pub use catalogue::Live;
 pub use follow::follow;
 pub use pools::{Member, Pools};
 pub use start::close;
-pub use upstream::Upstream;
+pub use upstream::{Control, Upstream};
