@@ -35,7 +35,7 @@ my $t = Test::Nginx->new()
 		fastcgi uwsgi scgi
 	/);
 plan(skip_all => 'no openssl') if system('openssl version >/dev/null 2>&1');
-$t->plan(103);
+$t->plan(104);
 
 certificates();
 
@@ -190,6 +190,11 @@ sub demo ($name) {
 	is(http_get("/upstreamcontrol?$control")->status(), 405, "$name: POST only");
 	is_deeply(who('/', 6), { map { $_ => 2 } @three }, "$name: three servers");
 
+	my ($list, $reply) = readme();
+	my $r = http_post("/upstreamcontrol?$control&replace=&dry_run=",
+		$t->expand($list), headers => { 'Content-Type' => 'text/plain' });
+	is($t->logical($r->body()), $reply, "$name: the README's list");
+
 	like(change("$control&server=127.0.0.1:8081&down=&note=upgrade"),
 		qr/^200 server 127.0.0.1:8081 .* down;$/m, "$name: down");
 	is_deeply(who('/', 6), { map { $_ => 3 } @three[1, 2] },
@@ -240,6 +245,19 @@ sub demo ($name) {
 	change('upstream=api&server=127.0.0.1:8092&up=');
 	is_deeply(who('/api/', 1), { '127.0.0.1:8092' => 1 }, "$name: slow server");
 	cmp_ok(now() - $began, '>', 0.5, "$name: it is slow");
+}
+
+# The list that the README has for the servers of the demo, and what its reply
+# is in a dry run: without a new revision and new ids.
+sub readme {
+	open my $fh, '<', "$FindBin::Bin/../README.md" or die "README.md: $!\n";
+	my $text = do { local $/; <$fh> };
+	my ($list, $reply) = $text =~ /
+		^[ ]{4}\#[ ]servers\n ((?:[ ]{4}server[ ].*\n)+) \n ((?:[ ]{4}.*\n)+)
+	/mx or die "README.md has no list\n";
+	s/^ {4}//mg for $list, $reply;
+	return $list, $reply =~ s/, revision \K1$/0, dry run/mr
+		=~ s/^added \S+\K id=\d+$//mgr;
 }
 
 # The lines at the top of load-balancer.conf.
